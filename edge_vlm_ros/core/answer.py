@@ -1,0 +1,122 @@
+"""Answers: chunk by chunk, and whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from edge_vlm_ros.core.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core.frames import FrameRef
+
+
+class FinishReason(IntEnum):
+    """How an answer ended; `msg/Answer.msg` holds the same constants."""
+
+    NONE = 0
+    STOP = 1
+    LENGTH = 2
+    CONTEXT = 3
+    STOP_STRING = 4
+    CANCELLED = 5
+    DEADLINE = 6
+    PREEMPTED = 7
+    ERROR = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What each stage of one answer cost. Seconds of steady time unless said.
+
+    Attributes:
+        queue_s: Waiting for other questions.
+        decode_images_s: Camera bytes to pixels, resize, normalise.
+        encode_s: Vision tower and projector; 0 when the features were cached.
+        prefill_s: Prompt into the KV cache, for this question alone.
+        decode_s: First token to last token.
+        time_to_first_token_s: Question received to first text given out.
+        total_s: Question received to final chunk.
+        prompt_tokens: All tokens before the answer, cached ones too.
+        cached_prompt_tokens: Those found in the KV cache.
+        vision_tokens: Placeholders filled from frames.
+        answer_tokens: Tokens of the answer, the stop token not counted.
+    """
+
+    queue_s: float = 0.0
+    decode_images_s: float = 0.0
+    encode_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    time_to_first_token_s: float = 0.0
+    total_s: float = 0.0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    vision_tokens: int = 0
+    answer_tokens: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed after the first token; 0 with fewer than two tokens."""
+        if self.answer_tokens < 2 or self.decode_s <= 0:
+            return 0.0
+        return (self.answer_tokens - 1) / self.decode_s
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerChunk:
+    """One piece of an answer.
+
+    Attributes:
+        request_id: The question's.
+        sequence: 0, 1, 2, ... within the request.
+        delta: New text, whole characters only; may be empty in the final chunk.
+        answer: Set in the final chunk and only there.
+    """
+
+    request_id: str
+    sequence: int
+    delta: str
+    answer: Answer | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether this is the request's final chunk."""
+        return self.answer is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer, or how the question failed.
+
+    Attributes:
+        request_id: The question's.
+        session_id: The question's.
+        text: All deltas joined; partial text after a cancel, deadline or late error.
+        finish_reason: How it ended.
+        error_code: `NONE` unless it failed.
+        message: For people; never part of the answer.
+        frames: The frames used, oldest first.
+        timings: What each stage cost.
+        model: Catalogue name or path.
+        chip: 'cpu', 'bm1684x', ...
+        choice: Which of the question's choices it was; '' when none fits or none were given.
+    """
+
+    request_id: str
+    text: str
+    finish_reason: FinishReason
+    error_code: ErrorCode = ErrorCode.NONE
+    message: str = ''
+    session_id: str = ''
+    frames: tuple[FrameRef, ...] = ()
+    timings: Timings = Timings()
+    model: str = ''
+    chip: str = ''
+    choice: str = ''
+
+    @property
+    def success(self) -> bool:
+        """Whether the answer may be acted on."""
+        return self.error_code is ErrorCode.NONE

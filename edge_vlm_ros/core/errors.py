@@ -1,0 +1,120 @@
+"""What can go wrong, by who can act on it.
+
+Every error carries an `ErrorCode`: the same number travels to the `error_code` field on the ROS
+graph. Messages are for people: they give the value that was met and the limit it broke.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ErrorCode(IntEnum):
+    """Error numbers on the wire; `msg/Answer.msg` holds the same constants."""
+
+    NONE = 0
+    BAD_REQUEST = 100
+    UNKNOWN_CAMERA = 101
+    BAD_IMAGE = 102
+    PROMPT_TOO_LONG = 103
+    TOO_MANY_FRAMES = 104
+    UNSUPPORTED_OPTION = 105
+    UNKNOWN_SESSION = 106
+    DUPLICATE_REQUEST = 107
+    NO_FRAME = 200
+    STALE_FRAME = 201
+    BUSY = 300
+    DEADLINE = 301
+    CANCELLED = 302
+    NOT_READY = 303
+    PREEMPTED = 304
+    MODEL_FILE = 400
+    DEVICE = 500
+    ENGINE_DIED = 501
+    INTERNAL = 599
+
+
+class EdgeVlmError(Exception):
+    """The family of every error this package raises on purpose.
+
+    Args:
+        message: For people: what was met, what was expected, who can act.
+        code: The number on the wire; each subclass brings its own default.
+    """
+
+    default_code = ErrorCode.INTERNAL
+
+    def __init__(self, message: str, code: ErrorCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = self.default_code if code is None else code
+
+    def __reduce__(self) -> tuple[type[EdgeVlmError], tuple[str, ErrorCode]]:
+        """Keep message and code when the error crosses to another process."""
+        return type(self), (self.message, self.code)
+
+
+class BadRequestError(EdgeVlmError):
+    """The caller can act: the request asks for something that cannot be."""
+
+    default_code = ErrorCode.BAD_REQUEST
+
+
+class BadImageError(BadRequestError):
+    """An image that cannot be decoded: unknown encoding, wrong size, corrupt bytes."""
+
+    default_code = ErrorCode.BAD_IMAGE
+
+
+class PromptTooLongError(BadRequestError):
+    """The prompt does not fit the model's context or its longest prompt."""
+
+    default_code = ErrorCode.PROMPT_TOO_LONG
+
+
+class TooManyFramesError(BadRequestError):
+    """More frames than the model takes in one prompt."""
+
+    default_code = ErrorCode.TOO_MANY_FRAMES
+
+
+class NoFreshFrameError(EdgeVlmError):
+    """The camera can act: no frame has come, or the newest one is too old."""
+
+    default_code = ErrorCode.NO_FRAME
+
+
+class BusyError(EdgeVlmError):
+    """Load: the queue of questions is full."""
+
+    default_code = ErrorCode.BUSY
+
+
+class DeadlineError(EdgeVlmError):
+    """The question's time ran out before it was answered."""
+
+    default_code = ErrorCode.DEADLINE
+
+
+class CancelledError(EdgeVlmError):
+    """Somebody took the question back."""
+
+    default_code = ErrorCode.CANCELLED
+
+
+class NotReadyError(EdgeVlmError):
+    """The model is not loaded yet, or the node is not active."""
+
+    default_code = ErrorCode.NOT_READY
+
+
+class ModelFileError(EdgeVlmError):
+    """The deployer can act: a model file is missing, damaged or of another kind."""
+
+    default_code = ErrorCode.MODEL_FILE
+
+
+class DeviceError(EdgeVlmError):
+    """The hardware or its driver failed."""
+
+    default_code = ErrorCode.DEVICE

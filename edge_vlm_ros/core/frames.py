@@ -1,0 +1,139 @@
+"""Frames: as a camera sent them (stored) and as a model sees them (decoded)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+RgbImage: TypeAlias = NDArray[np.uint8]
+"""uint8, (H, W, 3), RGB."""
+
+# array.array, bytes, memoryview and numpy bytes all serve: nothing is copied when a frame is stored.
+Buffer: TypeAlias = 'bytes | bytearray | memoryview | Sequence[int]'
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """The pixels of a `sensor_msgs/Image`, unconverted.
+
+    Attributes:
+        encoding: As in sensor_msgs/image_encodings.hpp: 'rgb8', 'bgr8', 'mono16', 'nv12', ...
+        width: Pixels in a row.
+        height: Rows.
+        step: Bytes from one row to the next; at least the row's own bytes.
+        is_bigendian: Byte order of 16-bit encodings.
+        data: The bytes; not copied, not to be written to.
+    """
+
+    encoding: str
+    width: int
+    height: int
+    step: int
+    data: Buffer = field(repr=False)
+    is_bigendian: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this image keeps in memory."""
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedImage:
+    """The bytes of a `sensor_msgs/CompressedImage` (JPEG or PNG).
+
+    Attributes:
+        format: The message's format string, for example 'jpeg' or 'rgb8; jpeg compressed bgr8'.
+        data: The encoded file; not copied, not to be written to.
+    """
+
+    format: str
+    data: Buffer = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this image keeps in memory."""
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """Where a frame comes from: the camera's name, its topic and its optical frame_id."""
+
+    camera: str
+    topic: str = ''
+    frame_id: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """One camera frame, kept as it came.
+
+    Attributes:
+        source: Camera, topic, frame_id.
+        stamp_ns: The sensor's stamp (ROS time), nanoseconds.
+        image: Raw or compressed.
+        received_ns: Steady time of arrival, nanoseconds; 0 when it did not come from a camera.
+    """
+
+    source: FrameSource
+    stamp_ns: int
+    image: RawImage | CompressedImage
+    received_ns: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this frame keeps in memory."""
+        return self.image.nbytes
+
+    @property
+    def key(self) -> FrameKey:
+        """What makes this frame the same frame in a cache of vision features."""
+        return FrameKey(self.source.camera, self.source.topic, self.stamp_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameKey:
+    """Names one frame of one camera, for feature and KV prefix caches."""
+
+    camera: str
+    topic: str
+    stamp_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame.
+
+    Attributes:
+        pixels: uint8, (H, W, 3), RGB, read-only.
+        stamp_ns: The sensor's stamp (ROS time), nanoseconds.
+        source: Camera, topic, frame_id.
+    """
+
+    pixels: RgbImage = field(repr=False)
+    stamp_ns: int
+    source: FrameSource
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """Which frame an answer used.
+
+    Attributes:
+        source: Camera, topic, frame_id.
+        stamp_ns: The sensor's stamp (ROS time), nanoseconds.
+        width: Pixels.
+        height: Pixels.
+        age_s: Age in ROS time when the question arrived, seconds.
+    """
+
+    source: FrameSource
+    stamp_ns: int
+    width: int
+    height: int
+    age_s: float = 0.0

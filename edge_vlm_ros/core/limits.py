@@ -1,0 +1,36 @@
+"""What one loaded model can do; read from its files, never assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """The bounds and abilities of one engine with one model.
+
+    Attributes:
+        context_tokens: Prompt and answer together.
+        longest_prompt: Tokens that prefill takes from an empty cache.
+        prefill_chunk: Tokens of one uninterruptible prefill step; 0 = the whole prompt at once.
+        max_images: Images (tiles, for a tiling family) in one prompt; 0 = as the context allows.
+        can_extend_prefix: Whether prefill may start behind a prefix that is already in the cache.
+        samples_on_chip: Whether the sampling head runs on the chip.
+        has_logits: Whether logits can be read (confidence, choices, seeded sampling).
+        vocab_size: Rows of the embedding table.
+        hidden_size: Width of the language model.
+        hidden_dtype: 'float32', 'float16' or 'bfloat16'.
+        tile_px: Side of the square the vision tower takes; 0 = any size.
+    """
+
+    context_tokens: int
+    longest_prompt: int
+    prefill_chunk: int
+    max_images: int
+    can_extend_prefix: bool
+    samples_on_chip: bool
+    has_logits: bool
+    vocab_size: int
+    hidden_size: int
+    hidden_dtype: str = 'float32'
+    tile_px: int = 0

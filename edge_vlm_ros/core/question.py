@@ -1,0 +1,79 @@
+"""A question and how it wants to be answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_vlm_ros.core.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core.frames import StoredFrame
+
+MAX_QUESTION_BYTES = 64 * 1024
+"""Longest question text accepted, UTF-8 bytes; far above any model's context."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How the next token is chosen.
+
+    Attributes:
+        max_tokens: Most answer tokens; 0 = as many as the context holds.
+        temperature: 0 = greedy.
+        top_p: Nucleus; 1 = off.
+        top_k: 0 = off.
+        seed: Of the sampler; the same seed and question give the same answer.
+    """
+
+    max_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 0 or self.top_k < 0:
+            msg = f'max_tokens and top_k are 0 or more, not {self.max_tokens} and {self.top_k}'
+            raise BadRequestError(msg)
+        if not 0.0 <= self.temperature <= 10.0:
+            raise BadRequestError(f'temperature is from 0 to 10, not {self.temperature}')
+        if not 0.0 < self.top_p <= 1.0:
+            raise BadRequestError(f'top_p is above 0 and at most 1, not {self.top_p}')
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request, complete: nothing else is looked up to answer it.
+
+    Attributes:
+        text: What is asked; not empty, at most `MAX_QUESTION_BYTES` in UTF-8.
+        request_id: The caller's name for it; unique among the running ones.
+        frames: The chosen frames, oldest first; none = a question about words alone (or, in a
+            session that has turns, about the frames already shown).
+        session_id: The conversation it belongs to; '' = none, nothing is remembered.
+        system_prompt: '' = the model's own default.
+        sampling: How tokens are chosen.
+        choices: Answers to choose from; empty = free text.
+        asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
+        deadline_ns: Steady time when it must be done; 0 = no deadline.
+    """
+
+    text: str
+    request_id: str = ''
+    frames: tuple[StoredFrame, ...] = field(default=(), repr=False)
+    session_id: str = ''
+    system_prompt: str = ''
+    sampling: SamplingOptions = SamplingOptions()
+    choices: tuple[str, ...] = ()
+    asked_ns: int = 0
+    deadline_ns: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise BadRequestError('the question is empty')
+        size = len(self.text.encode('utf-8', 'replace'))
+        if size > MAX_QUESTION_BYTES:
+            raise BadRequestError(
+                f'the question has {size} bytes, the limit is {MAX_QUESTION_BYTES}'
+            )

@@ -1,0 +1,119 @@
+"""What every chip's engine can do. One thread, the `ChipWorker`'s, calls all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import (
+    EngineLimits,
+    PromptPart,
+    SamplingOptions,
+    VisionFeatures,
+    VisionInputs,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """Scores of the next token, to be sampled on the host.
+
+    Attributes:
+        values: float32, (vocabulary,); valid until the engine's next call.
+    """
+
+    values: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenToken:
+    """The next token, already chosen on the chip."""
+
+    token: int
+
+
+NextToken: TypeAlias = 'Logits | ChosenToken'
+
+
+class KVCache(Protocol):
+    """A handle on the engine's KV cache."""
+
+    @property
+    def length(self) -> int:
+        """Tokens the cache holds."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on. Sets a number; nothing is copied or cleared.
+
+        Raises:
+            ValueError: `length` is negative or above the present length.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """One model on one chip."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Bounds and abilities, read from the model's files."""
+        ...
+
+    @property
+    def kv(self) -> KVCache:
+        """The KV cache."""
+        ...
+
+    def encode(self, inputs: VisionInputs) -> VisionFeatures:
+        """Run vision tower and projector on one frame.
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def prefill(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+        """Append a prompt part to the KV cache.
+
+        The caller cuts long prompts into parts of at most `limits.prefill_chunk` tokens, so that a
+        cancel gets in between.
+
+        Args:
+            part: Tokens, positions and vision spans; follows what the cache holds.
+            features: By `VisionSpan.image`; at least those that the part's spans name.
+
+        Raises:
+            PromptTooLongError: The part does not fit behind what the cache holds.
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def next_token(self, sampling: SamplingOptions) -> NextToken:
+        """Run the head on the last token appended (by prefill or decode).
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def decode(self, token: int, position: int) -> None:
+        """Append one answer token to the KV cache: one decode step, without the head.
+
+        Args:
+            token: Its id.
+            position: Its position, as `PromptPart.next_position` counts.
+
+        Raises:
+            PromptTooLongError: The context is full.
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the chip's memory; safe to call twice."""
+        ...

@@ -1,0 +1,61 @@
+"""What every model family knows: its pixels, its words, its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from edge_vlm_ros.core import Frame, PromptPart, VisionInputs
+from edge_vlm_ros.text import Tokenizer
+
+
+class ModelFamily(Protocol):
+    """Preprocessing, prompt form and stop rule of one family of models."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        ...
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        ...
+
+    def preprocess(self, frame: Frame) -> VisionInputs:
+        """Resize, tile and normalise one frame as the model was trained."""
+        ...
+
+    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
+        """Render all that precedes the first question: system prompt, then frames, oldest first.
+
+        Args:
+            images: What was made of the frames; image i of the prompt is the i-th.
+            system_prompt: '' = the model's own default.
+        """
+        ...
+
+    def render_suffix(self, question: str, position: int) -> PromptPart:
+        """Render the question and the opening of the answer.
+
+        Special tokens inside the question are treated as text.
+
+        Args:
+            question: The user's words.
+            position: `next_position` of what precedes.
+        """
+        ...
+
+    def render_next_turn(
+        self, images: Sequence[VisionInputs], first_image: int, position: int
+    ) -> PromptPart:
+        """Render what closes an answer and opens the user's next turn, with new frames if any.
+
+        The answer's own tokens, without the stop token, precede; `render_suffix` follows.
+
+        Args:
+            images: New frames of this turn; often none.
+            first_image: Index of the first of them among the conversation's images.
+            position: `next_position` of what precedes.
+        """
+        ...
