@@ -1,0 +1,34 @@
+"""Errors keep their words and their number, also across processes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from edge_vlm_ros.core import (
+    BadImageError,
+    BadRequestError,
+    BusyError,
+    EdgeVlmError,
+    ErrorCode,
+    ModelFileError,
+    NoFreshFrameError,
+)
+
+
+@pytest.mark.parametrize('kind', [BadImageError, BusyError, ModelFileError, NoFreshFrameError])
+def test_an_error_survives_the_way_to_another_process(kind: type[EdgeVlmError]) -> None:
+    error = kind('5 of 4')
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert (copy.message, copy.code, str(copy)) == ('5 of 4', kind.default_code, '5 of 4')
+
+
+def test_a_code_may_be_sharper_than_the_class() -> None:
+    error = NoFreshFrameError('2.1 s old, the limit is 1 s', ErrorCode.STALE_FRAME)
+    assert pickle.loads(pickle.dumps(error)).code is ErrorCode.STALE_FRAME
+
+
+def test_a_bad_image_is_the_callers_to_mend() -> None:
+    assert issubclass(BadImageError, BadRequestError)
