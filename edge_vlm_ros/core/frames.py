@@ -98,11 +98,20 @@ class StoredFrame:
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Names one frame of one camera, for feature and KV prefix caches."""
+    """Names one frame of one camera, for feature and KV prefix caches.
+
+    Attributes:
+        camera: The camera's name.
+        topic: Its topic.
+        stamp_ns: The sensor's stamp (ROS time), nanoseconds.
+        content: What tells apart frames of the same stamp (images that no camera sent, a
+            simulation that starts over); '' = the stamp is enough.
+    """
 
     camera: str
     topic: str
     stamp_ns: int
+    content: str = ''
 
 
 @dataclass(frozen=True, slots=True)

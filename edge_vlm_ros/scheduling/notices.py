@@ -1,0 +1,55 @@
+"""What the scheduler has to say about an event, beside the work that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core import FrameKey
+
+
+class Ending(Enum):
+    """Why a question that was let in is over."""
+
+    ANSWERED = 'answered'
+    FAILED = 'failed'
+    CANCELLED = 'cancelled'
+    DEADLINE = 'deadline'
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A question is over: no work for it is given out any more.
+
+    Work that was under way for it may still run; its `WorkDone` is expected all the same.
+    """
+
+    request_id: str
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A question was not let in: the queue is full.
+
+    Attributes:
+        request_id: The question's.
+        waiting: Questions in the queue, the running one not counted.
+        max_waiting: The queue's bound.
+    """
+
+    request_id: str
+    waiting: int
+    max_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """A frame's features are to be forgotten."""
+
+    frame: FrameKey
+
+
+Notice: TypeAlias = 'Ended | Rejected | Evicted'
