@@ -1,10 +1,12 @@
 """Build the package with pip, for machines without colcon.
 
-CMake makes the interfaces (the same CMakeLists.txt as colcon runs), setuptools packs the result. Where no ROS 2 for
-this Python is found, only the Python modules are installed: enough for `edge-vlm ask` and for plain Python users.
-EDGE_VLM_ROS_INTERFACES=on makes a missing ROS 2 an error, =off leaves the interfaces out.
+CMake makes the interfaces (the same CMakeLists.txt as colcon runs), setuptools packs the result.
+Where no ROS 2 for this Python is found, only the Python modules are installed: enough for
+`edge-vlm ask` and for plain Python users. EDGE_VLM_ROS_INTERFACES=on makes a missing ROS 2 an
+error, =off leaves the interfaces out.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -25,7 +27,7 @@ INTERFACE_FOLDERS = ('action', 'msg', 'srv')
 
 
 def ros_prefixes() -> list[Path]:
-    """Return the folders ROS 2 is installed in: the sourced ones, then this Python's own (wheels from PyPI)."""
+    """Return where ROS 2 is: the sourced folders, then this Python's own (wheels from PyPI)."""
     sourced = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     return [Path(prefix) for prefix in dict.fromkeys([*filter(None, sourced), sys.prefix])]
 
@@ -58,7 +60,9 @@ def wants_interfaces() -> bool:
     missing = f'{NAME}: no ROS 2 interface generators for {PYTHON_VERSION} in {places}'
     if wish == 'on':
         raise SystemExit(missing)
-    sys.stderr.write(f'{missing}: installing the Python modules only, without messages and nodes\n')
+    sys.stderr.write(
+        f'{missing}: installing the Python modules only, without messages and nodes\n'
+    )
     return False
 
 
@@ -66,50 +70,59 @@ class BuildInterfaces(build_ext):
     """Run CMakeLists.txt into a staging folder and hand what it installed to setuptools."""
 
     def get_outputs(self) -> list[str]:
-        """Return nothing: the parent would name the dummy extension, which is never compiled."""
+        """Return nothing: the parent would name the dummy extension, never compiled."""
         return []
 
     def run(self) -> None:
-        """Build, then hand over the Python part and the rest (libraries, share/, lib/edge_vlm_ros/)."""
-        stage = Path(self.build_temp).resolve() / 'stage'
-        self._run_cmake(stage)
+        """Build; hand over the Python part and the rest (libraries, share/, executables)."""
+        editable = getattr(self, 'editable_mode', False) or self.inplace
+        # An editable build is done again and again: keeping its folder makes that quick.
+        work = kept_build_folder() if editable else Path(self.build_temp).resolve()
+        stage = work / 'stage'
+        run_cmake(work / 'cmake', stage)
         point_to_this_python(stage / 'lib' / NAME)
         generated = stage / 'lib' / PYTHON_VERSION / 'site-packages' / NAME
         files = data_files(stage, skip=generated.parent)
-        if getattr(self, 'editable_mode', False) or self.inplace:
+        if editable:
             # Beside the link to the source tree; extend_path in __init__.py joins the two.
             files |= data_files_of_modules(generated)
             # setuptools leaves data files out of editable wheels unless told that there are some.
-            self.distribution.has_data_files = lambda: True
             self.distribution.has_data = lambda: True
         else:
             copy_modules(generated, Path(self.build_lib).resolve() / NAME)
         self.distribution.data_files = list(files.items())
 
-    def _run_cmake(self, stage: Path) -> None:
-        build = Path(self.build_temp).resolve() / 'cmake'
-        shutil.rmtree(stage, ignore_errors=True)
-        configure = [
-            'cmake', '-S', str(ROOT), '-B', str(build),
-            f'-DCMAKE_INSTALL_PREFIX={stage}', '-DCMAKE_BUILD_TYPE=Release', '-DBUILD_TESTING=OFF',
-            f'-DPython3_EXECUTABLE={sys.executable}',
-            f'-DPYTHON_INSTALL_DIR=lib/{PYTHON_VERSION}/site-packages',
-        ]  # fmt: skip
-        if shutil.which('ninja'):
-            configure += ['-G', 'Ninja']
-        jobs = str(os.cpu_count() or 1)
-        for command in (
-            configure,
-            ['cmake', '--build', str(build), '--parallel', jobs],
-            ['cmake', '--install', str(build)],
-        ):
-            subprocess.check_call(command, env=cmake_environment())
+
+def kept_build_folder() -> Path:
+    """Return a folder under build/ for this Python and this ROS 2."""
+    key = hashlib.sha256(repr((sys.executable, ros_prefixes())).encode()).hexdigest()[:8]
+    return ROOT / 'build' / f'editable-{PYTHON_VERSION}-{key}'
+
+
+def run_cmake(build: Path, stage: Path) -> None:
+    """Configure and build in `build`, install into an empty `stage`."""
+    shutil.rmtree(stage, ignore_errors=True)
+    options = [
+        f'-DCMAKE_INSTALL_PREFIX={stage}',
+        '-DCMAKE_BUILD_TYPE=Release',
+        '-DBUILD_TESTING=OFF',
+        f'-DPython3_EXECUTABLE={sys.executable}',
+        f'-DPYTHON_INSTALL_DIR=lib/{PYTHON_VERSION}/site-packages',
+    ]
+    generator = ['-G', 'Ninja'] if shutil.which('ninja') else []
+    jobs = str(os.cpu_count() or 1)
+    for command in (
+        ['cmake', '-S', str(ROOT), '-B', str(build), *generator, *options],
+        ['cmake', '--build', str(build), '--parallel', jobs],
+        ['cmake', '--install', str(build)],
+    ):
+        subprocess.check_call(command, env=cmake_environment())
 
 
 def cmake_environment() -> dict[str, str]:
     """Return the environment for CMake.
 
-    pip's isolated build replaces PYTHONPATH, but the generators need the modules of the real ROS 2.
+    pip's isolated build replaces PYTHONPATH, but the generators need the modules of ROS 2.
     """
     prefixes = ros_prefixes()
     joined = os.pathsep.join(map(str, prefixes))
@@ -120,11 +133,12 @@ def cmake_environment() -> dict[str, str]:
 
 
 def point_to_this_python(folder: Path) -> None:
-    """Make the executables in `folder` start with this Python, so that `ros2 run` finds the virtual environment."""
+    """Make the executables in `folder` start with this Python, so that `ros2 run` finds .venv."""
+    first_line = f'#!{sys.executable}'
     for script in folder.iterdir():
         text = script.read_text(encoding='utf-8')
-        first = f'#!{sys.executable}'
-        script.write_text(re.sub(r'\A#!.*', lambda _: first, text), encoding='utf-8')
+        rest = text.partition('\n')[2]
+        script.write_text(f'{first_line}\n{rest}', encoding='utf-8')
 
 
 def copy_modules(generated: Path, package: Path) -> None:
@@ -136,7 +150,7 @@ def copy_modules(generated: Path, package: Path) -> None:
 
 
 def generated_files(generated: Path) -> list[Path]:
-    """Return what the Python generator made: interface modules and their extension modules, no C sources."""
+    """Return what the Python generator made: modules and extension modules, no C sources."""
     in_folders = [f for name in INTERFACE_FOLDERS for f in (generated / name).rglob('*.py')]
     return sorted([*in_folders, *generated.glob('*.so')])
 
@@ -153,7 +167,7 @@ def data_files_of_modules(generated: Path) -> dict[str, list[str]]:
 
 
 def data_files(stage: Path, *, skip: Path) -> dict[str, list[str]]:
-    """Return what CMake installed, less the Python modules and bin/ (pip makes its own `edge-vlm`)."""
+    """Return what CMake installed, less Python modules and bin/ (pip makes its `edge-vlm`)."""
     files: dict[str, list[str]] = {}
     for file in sorted([*(stage / 'lib').rglob('*'), *(stage / 'share').rglob('*')]):
         if file.is_file() and skip not in file.parents:
@@ -186,7 +200,7 @@ def run_requirements() -> list[str]:
 
 
 def package_data() -> list[str]:
-    """Return every file of the package that is not a Python module: models, clips, web pages, py.typed."""
+    """Return every file that is not a Python module: models, clips, web pages, py.typed."""
     package = ROOT / NAME
     skipped = {*(package / name for name in INTERFACE_FOLDERS)}
     files = (f for f in package.rglob('*') if f.is_file() and not skipped.intersection(f.parents))
@@ -201,10 +215,12 @@ setup(
     version=version(),
     install_requires=run_requirements(),
     extras_require={'test': requirements('test'), 'reference': requirements('reference')},
-    # '' makes the editable install a plain link to this folder (not an import hook, which would be asked only after
-    # the folder of generated modules in site-packages was found).
+    # '' makes the editable install a plain link to this folder, not an import hook: that would be
+    # asked only after the folder of generated modules in site-packages was found.
     package_dir={'': '.'},
-    packages=find_packages(include=[NAME, f'{NAME}.*'], exclude=[f'{NAME}.{f}*' for f in INTERFACE_FOLDERS]),
+    packages=find_packages(
+        include=[NAME, f'{NAME}.*'], exclude=[f'{NAME}.{f}*' for f in INTERFACE_FOLDERS]
+    ),
     package_data={NAME: package_data()},
     ext_modules=[Extension(f'{NAME}._interfaces', [])] if wants_interfaces() else [],
     cmdclass={'build_ext': BuildInterfaces},
