@@ -29,6 +29,7 @@ from edge_vlm_ros.core.frames import (
     StoredFrame,
 )
 from edge_vlm_ros.core.limits import EngineLimits
+from edge_vlm_ros.core.model_files import ModelFiles
 from edge_vlm_ros.core.prompt import (
     Positions,
     PromptPart,
@@ -65,6 +66,7 @@ __all__ = [
     'FrameSource',
     'ManualClock',
     'ModelFileError',
+    'ModelFiles',
     'NoFreshFrameError',
     'NotReadyError',
     'Positions',

@@ -1,0 +1,315 @@
+"""The three graphs of the split ONNX layout: names, shapes, and how the KV cache is wired.
+
+    vision_encoder        pixel_values (N, 3, px, px) -> image_features (N, rows, hidden)
+    embed_tokens          input_ids (1, S) -> inputs_embeds (1, S, hidden)
+    decoder_model_merged  inputs_embeds (1, S, hidden), attention_mask (1, past + S),
+                          position_ids (1, S) or (3, 1, S), past_key_values.{i}.key and .value
+                          (1, kv_heads, past, head_dim) [, num_logits_to_keep ()]
+                          -> logits (1, S or kept, vocabulary), present.{i}.key and .value
+
+Source: the layout that Hugging Face Optimum and the onnx-community repositories use for
+vision-language models. Sizes and types are read from the files; what does not fit is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo, Value, to_array, to_value
+
+_PAST = re.compile(r'past_key_values\.(\d+)\.(key|value)')
+_MROPE_RANK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What the graphs do not say, from config.json.
+
+    Attributes:
+        path: The file.
+        context_tokens: `max_position_embeddings` of the language model.
+        hidden_size: Of the language model; None when not given.
+        layers: Of the language model; None when not given.
+        tile_px: Side of the vision tower's square; None when not given.
+        rows_per_tile: Feature rows of one tile; None when not given.
+    """
+
+    path: Path
+    context_tokens: int
+    hidden_size: int | None
+    layers: int | None
+    tile_px: int | None
+    rows_per_tile: int | None
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read config.json, in OpenGVLab's form (`llm_config`) or in transformers' (`text_config`).
+
+    Raises:
+        ModelFileError: Missing, no JSON, or without the context length.
+    """
+    try:
+        config = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise ModelFileError(f'{path}: no such file') from None
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f'{path}: cannot be read as JSON: {error}') from error
+    if not isinstance(config, dict):
+        raise ModelFileError(f'{path}: expected an object, found {type(config).__name__}')
+    language = config.get('llm_config') or config.get('text_config') or config
+    context = language.get('max_position_embeddings')
+    if not isinstance(context, int) or context < 1:
+        raise ModelFileError(f'{path}: max_position_embeddings of the language model: {context!r}')
+    vision = config.get('vision_config') or {}
+    return ModelConfig(
+        path=path,
+        context_tokens=context,
+        hidden_size=language.get('hidden_size'),
+        layers=language.get('num_hidden_layers'),
+        tile_px=_side(vision.get('image_size')),
+        rows_per_tile=_rows_per_tile(config, vision),
+    )
+
+
+def _side(size: object) -> int | None:
+    if isinstance(size, (list, tuple)):
+        size = size[0] if size else None
+    return size if isinstance(size, int) else None
+
+
+def _rows_per_tile(config: Mapping[str, Any], vision: Mapping[str, Any]) -> int | None:
+    """Count as InternVL's `num_image_token` does: patches a side, shrunk, squared."""
+    if isinstance(config.get('image_seq_length'), int):
+        return int(config['image_seq_length'])
+    size, patch = _side(vision.get('image_size')), _side(vision.get('patch_size'))
+    ratio = config.get('downsample_ratio')
+    if size is None or patch is None or not isinstance(ratio, (int, float)):
+        return None
+    return round((size // patch) ** 2 * ratio**2)
+
+
+class VisionEncoder:
+    """pixel_values -> image_features, one tile at a time so that memory stays bounded."""
+
+    def __init__(self, graph: Graph, config: ModelConfig) -> None:
+        self._graph = graph
+        self._pixels = _input(graph, 'pixel_values', rank=4)
+        self._features = _output(graph, 'image_features')
+        _refuse_other_inputs(graph, {'pixel_values'})
+        self.tile_px = self._tile_px(config)
+        self.hidden_size, self.rows_per_tile = self._probe()
+        if config.rows_per_tile not in {None, self.rows_per_tile}:
+            raise misfit(
+                graph, 'image_features', f'{config.rows_per_tile} rows a tile ({config.path})',
+                f'{self.rows_per_tile}',
+            )
+
+    def run(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """Encode (tiles, 3, px, px) into (tiles * rows, hidden)."""
+        return np.concatenate([self._run_tile(pixels[i : i + 1]) for i in range(len(pixels))])
+
+    def _run_tile(self, tile: NDArray[np.float32]) -> NDArray[Any]:
+        feed = to_value(tile.astype(self._pixels.dtype, copy=False))
+        (features,) = self._graph.run(['image_features'], {'pixel_values': feed})
+        array = to_array(features)
+        return array.reshape(-1, array.shape[-1])
+
+    def _tile_px(self, config: ModelConfig) -> int:
+        height, width = self._pixels.shape[2:]
+        declared = height or width or config.tile_px
+        if declared is None:
+            raise misfit(self._graph, 'pixel_values', 'a fixed size, here or in config.json', 'none')
+        for side in (height, width, config.tile_px):
+            if side not in {None, declared}:
+                raise misfit(self._graph, 'pixel_values', f'{declared} px ({config.path})', f'{side}')
+        return declared
+
+    def _probe(self) -> tuple[int, int]:
+        rows = self._run_tile(np.zeros((1, 3, self.tile_px, self.tile_px), np.float32))
+        return rows.shape[1], rows.shape[0]
+
+
+class TokenEmbedder:
+    """input_ids -> inputs_embeds."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        ids = _input(graph, 'input_ids', rank=2)
+        _output(graph, 'inputs_embeds')
+        _refuse_other_inputs(graph, {'input_ids'})
+        self._id_dtype = ids.dtype
+        probed = to_array(self.run(np.zeros(1, np.int64)))
+        self.dtype, self.hidden_size = probed.dtype, int(probed.shape[-1])
+
+    def run(self, tokens: NDArray[np.int64]) -> Value:
+        """Look up (S,) ids: (1, S, hidden), in ONNX Runtime's memory."""
+        ids = to_value(tokens[None].astype(self._id_dtype, copy=False))
+        (embeds,) = self._graph.run(['inputs_embeds'], {'input_ids': ids})
+        return embeds
+
+
+@dataclass(frozen=True, slots=True)
+class KvTensor:
+    """One of the cache's tensors: the key or the value of one layer."""
+
+    past: str
+    present: str
+    heads: int
+    head_dim: int
+    dtype: np.dtype[Any]
+
+    def empty(self) -> Value:
+        """Make the cache of no tokens."""
+        return to_value(np.zeros((1, self.heads, 0, self.head_dim), self.dtype))
+
+
+class Decoder:
+    """inputs_embeds and the past -> logits of the last token and the present."""
+
+    def __init__(self, graph: Graph, config: ModelConfig) -> None:
+        self._graph = graph
+        embeds = _input(graph, 'inputs_embeds', rank=3)
+        self.hidden_size = self._hidden_size(embeds, config)
+        self.dtype = _dtype(graph, embeds)
+        self.kv = _kv_tensors(graph)
+        layers = len(self.kv) // 2
+        if config.layers not in {None, layers}:
+            raise misfit(
+                graph, 'past_key_values', f'{config.layers} layers ({config.path})', f'{layers}'
+            )
+        self._mask_dtype = _dtype(graph, _input(graph, 'attention_mask', rank=2))
+        self._positions = graph.inputs.get('position_ids')
+        self._keep = graph.inputs.get('num_logits_to_keep')
+        _output(graph, 'logits')
+        known = {'inputs_embeds', 'attention_mask', 'position_ids', 'num_logits_to_keep'}
+        _refuse_other_inputs(graph, known | {tensor.past for tensor in self.kv})
+        self._wanted = ['logits', *(tensor.present for tensor in self.kv)]
+        self.vocab_size = self._probe()
+
+    @property
+    def takes_mrope(self) -> bool:
+        """Whether positions have three rows (time, height, width)."""
+        return self._positions is not None and len(self._positions.shape) == _MROPE_RANK
+
+    def run(
+        self, embeds: Value, positions: NDArray[np.int64], past: list[Value], past_tokens: int
+    ) -> tuple[NDArray[np.float32], list[Value]]:
+        """Append S tokens.
+
+        Args:
+            embeds: (1, S, hidden), of `dtype`.
+            positions: (S,), or (3, S) where `takes_mrope`.
+            past: As `kv` lists them, each holding `past_tokens`.
+            past_tokens: How many the cache holds.
+
+        Returns:
+            Logits of the last token, float32 (vocabulary,), and the present, as `kv` lists it.
+        """
+        tokens = positions.shape[-1]
+        feeds = {
+            'inputs_embeds': embeds,
+            'attention_mask': to_value(np.ones((1, past_tokens + tokens), self._mask_dtype)),
+        }
+        if self._positions is not None:
+            feeds['position_ids'] = to_value(self._shape_positions(positions))
+        if self._keep is not None:
+            one = np.ones((1,) * len(self._keep.shape), _dtype(self._graph, self._keep))
+            feeds['num_logits_to_keep'] = to_value(one)
+        feeds.update((tensor.past, value) for tensor, value in zip(self.kv, past, strict=True))
+        logits, *present = self._graph.run(self._wanted, feeds)
+        return to_array(logits)[0, -1].astype(np.float32, copy=False), present
+
+    def _shape_positions(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        info = self._positions
+        assert info is not None
+        if self.takes_mrope:
+            rows = np.broadcast_to(positions, (_MROPE_RANK, positions.shape[-1]))
+            shaped = rows[:, None]
+        else:
+            shaped = positions[None]
+        return shaped.astype(_dtype(self._graph, info), copy=False)
+
+    def _hidden_size(self, embeds: TensorInfo, config: ModelConfig) -> int:
+        found = embeds.shape[2] or config.hidden_size
+        if found is None:
+            raise misfit(self._graph, embeds.name, 'a fixed width, here or in config.json', 'none')
+        if config.hidden_size not in {None, found}:
+            expected = f'width {config.hidden_size} ({config.path})'
+            raise misfit(self._graph, embeds.name, expected, f'{found}')
+        return found
+
+    def _probe(self) -> int:
+        """Run one token, so that a graph that cannot run is refused now and not at a question."""
+        embeds = to_value(np.zeros((1, 1, self.hidden_size), self.dtype))
+        logits, present = self.run(
+            embeds, np.zeros(1, np.int64), [tensor.empty() for tensor in self.kv], 0
+        )
+        for tensor, value in zip(self.kv, present, strict=True):
+            expected = [1, tensor.heads, 1, tensor.head_dim]
+            if list(value.shape()) != expected:
+                raise misfit(self._graph, tensor.present, f'{expected}', f'{list(value.shape())}')
+        return len(logits)
+
+
+def misfit(graph: Graph, tensor: str, expected: str, found: str) -> ModelFileError:
+    """Say which tensor of which file does not fit."""
+    return ModelFileError(f'{graph.path}: {tensor}: expected {expected}, found {found}')
+
+
+def _kv_tensors(graph: Graph) -> list[KvTensor]:
+    """Pair the cache's inputs with its outputs, layer by layer, key before value."""
+    numbers = {int(match[1]) for match in map(_PAST.fullmatch, graph.inputs) if match}
+    if not numbers:
+        raise misfit(graph, 'past_key_values.0.key', 'an input', 'none (no KV cache in this graph)')
+    names = [(layer, kind) for layer in range(max(numbers) + 1) for kind in ('key', 'value')]
+    return [_kv_tensor(graph, layer, kind) for layer, kind in names]
+
+
+def _kv_tensor(graph: Graph, layer: int, kind: str) -> KvTensor:
+    past = _input(graph, f'past_key_values.{layer}.{kind}', rank=4)
+    present = _output(graph, f'present.{layer}.{kind}')
+    _, heads, _, head_dim = past.shape
+    if heads is None or head_dim is None:
+        raise misfit(graph, past.name, 'fixed heads and head_dim', f'{past.shape}')
+    dtype = _dtype(graph, past)
+    if present.dtype != dtype:
+        raise misfit(graph, present.name, past.type_name, present.type_name)
+    return KvTensor(past.name, present.name, heads, head_dim, dtype)
+
+
+def _input(graph: Graph, name: str, *, rank: int) -> TensorInfo:
+    info = graph.inputs.get(name)
+    if info is None:
+        raise misfit(graph, name, 'an input', f'inputs {", ".join(graph.inputs)}')
+    if len(info.shape) != rank:
+        raise misfit(graph, name, f'{rank} dimensions', f'{len(info.shape)}')
+    _dtype(graph, info)
+    return info
+
+
+def _output(graph: Graph, name: str) -> TensorInfo:
+    info = graph.outputs.get(name)
+    if info is None:
+        raise misfit(graph, name, 'an output', f'outputs {", ".join(graph.outputs)}')
+    return info
+
+
+def _dtype(graph: Graph, info: TensorInfo) -> np.dtype[Any]:
+    if info.dtype is None:
+        raise misfit(graph, info.name, 'float, float16, int64, int32 or bool', info.type_name)
+    return info.dtype
+
+
+def _refuse_other_inputs(graph: Graph, known: set[str]) -> None:
+    others = [name for name in graph.inputs if name not in known]
+    if others:
+        raise misfit(graph, others[0], f'only inputs {", ".join(sorted(known))}', 'one more')

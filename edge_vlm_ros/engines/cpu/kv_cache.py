@@ -1,0 +1,59 @@
+"""The CPU engine's KV cache: ONNX Runtime's own tensors, handed from one run to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edge_vlm_ros.engines.cpu.runtime import Value, to_array, to_value
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.engines.cpu.graphs import KvTensor
+
+
+class CpuKvCache:
+    """Tensors of (1, heads, stored, head_dim), of which the first `length` rows count.
+
+    A run's present becomes the next run's past without a copy. `truncate` only sets `length`; the
+    rows beyond it are cut off when the next run needs the past.
+    """
+
+    def __init__(self, tensors: Sequence[KvTensor]) -> None:
+        self._tensors = tensors
+        self._values: list[Value] = []
+        self._stored = 0
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens the cache holds."""
+        return self._length
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on.
+
+        Raises:
+            ValueError: `length` is negative or above the present length.
+        """
+        if not 0 <= length <= self._length:
+            raise ValueError(f'cannot truncate {self._length} tokens to {length}')
+        self._length = length
+
+    def past(self) -> list[Value]:
+        """Give the tensors, cut to `length`."""
+        if not self._length:
+            self._values = [tensor.empty() for tensor in self._tensors]
+        elif self._stored != self._length:
+            self._values = [
+                to_value(to_array(value)[:, :, : self._length]) for value in self._values
+            ]
+        self._stored = self._length
+        return self._values
+
+    def replace(self, present: list[Value], length: int) -> None:
+        """Take over a run's present, which holds `length` tokens."""
+        self._values, self._stored, self._length = present, length, length
+
+    def clear(self) -> None:
+        """Let go of all memory."""
+        self.replace([], 0)

@@ -1,0 +1,121 @@
+"""ONNX Runtime, thin and typed. The only module that imports it; nothing above sees its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import DeviceError, ModelFileError
+
+Value: TypeAlias = Any
+"""An OrtValue: a tensor in memory that ONNX Runtime owns or borrows."""
+
+_FATAL = 4
+# Everything worth saying is raised as an exception; the rest is about devices we do not ask for.
+onnxruntime.set_default_logger_severity(_FATAL)
+
+_DTYPES = {
+    'tensor(float)': np.dtype(np.float32),
+    'tensor(float16)': np.dtype(np.float16),
+    'tensor(int64)': np.dtype(np.int64),
+    'tensor(int32)': np.dtype(np.int32),
+    'tensor(bool)': np.dtype(np.bool_),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output as the file declares it.
+
+    Attributes:
+        name: Its name.
+        dtype: Numpy type; None for a type numpy does not have.
+        type_name: ONNX Runtime's word for the type.
+        shape: Sizes; None where the file leaves one open.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None
+    type_name: str
+    shape: tuple[int | None, ...]
+
+
+def to_value(array: NDArray[Any]) -> Value:
+    """Lend an array to ONNX Runtime; on the CPU it is not copied and must not change meanwhile."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def to_array(value: Value) -> NDArray[Any]:
+    """Copy a tensor out of ONNX Runtime."""
+    array: NDArray[Any] = value.numpy()
+    return array
+
+
+class Graph:
+    """One ONNX file, loaded.
+
+    Args:
+        path: The file; weights in a file beside it are found by ONNX Runtime.
+        threads: Of one operator.
+
+    Raises:
+        ModelFileError: The file is missing, truncated or no ONNX model.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        if not path.is_file():
+            raise ModelFileError(f'{path}: no such file')
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = _FATAL
+        # Prompt lengths differ from run to run, so a plan of one run's memory helps no other.
+        settings.enable_mem_pattern = False
+        # Waiting threads would burn the cores that camera and middleware need.
+        settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), settings, providers=['CPUExecutionProvider']
+            )
+        except Exception as error:  # ONNX Runtime's errors have no common type of their own
+            raise ModelFileError(f'{path}: ONNX Runtime cannot load it: {_brief(error)}') from error
+        self.path = path
+        self.inputs = _declared(session.get_inputs())
+        self.outputs = _declared(session.get_outputs())
+        self._session = session
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Value]) -> list[Value]:
+        """Compute the named outputs; they stay in ONNX Runtime's memory, owned by the result.
+
+        Raises:
+            DeviceError: ONNX Runtime failed, for want of memory for example.
+        """
+        try:
+            results: list[Value] = self._session.run_with_ort_values(names, feeds)
+        except Exception as error:  # as above
+            raise DeviceError(f'{self.path.name}: ONNX Runtime failed: {_brief(error)}') from error
+        return results
+
+
+def _declared(nodes: Iterable[Any]) -> dict[str, TensorInfo]:
+    return {
+        node.name: TensorInfo(
+            name=node.name,
+            dtype=_DTYPES.get(node.type),
+            type_name=node.type,
+            shape=tuple(size if isinstance(size, int) else None for size in node.shape),
+        )
+        for node in nodes
+    }
+
+
+def _brief(error: Exception) -> str:
+    """Shorten ONNX Runtime's message, which can hold a whole stack trace, to its first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

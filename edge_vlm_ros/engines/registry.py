@@ -1,0 +1,59 @@
+"""Which engine drives which chip. An engine's module, and its vendor's library, load when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from edge_vlm_ros.core import DeviceError
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core import ModelFiles
+    from edge_vlm_ros.engines.base import Engine
+
+# Chip -> module with a function `open_engine(files, device_ids, options)`.
+_ENGINES = {
+    'cpu': 'edge_vlm_ros.engines.cpu.engine',
+    'scripted': 'edge_vlm_ros.engines.scripted.engine',
+}
+
+
+def engine_chips() -> tuple[str, ...]:
+    """Name the chips that this build has an engine for."""
+    return tuple(_ENGINES)
+
+
+def require_engine(chip: str) -> None:
+    """Check that this build has an engine for a chip, before any file is looked for.
+
+    Raises:
+        DeviceError: It has none.
+    """
+    if chip not in _ENGINES:
+        listed = ', '.join(_ENGINES)
+        raise DeviceError(f'this build has no engine for chip {chip!r}; it has: {listed}')
+
+
+def open_engine(
+    chip: str,
+    files: ModelFiles,
+    device_ids: Sequence[int] = (),
+    options: Mapping[str, object] | None = None,
+) -> Engine:
+    """Load a model onto a chip. Takes seconds to minutes; the engine belongs to the calling thread.
+
+    Args:
+        chip: 'cpu' or 'scripted'.
+        files: What `models.find_model` found for this chip.
+        device_ids: Devices of that kind; empty = the first one.
+        options: The engine's own; for 'cpu' the fields of `CpuOptions`, for 'scripted' none.
+
+    Raises:
+        DeviceError: This build has no engine for the chip, or the device does not work.
+        ModelFileError: A file is missing, damaged or does not fit the others.
+        BadRequestError: An option the engine does not have.
+    """
+    require_engine(chip)
+    engine = import_module(_ENGINES[chip]).open_engine(files, tuple(device_ids), options or {})
+    return cast('Engine', engine)
