@@ -1,0 +1,32 @@
+"""Words to ids and back: tokenizer, chat form, choosing and stopping, streamed text."""
+
+from edge_vlm_ros.text.chat_template import (
+    CHATML,
+    CHATML_TIGHT,
+    ChatTemplate,
+    Piece,
+    Special,
+    Turn,
+    encode_pieces,
+)
+from edge_vlm_ros.text.choices import match_choice
+from edge_vlm_ros.text.detokenizer import StreamingDetokenizer
+from edge_vlm_ros.text.stop_rule import StopRule
+from edge_vlm_ros.text.token_sampler import TokenSampler
+from edge_vlm_ros.text.tokenizer import TOKENIZER_FILE, Tokenizer
+
+__all__ = [
+    'CHATML',
+    'CHATML_TIGHT',
+    'TOKENIZER_FILE',
+    'ChatTemplate',
+    'Piece',
+    'Special',
+    'StopRule',
+    'StreamingDetokenizer',
+    'TokenSampler',
+    'Tokenizer',
+    'Turn',
+    'encode_pieces',
+    'match_choice',
+]

@@ -1,0 +1,141 @@
+"""Choose the next token from logits, on the host.
+
+Cost is what shapes this file: 151 thousand logits come with every token, and sorting them costs
+more than all else together. So whole-vocabulary work is a few vectorised passes (maximum, exp,
+sum), and only tokens close to the best one are ever sorted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import DeviceError
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core import SamplingOptions
+
+_Floats: TypeAlias = 'NDArray[np.float32] | NDArray[np.float64]'
+_Ids: TypeAlias = NDArray[np.intp]
+
+_COLDEST = 1e-6
+"""Temperatures below are greedy: there, a logit 1e-4 under the best stands at e^-100."""
+
+_REACHES = (4.0, 12.0)
+"""How far below the best token is looked, in logits over temperature, before looking at all."""
+
+_BLOCK = 512
+
+
+class TokenSampler:
+    """Choose tokens as `SamplingOptions` say: temperature, then top-k, then top-p of what is left.
+
+    Among equal logits the lowest id counts as the higher. The same options and logits give the
+    same tokens. Use from one thread at a time.
+
+    Args:
+        options: How to choose; `max_tokens` is `StopRule`'s.
+    """
+
+    def __init__(self, options: SamplingOptions) -> None:
+        self._options = options
+        self._generator = np.random.default_rng(options.seed % 2**64)
+
+    def choose(self, logits: NDArray[np.floating]) -> int:
+        """Return the id of the next token.
+
+        Args:
+            logits: Any float type, (vocabulary,); left unchanged.
+
+        Raises:
+            DeviceError: The logits hold NaN or +inf, or nothing but -inf: the device computed
+                nonsense.
+        """
+        best = int(np.argmax(logits))  # the first NaN, if there is one
+        top = float(logits[best])
+        if not np.isfinite(top):
+            found = f'the best of {logits.size} logits is {top}, at token {best}'
+            raise DeviceError(f'{found}: the device computed nonsense')
+        temperature = self._options.temperature
+        if temperature < _COLDEST:
+            return best
+        # Scaled so that the best token stands at 0: below, exp never overflows.
+        scaled = (logits.astype(np.float32) - np.float32(top)) / np.float32(temperature)
+        draw = float(self._generator.random())
+        if 0 < self._options.top_k < logits.size:
+            return self._choose_among(_largest(scaled, self._options.top_k), scaled, draw)
+        if self._options.top_p < 1.0:
+            return self._choose_in_nucleus(scaled, draw)
+        return _pick(np.exp(scaled), draw)
+
+    def _choose_among(self, ids: _Ids, scaled: _Floats, draw: float) -> int:
+        """Apply top-p to the tokens that top-k left."""
+        weights = np.exp(scaled[ids].astype(np.float64))
+        if self._options.top_p < 1.0:
+            order = np.argsort(-weights, kind='stable')
+            kept = np.sort(order[: _nucleus(weights[order], self._options.top_p * weights.sum())])
+            ids, weights = ids[kept], weights[kept]
+        return int(ids[_pick(weights, draw)])
+
+    def _choose_in_nucleus(self, scaled: _Floats, draw: float) -> int:
+        """Apply top-p to the whole vocabulary, sorting only what stands near the top."""
+        wanted = self._options.top_p * float(np.exp(scaled).sum(dtype=np.float64))
+        ids, weights = _reaching(scaled, wanted)
+        order = np.argsort(-weights, kind='stable')
+        kept = np.sort(order[: _nucleus(weights[order], wanted)])
+        return int(ids[kept[_pick(weights[kept], draw)]])
+
+
+def _reaching(scaled: _Floats, wanted: float) -> tuple[_Ids, NDArray[np.float64]]:
+    """Return the tokens near the top, and their weights, that together reach `wanted`."""
+    for reach in _REACHES:
+        ids = np.flatnonzero(scaled > -reach)
+        weights = np.exp(scaled[ids].astype(np.float64))
+        if weights.sum() >= wanted:
+            return ids, weights
+    ids = np.flatnonzero(scaled > -np.inf)
+    return ids, np.exp(scaled[ids].astype(np.float64))
+
+
+def _largest(values: _Floats, count: int) -> _Ids:
+    """Return the ids of the `count` largest values, rising; of equal values the lowest ids.
+
+    Selecting from the whole vocabulary costs a millisecond, so what stands near the top is looked
+    at first.
+    """
+    ids: _Ids = np.arange(values.size)
+    for reach in _REACHES:
+        near = np.flatnonzero(values > -reach)
+        if near.size >= count:
+            ids = near
+            break
+    found = values[ids]
+    least = np.partition(found, found.size - count)[found.size - count]
+    above = ids[found > least]
+    equal = ids[found == least][: count - above.size]
+    return np.sort(np.concatenate([above, equal]))
+
+
+def _nucleus(falling: NDArray[np.float64], wanted: float) -> int:
+    """Return how many of the largest weights it takes to reach `wanted`; at least one."""
+    return min(int(np.searchsorted(np.cumsum(falling), wanted)) + 1, falling.size)
+
+
+def _pick(weights: _Floats, draw: float) -> int:
+    """Return the index at which the running sum of weights passes `draw` (0 to 1) of the whole.
+
+    Summed by blocks, so that only one block needs its running sum.
+    """
+    starts = np.arange(0, weights.size, _BLOCK)
+    running = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    passed = draw * running[-1]
+    block = min(int(np.searchsorted(running, passed, side='right')), starts.size - 1)
+    before = running[block - 1] if block else 0.0
+    inside = weights[starts[block] : starts[block] + _BLOCK]
+    sums = before + np.cumsum(inside, dtype=np.float64)
+    index = int(np.searchsorted(sums, passed, side='right'))
+    if index == inside.size:  # rounding: the draw fell on the block's very end
+        index = int(np.flatnonzero(inside)[-1])
+    return int(starts[block]) + index
