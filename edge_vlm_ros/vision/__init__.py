@@ -1,0 +1,80 @@
+"""Frames to pixels: what a camera sent becomes what a vision tower takes.
+
+Names are looked up when first used. The ROS process keeps frames (`FrameBuffer`) and chooses some
+(`choose_frames`) but never looks at pixels, so it must not pay for OpenCV: importing this room, or
+`frame_buffer` and `frame_sampler` in it, loads no cv2.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.vision.colour import decode_frame, decode_image
+    from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
+    from edge_vlm_ros.vision.frame_sampler import ChosenFrames, choose_frames
+    from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS, SUPPORTED_ENCODINGS
+    from edge_vlm_ros.vision.media import MediaFrame, MediaReader, open_media
+    from edge_vlm_ros.vision.normalise import Normaliser
+    from edge_vlm_ros.vision.preprocess import pixels_for_grid, pixels_for_tile
+    from edge_vlm_ros.vision.resize import Resizer, resize_exact, resize_fast
+    from edge_vlm_ros.vision.tiles import TileGrid, Tiling, cut_tiles, dynamic_tiles
+
+_MODULES = {
+    'BufferStats': 'frame_buffer',
+    'ChosenFrames': 'frame_sampler',
+    'DEPTH_ENCODINGS': 'limits',
+    'FrameBuffer': 'frame_buffer',
+    'MAX_PIXELS': 'limits',
+    'MediaFrame': 'media',
+    'MediaReader': 'media',
+    'Normaliser': 'normalise',
+    'Resizer': 'resize',
+    'SUPPORTED_ENCODINGS': 'limits',
+    'TileGrid': 'tiles',
+    'Tiling': 'tiles',
+    'choose_frames': 'frame_sampler',
+    'cut_tiles': 'tiles',
+    'decode_frame': 'colour',
+    'decode_image': 'colour',
+    'dynamic_tiles': 'tiles',
+    'open_media': 'media',
+    'pixels_for_grid': 'preprocess',
+    'pixels_for_tile': 'preprocess',
+    'resize_exact': 'resize',
+    'resize_fast': 'resize',
+}
+
+__all__ = [
+    'DEPTH_ENCODINGS',
+    'MAX_PIXELS',
+    'SUPPORTED_ENCODINGS',
+    'BufferStats',
+    'ChosenFrames',
+    'FrameBuffer',
+    'MediaFrame',
+    'MediaReader',
+    'Normaliser',
+    'Resizer',
+    'TileGrid',
+    'Tiling',
+    'choose_frames',
+    'cut_tiles',
+    'decode_frame',
+    'decode_image',
+    'dynamic_tiles',
+    'open_media',
+    'pixels_for_grid',
+    'pixels_for_tile',
+    'resize_exact',
+    'resize_fast',
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that holds a public name (PEP 562)."""
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{module}'), name)

@@ -1,0 +1,202 @@
+"""Camera bytes to RGB: the encodings of `sensor_msgs/Image`, and compressed images.
+
+Encodings that this module does not know (bayer patterns and the like) are refused by name. Where
+`cv_bridge` is installed a ROS node can convert such a message to 'rgb8' before it gets here:
+`encoding in SUPPORTED_ENCODINGS` says whether it must.
+
+YUV is BT.601 with limited range (luma 16 to 235), as OpenCV and cv_bridge read it.
+Source: sensor_msgs/image_encodings.hpp; OpenCV, "Color conversions", RGB <-> YUV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import BadImageError, CompressedImage, Frame
+from edge_vlm_ros.vision.compressed import bytes_of, decode_compressed
+from edge_vlm_ros.vision.limits import (
+    DEPTH_ENCODINGS,
+    MAX_PIXELS,
+    SUPPORTED_ENCODINGS,
+    check_size,
+)
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core import RawImage, RgbImage, StoredFrame
+
+__all__ = ['DEPTH_ENCODINGS', 'MAX_PIXELS', 'SUPPORTED_ENCODINGS', 'decode_frame', 'decode_image']
+
+Bytes: TypeAlias = NDArray[np.uint8]
+
+
+class _Convert(Protocol):
+    def __call__(self, rows: Bytes, image: RawImage) -> RgbImage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How an encoding lies in memory, and what makes RGB of it.
+
+    Attributes:
+        pixel_bytes: Of one pixel in a row.
+        convert: Takes (rows, bytes of a row) and the image it comes from.
+        is_paired: Two pixels of a row share their colour: the width must be even.
+        is_planar: Rows of luma are followed by half as many of colour: the height must be even.
+    """
+
+    pixel_bytes: int
+    convert: _Convert
+    is_paired: bool = False
+    is_planar: bool = False
+
+    def rows(self, height: int) -> int:
+        """Rows in memory, colour rows too."""
+        return height * 3 // 2 if self.is_planar else height
+
+
+def decode_frame(stored: StoredFrame) -> Frame:
+    """Decode a stored frame.
+
+    Raises:
+        BadImageError: As `decode_image`; the message names the camera.
+    """
+    try:
+        pixels = decode_image(stored.image)
+    except BadImageError as error:
+        name = stored.source.camera or stored.source.topic
+        where = f'camera {name!r}: ' if name else ''
+        raise BadImageError(f'{where}{error.message}') from error
+    return Frame(pixels=pixels, stamp_ns=stored.stamp_ns, source=stored.source)
+
+
+def decode_image(image: RawImage | CompressedImage) -> RgbImage:
+    """Decode one image to RGB.
+
+    Returns:
+        uint8, (H, W, 3), RGB, C-contiguous, read-only. For 'rgb8' without padding it is a view of
+        `image.data`, which must not be written to.
+
+    Raises:
+        BadImageError: Unknown encoding, no pixels, more than `MAX_PIXELS`, a step or data too
+            short, a damaged file.
+    """
+    if isinstance(image, CompressedImage):
+        pixels = decode_compressed(image)
+    else:
+        encoding = _encoding_of(image)
+        rows = _rows_of(image, encoding)
+        try:
+            pixels = encoding.convert(rows, image)
+        except cv2.error as error:  # pragma: no cover - sizes are checked above
+            raise BadImageError(f'cannot convert {image!r}: {error}') from error
+    view: RgbImage = np.ascontiguousarray(pixels).view()
+    view.flags.writeable = False
+    return view
+
+
+def _encoding_of(image: RawImage) -> _Encoding:
+    name = image.encoding
+    encoding = _ENCODINGS.get(name)
+    if encoding is not None:
+        return encoding
+    if name in DEPTH_ENCODINGS:
+        raise BadImageError(
+            f'encoding {name!r} holds distances or raw numbers, not colours; '
+            'use the colour topic of the camera, or publish a coloured image of it'
+        )
+    raise BadImageError(
+        f'encoding {name!r} is not supported; supported: {", ".join(sorted(SUPPORTED_ENCODINGS))}'
+    )
+
+
+def _rows_of(image: RawImage, encoding: _Encoding) -> Bytes:
+    """Return the image as (rows, bytes of a row), padding left out; a view of its data."""
+    width, height, step = image.width, image.height, image.step
+    check_size(width, height)
+    if encoding.is_paired and width % 2:
+        raise BadImageError(f'{image.encoding} needs an even width, not {width}')
+    if encoding.is_planar and height % 2:
+        raise BadImageError(f'{image.encoding} needs an even height, not {height}')
+    row_bytes = width * encoding.pixel_bytes
+    if step < row_bytes:
+        raise BadImageError(
+            f'step is {step} bytes, but a row of {width} px in {image.encoding} takes {row_bytes}'
+        )
+    data = bytes_of(image.data)
+    rows = encoding.rows(height)
+    # Some drivers leave the padding of the last row away.
+    needed = step * (rows - 1) + row_bytes
+    if len(data) < needed:
+        raise BadImageError(
+            f'data has {len(data)} bytes, but {width}x{height} px in {image.encoding} '
+            f'with a step of {step} bytes take {needed}'
+        )
+    return np.ndarray((rows, row_bytes), np.uint8, buffer=data, strides=(step, 1))
+
+
+def _pixels(rows: Bytes, channels: int) -> Bytes:
+    pixels: Bytes = rows.reshape(rows.shape[0], -1, channels)
+    return pixels
+
+
+def _same(rows: Bytes, image: RawImage) -> RgbImage:
+    del image
+    return _pixels(rows, 3)
+
+
+def _by_opencv(code: int, channels: int) -> _Convert:
+    """Return a conversion of interleaved pixels by an OpenCV colour code."""
+
+    def convert(rows: Bytes, image: RawImage) -> RgbImage:
+        del image
+        return np.asarray(cv2.cvtColor(_pixels(rows, channels), code), np.uint8)
+
+    return convert
+
+
+def _planar(code: int) -> _Convert:
+    """Return a conversion of luma rows followed by interleaved colour rows."""
+
+    def convert(rows: Bytes, image: RawImage) -> RgbImage:
+        del image
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(rows), code), np.uint8)
+
+    return convert
+
+
+def _mono16(rows: Bytes, image: RawImage) -> RgbImage:
+    """Scale 0..65535 to 0..255, rounded: value / 257, as cv_bridge does."""
+    order = '>u2' if image.is_bigendian else '<u2'
+    wide = np.ascontiguousarray(rows).view(order).astype(np.uint32)
+    grey = ((wide + 128) // 257).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+_MONO = _Encoding(1, _by_opencv(cv2.COLOR_GRAY2RGB, 1))
+_BGR = _Encoding(3, _by_opencv(cv2.COLOR_BGR2RGB, 3))
+_BGRA = _Encoding(4, _by_opencv(cv2.COLOR_BGRA2RGB, 4))
+_YUYV = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_YUY2, 2), is_paired=True)
+_UYVY = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_UYVY, 2), is_paired=True)
+
+_ENCODINGS = {
+    '8UC1': _MONO,
+    '8UC3': _BGR,  # OpenCV's own order, which cv_bridge assumes too
+    '8UC4': _BGRA,
+    'bgr8': _BGR,
+    'bgra8': _BGRA,
+    'mono16': _Encoding(2, _mono16),
+    'mono8': _MONO,
+    'nv12': _Encoding(1, _planar(cv2.COLOR_YUV2RGB_NV12), is_paired=True, is_planar=True),
+    'nv21': _Encoding(1, _planar(cv2.COLOR_YUV2RGB_NV21), is_paired=True, is_planar=True),
+    'rgb8': _Encoding(3, _same),
+    'rgba8': _Encoding(4, _by_opencv(cv2.COLOR_RGBA2RGB, 4)),
+    'uyvy': _UYVY,
+    'yuv422': _UYVY,  # ROS 1 and Humble name
+    'yuv422_yuy2': _YUYV,
+    'yuyv': _YUYV,
+}

@@ -1,0 +1,50 @@
+"""What is accepted, and what is refused before a pixel is touched.
+
+Free of OpenCV: a ROS node may ask what can be decoded without being able to decode.
+"""
+
+from __future__ import annotations
+
+from edge_vlm_ros.core import BadImageError
+
+MAX_PIXELS = 100_000_000
+"""Largest image decoded, pixels: 300 MB of RGB. A header may claim far more in a few bytes."""
+
+SUPPORTED_ENCODINGS = frozenset(
+    {
+        '8UC1',
+        '8UC3',
+        '8UC4',
+        'bgr8',
+        'bgra8',
+        'mono16',
+        'mono8',
+        'nv12',
+        'nv21',
+        'rgb8',
+        'rgba8',
+        'uyvy',
+        'yuv422',
+        'yuv422_yuy2',
+        'yuyv',
+    }
+)
+"""Encodings of `sensor_msgs/Image` that `decode_image` takes, as ROS spells them."""
+
+DEPTH_ENCODINGS = frozenset({'16SC1', '16UC1', '32FC1', '32SC1', '64FC1'})
+"""One channel of numbers that are not brightness: depth, disparity, temperature."""
+
+
+def check_size(width_px: int, height_px: int) -> None:
+    """Refuse an image without pixels, or with too many.
+
+    Raises:
+        BadImageError: A side below 1, or more than `MAX_PIXELS` in all.
+    """
+    if width_px < 1 or height_px < 1:
+        raise BadImageError(f'the image is {width_px}x{height_px} px; each side is at least 1')
+    if width_px * height_px > MAX_PIXELS:
+        raise BadImageError(
+            f'the image is {width_px}x{height_px} px, that is {width_px * height_px} pixels; '
+            f'the limit is {MAX_PIXELS}'
+        )
