@@ -1,0 +1,181 @@
+"""`edge-vlm ask`: questions about files, answered as the tokens come."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from edge_vlm_ros.cli.answer_fields import fields_of_answer
+from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
+from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
+from edge_vlm_ros.cli.main import complain
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    Answer,
+    AnswerChunk,
+    EdgeVlmError,
+    FinishReason,
+    Question,
+    SamplingOptions,
+    SteadyClock,
+)
+from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+
+DEFAULT_FRAMES = 8
+_REQUEST_ID = 'edge-vlm'
+
+
+def run(args: Namespace) -> int:
+    """Ask; print the answer, or as JSON what became of it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        EdgeVlmError: Before anything was asked, and no JSON was wanted.
+        KeyboardInterrupt: Ctrl-C before the last question was asked.
+    """
+    try:
+        questions = list(_questions(args))
+        spec = ModelSpec(
+            chip=args.chip,
+            model=args.model,
+            device_ids=tuple(args.device_id),
+            model_dirs=tuple(args.model_dir),
+        )
+        if args.verbose:
+            _note(f'loading {args.model} on {args.chip} ...')
+        started_s = time.monotonic()
+        with VlmPipeline.open(spec) as pipeline:
+            if args.verbose:
+                _note(f'loaded in {time.monotonic() - started_s:.1f} s')
+            answers = _ask_all(pipeline, questions, args)
+    except EdgeVlmError as error:
+        if not args.json:
+            raise
+        answers = [_refusal(error, args)]
+    return _report(answers, args)
+
+
+def _questions(args: Namespace) -> Iterator[Question]:
+    """Make the questions of the conversation; frames go with the first."""
+    frames = frames_of_images(args.image)
+    if args.video is not None:
+        count = DEFAULT_FRAMES if args.frames is None else args.frames
+        frames += frames_of_video(args.video, count=count, last_s=args.last)
+    seed = secrets.randbits(32) if args.seed is None else args.seed
+    sampling = SamplingOptions(args.max_tokens, args.temperature, args.top_p, args.top_k, seed)
+    texts = [*args.turn, args.question]
+    for number, text in enumerate(texts):
+        yield Question(
+            _whole_text(text),
+            request_id=_REQUEST_ID if number == len(texts) - 1 else f'{_REQUEST_ID}-{number + 1}',
+            frames=frames if number == 0 else (),
+            session_id=_REQUEST_ID if args.turn else '',
+            system_prompt=_whole_text(args.system),
+            sampling=sampling,
+        )
+
+
+def _whole_text(text: str) -> str:
+    """Replace what was not UTF-8 on the command line; Python hands it over as lone surrogates."""
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+
+
+def _ask_all(pipeline: VlmPipeline, questions: list[Question], args: Namespace) -> list[Answer]:
+    """Ask in turn, until one fails; only the last one's words go to standard output."""
+    clock = SteadyClock()
+    until_ns = clock.now_ns() + round(args.timeout * NS_PER_S) if args.timeout else 0
+    answers: list[Answer] = []
+    for question in questions:
+        asked = replace(question, asked_ns=clock.now_ns(), deadline_ns=until_ns)
+        is_last = question is questions[-1]
+        if args.verbose and not is_last:
+            _note(f'> {question.text}')
+        answer = _follow(pipeline, asked, show=is_last and not args.json)
+        if args.verbose and not is_last:
+            _note(answer.text)
+        answers.append(answer)
+        if not answer.success:
+            break
+    return answers
+
+
+def _follow(pipeline: VlmPipeline, question: Question, *, show: bool) -> Answer:
+    """Ask one question and write its words as they come; Ctrl-C ends the answer early."""
+    stream = pipeline.ask(question)
+    written = 0
+    try:
+        for chunk in stream:
+            written = _write(chunk, written, show=show)
+    except KeyboardInterrupt:
+        stream.cancel()
+        for chunk in stream:  # from the first chunk again
+            written = _write(chunk, written, show=show)
+    answer = stream.answer()
+    if show and (answer.success or answer.text) and not answer.text.endswith('\n'):
+        sys.stdout.write('\n')
+        sys.stdout.flush()
+    return answer
+
+
+def _write(chunk: AnswerChunk, written: int, *, show: bool) -> int:
+    """Write one chunk, unless it is among the first `written`; return how many are written."""
+    if chunk.sequence >= written and show and chunk.delta:
+        sys.stdout.write(chunk.delta)
+        sys.stdout.flush()
+    return max(written, chunk.sequence + 1)
+
+
+def _refusal(error: EdgeVlmError, args: Namespace) -> Answer:
+    """Return what failed before it was asked, as an answer."""
+    return Answer(
+        request_id=_REQUEST_ID,
+        text='',
+        finish_reason=FinishReason.ERROR,
+        error_code=error.code,
+        message=error.message,
+        model=args.model,
+        chip=args.chip,
+    )
+
+
+def _report(answers: list[Answer], args: Namespace) -> int:
+    """Say what is left to say about the last answer, and return its exit code."""
+    answer = answers[-1]
+    if args.json:
+        fields: dict[str, Any] = fields_of_answer(answer)
+        if args.turn:
+            fields['turns'] = [fields_of_answer(earlier) for earlier in answers[:-1]]
+        json.dump(fields, sys.stdout, ensure_ascii=False, indent=2)
+        sys.stdout.write('\n')
+    if args.stats:
+        _note(cost_of(answer))
+    if not answer.success:
+        complain(answer.message or answer.error_code.name.lower())
+    code = exit_code_of(answer.error_code)
+    return ExitCode.INTERRUPTED if answer.finish_reason is FinishReason.CANCELLED else code
+
+
+def cost_of(answer: Answer) -> str:
+    """Say in one line what an answer cost and how it ended."""
+    timings = answer.timings
+    frames = f'{len(answer.frames)} frame{"" if len(answer.frames) == 1 else "s"}'
+    return (
+        f'{frames}, {timings.prompt_tokens} prompt tokens ({timings.vision_tokens} of them vision,'
+        f' {timings.cached_prompt_tokens} cached); first token after'
+        f' {timings.time_to_first_token_s:.2f} s; {timings.answer_tokens} tokens at'
+        f' {timings.tokens_per_second:.1f} a second; {timings.total_s:.2f} s in all;'
+        f' ended by {answer.finish_reason.name.lower()}'
+    )
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f'{line}\n')
+    sys.stderr.flush()

@@ -1,0 +1,136 @@
+"""`edge-vlm doctor`: what of the chain is here, and what to do about what is not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_vlm_ros.cli.exits import ExitCode
+from edge_vlm_ros.cli.findings import Finding, State, as_text
+from edge_vlm_ros.cli.probes import (
+    find_chip,
+    find_module,
+    find_python,
+    find_ros,
+    find_shared_memory,
+)
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core import Answer
+
+MODEL_PATH_MODULES = (
+    ('numpy', 'numpy'),
+    ('cv2', 'opencv-python-headless'),
+    ('onnxruntime', 'onnxruntime'),
+    ('tokenizers', 'tokenizers'),
+    ('transformers', 'transformers'),
+    ('yaml', 'PyYAML'),
+)
+CHIPS = (
+    (
+        'Sophgo BM1684X, BM1688',
+        'sophon.sail',
+        'sophon',
+        ('bm-sophon*', 'bm-tpu*'),
+        "install the chip's SDK (libsophon, sophon-sail); not needed for other chips",
+    ),
+    (
+        'Axera AX650N, AX630C',
+        'axengine',
+        'axengine',
+        ('axcl_host', 'ax_sys'),
+        'install the wheel from github.com/AXERA-TECH/pyaxengine; not needed for other chips',
+    ),
+)
+TRIAL_QUESTION = 'What do you see?'
+_CHAIN = 'The cpu chip with the demo model'
+_MODELS = 'Models'
+
+
+def run(args: Namespace) -> int:
+    """Look at everything, print what was found.
+
+    Returns:
+        0 when the cpu chip answers with the demo model, else 3.
+    """
+    findings = list(_look(tuple(args.model_dir)))
+    works = findings[-1].state is State.OK
+    if args.json:
+        report = {'works': works, 'findings': [finding.fields() for finding in findings]}
+        json.dump(report, sys.stdout, ensure_ascii=False, indent=2)
+        sys.stdout.write('\n')
+    else:
+        sys.stdout.write(f'{as_text(findings)}\n')
+    return ExitCode.DONE if works else ExitCode.NOT_USABLE
+
+
+def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
+    """Find one thing after the other; the trial of the whole chain comes last."""
+    yield find_python()
+    modules = [find_module(module, package) for module, package in MODEL_PATH_MODULES]
+    yield from modules
+    yield from find_ros()
+    yield from find_shared_memory()
+    for chip in CHIPS:
+        yield from find_chip(*chip)
+    missing = [finding.name for finding in modules if finding.state is not State.OK]
+    if missing:
+        found = f'not tried without {", ".join(missing)}'
+        yield Finding(_CHAIN, 'trial', State.MISSING, found, 'install what is missing above')
+        return
+    yield from _find_models(model_dirs)
+    yield _try_chain(model_dirs)
+
+
+def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
+    """Say which models of the catalogue are on this disk."""
+    from edge_vlm_ros.cli.model_list import list_models
+
+    absent: dict[str, list[str]] = {}
+    for model in list_models(model_dirs):
+        name = f'{model.name} ({model.chip})'
+        if model.folder:
+            yield Finding(_MODELS, name, State.OK, model.folder)
+        elif not model.remedy:
+            yield Finding(_MODELS, name, State.MISSING, model.problem, 'reinstall edge_vlm_ros')
+        else:
+            absent.setdefault(model.chip, []).append(model.name)
+    for chip, names in absent.items():
+        remedy = f'edge-vlm models --chip {chip} shows how to get them'
+        yield Finding(_MODELS, f'for {chip}', State.ABSENT, ', '.join(names), remedy)
+
+
+def _try_chain(model_dirs: tuple[Path, ...]) -> Finding:
+    """Load the demo model and ask it about a grey picture: the only proof that all parts fit."""
+    started_s = time.monotonic()
+    try:
+        answer = _ask_demo(model_dirs)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the doctor reports it)
+        message = ' '.join(f'{type(error).__name__}: {error}'.split())
+        return Finding(_CHAIN, 'trial', State.MISSING, message, 'reinstall edge_vlm_ros')
+    if not answer.success or not answer.text:
+        found = f'{answer.error_code.name}: {answer.message}'
+        return Finding(_CHAIN, 'trial', State.MISSING, found, 'reinstall edge_vlm_ros')
+    took_s = time.monotonic() - started_s
+    found = (
+        f'answered {answer.text!r} about a grey picture, {took_s:.1f} s with loading, first token'
+        f' after {answer.timings.time_to_first_token_s:.2f} s'
+    )
+    return Finding(_CHAIN, 'trial', State.OK, found)
+
+
+def _ask_demo(model_dirs: tuple[Path, ...]) -> Answer:
+    import numpy as np
+
+    from edge_vlm_ros.cli.file_frames import stored
+    from edge_vlm_ros.core import Question
+    from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+
+    grey = stored('doctor', np.full((96, 128, 3), 128, np.uint8), 0.0)
+    with VlmPipeline.open(ModelSpec('cpu', 'demo', model_dirs=model_dirs)) as pipeline:
+        return pipeline.ask(Question(TRIAL_QUESTION, frames=(grey,))).answer(timeout=60)

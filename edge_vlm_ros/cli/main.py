@@ -1,0 +1,81 @@
+"""`edge-vlm`: find the command, run it, turn what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
+from edge_vlm_ros.cli.parser import parse
+
+TRACEBACK_VARIABLE = 'EDGE_VLM_TRACEBACK'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after the program's name; None = those of this process.
+
+    Returns:
+        The exit code, see `ExitCode`.
+
+    Raises:
+        SystemExit: Bad usage (2), or only help was asked for (0).
+    """
+    args = parse(argv)
+    _survive_odd_characters()
+    try:
+        # A command's module brings numpy and the model's runtime; --help does not wait for them.
+        code = importlib.import_module(f'edge_vlm_ros.cli.{args.command}').run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        complain('interrupted')
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _end_without_output()
+    except Exception as error:  # noqa: BLE001 (the last place where one can become a sentence)
+        return _explain(error)
+    return int(code)
+
+
+def complain(message: str) -> None:
+    """Write one line to standard error; lines that say what to do may follow in the message."""
+    sys.stderr.write(f'edge-vlm: {message.strip()}\n')
+    sys.stderr.flush()
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong in one line; a stack trace only for who asks for one."""
+    if os.environ.get(TRACEBACK_VARIABLE):
+        raise error
+    # Not `except EdgeVlmError`: importing it needs numpy, and `doctor` has to run without.
+    code = getattr(error, 'code', None)
+    if isinstance(code, int) and hasattr(error, 'message'):
+        complain(error.message)
+        return exit_code_of(code)
+    if isinstance(error, ImportError):
+        complain(f"{error}; 'edge-vlm doctor' says what is missing and what to do")
+        return ExitCode.NOT_USABLE
+    kind = type(error).__name__
+    complain(f'a fault of edge-vlm: {kind}: {error} ({TRACEBACK_VARIABLE}=1 shows where)')
+    return ExitCode.NOT_USABLE
+
+
+def _survive_odd_characters() -> None:
+    """Let a terminal that lacks a character show '?' instead of ending the answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='replace')
+
+
+def _end_without_output() -> int:
+    """Leave quietly; the interpreter would complain when it flushes the closed pipe at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.OUTPUT_CLOSED
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The catalogue as the command line shows it: each model, and what of it is on this disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_vlm_ros.core import ModelFileError, ModelFiles
+from edge_vlm_ros.models import default_model_dirs, find_model, load_catalogue
+from edge_vlm_ros.models.catalogue import CATALOGUE_NAME, ModelEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """One model of the catalogue on this machine.
+
+    Attributes:
+        name: What `--model` takes.
+        chip: What `--chip` takes.
+        family: 'internvl', ...
+        parameters: What the publisher says; '' = nothing.
+        is_default: Whether it is the chip's model when none is named.
+        folder: Where its files lie; '' = not all of them are on this disk.
+        nbytes: Bytes of its weights on this disk.
+        problem: What is missing; '' = nothing.
+        remedy: The commands that fetch it, one a line; '' = nothing is missing, or no command is
+            known.
+        source: Who publishes it.
+        note: Anything else worth knowing.
+    """
+
+    name: str
+    chip: str
+    family: str
+    parameters: str
+    is_default: bool
+    folder: str
+    nbytes: int
+    problem: str
+    remedy: str
+    source: str
+    note: str
+
+    def fields(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def list_models(model_dirs: Iterable[Path], chip: str = '') -> list[ListedModel]:
+    """List the catalogue, a user's own catalogues included.
+
+    Args:
+        model_dirs: Folders to look in before the usual ones.
+        chip: Only models for this chip; '' = all.
+
+    Raises:
+        BadRequestError: There is no such chip.
+        ModelFileError: A user's catalogue is not what it should be.
+    """
+    dirs = [Path(folder).expanduser() for folder in model_dirs]
+    folders = [*dirs, *default_model_dirs()]
+    catalogue = load_catalogue(folder / CATALOGUE_NAME for folder in reversed(folders))
+    if chip:
+        catalogue.default_model(chip)
+    entries = catalogue.models_for(chip) if chip else catalogue.entries
+    return [
+        _listed(
+            entry, dirs, folders[0], is_default=catalogue.defaults.get(entry.chip) == entry.name
+        )
+        for entry in entries
+    ]
+
+
+def _listed(entry: ModelEntry, dirs: list[Path], home: Path, *, is_default: bool) -> ListedModel:
+    files: ModelFiles | None = None
+    problem = remedy = ''
+    try:
+        files = find_model(entry.chip, entry.name, dirs)
+    except ModelFileError as error:
+        problem = error.message.splitlines()[0].partition(': ')[2] or error.message
+        remedy = '\n'.join(entry.fetch_commands(home / entry.chip / entry.name))
+    weights = files.weights.values() if files else ()
+    return ListedModel(
+        name=entry.name,
+        chip=entry.chip,
+        family=entry.family,
+        parameters=entry.parameters,
+        is_default=is_default,
+        folder=str(files.folder) if files else '',
+        nbytes=sum(path.stat().st_size for path in weights),
+        problem=problem,
+        remedy=remedy,
+        source=entry.source,
+        note=entry.note,
+    )

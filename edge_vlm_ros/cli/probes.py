@@ -1,0 +1,218 @@
+"""Looking for the links of the chain. Each probe asks one thing and never raises.
+
+Anything with native code is imported in a process of its own: vendor modules print, raise or
+abort where their driver is absent, and ROS libraries of another Python crash.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edge_vlm_ros.cli.findings import Finding, State
+
+OLDEST_PYTHON = (3, 10)
+_IMPORT_TIMEOUT_S = 60.0
+_MEGABYTE = 1024 * 1024
+_SHM = '/dev/shm'  # noqa: S108 (a mount point; nothing is made there)
+SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
+"""A 1080p image has 6.2 MB; an image that does not fit the sender's segment is lost."""
+SMALLEST_SHM_BYTES = 128 * _MEGABYTE
+"""Room for a camera, the node and a few listeners with a segment of 16 MB each."""
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+PROFILE_NAME = 'fastdds_shm.xml'
+_ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted'}
+_INTERFACES = 'from edge_vlm_ros.msg import Answer; from edge_vlm_ros.srv import Ask'
+
+
+def find_python() -> Finding:
+    """Look at the Python this runs on."""
+    found = f'{platform.python_version()} ({sys.executable})'
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Finding('Python', 'python', State.MISSING, found, 'use Python 3.10 or later')
+    return Finding('Python', 'python', State.OK, found)
+
+
+def find_module(module: str, package: str, *, topic: str = 'Python') -> Finding:
+    """Look for a module that the model path needs."""
+    error = import_error(f'import {module}')
+    if error is None:
+        return Finding(topic, package, State.OK, _version_of(module, package))
+    return Finding(
+        topic, package, State.MISSING, error, f'{sys.executable} -m pip install {package}'
+    )
+
+
+def import_error(code: str) -> str | None:
+    """Run imports in a new process of this Python; return the last line of the failure."""
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', code],
+            capture_output=True,
+            text=True,
+            errors='replace',
+            timeout=_IMPORT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f'{code!r} did not end within {_IMPORT_TIMEOUT_S:.0f} s'
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    if done.returncode < 0:
+        return f'{code!r} was ended by signal {-done.returncode}'
+    return lines[-1] if lines else f'{code!r} ended with {done.returncode}'
+
+
+def _version_of(module: str, *packages: str) -> str:
+    versions = filter(None, map(_installed_version, packages))
+    return next(versions, f'{module} (version unknown)')
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ''
+
+
+def find_ros() -> list[Finding]:
+    """Look for ROS 2, this package's interfaces and the middleware."""
+    topic = 'ROS 2 (only for the node)'
+    error = import_error('import rclpy')
+    if error is not None:
+        remedy = "source /opt/ros/<distro>/setup.bash, or 'make setup' for ROS 2 from PyPI"
+        return [Finding(topic, 'rclpy', State.ABSENT, error, remedy)]
+    rclpy_version = _version_of('rclpy', 'ros-rclpy', 'rclpy')
+    major = rclpy_version.partition('.')[0]
+    by_version = _ROS_OF_RCLPY.get(int(major), '') if major.isdigit() else ''
+    distro = os.environ.get('ROS_DISTRO') or by_version or 'distribution unknown'
+    found = [Finding(topic, 'rclpy', State.OK, f'{rclpy_version} ({distro})')]
+    error = import_error(_INTERFACES)
+    if error is None:
+        found.append(Finding(topic, 'interfaces', State.OK, 'edge_vlm_ros/msg, /srv, /action'))
+    else:
+        remedy = "'colcon build' and source install/setup.bash, or 'pip install .' in this package"
+        found.append(Finding(topic, 'interfaces', State.ABSENT, error, remedy))
+    return [*found, _find_middleware(topic)]
+
+
+def middleware() -> str:
+    """Return the RMW implementation that is chosen: Fast DDS unless the variable says else."""
+    return os.environ.get('RMW_IMPLEMENTATION') or 'rmw_fastrtps_cpp'
+
+
+def _find_middleware(topic: str) -> Finding:
+    name = middleware()
+    code = f'from rclpy.utilities import *; assert get_rmw_implementation_identifier() == {name!r}'
+    error = import_error(code)
+    if error is None:
+        return Finding(topic, 'middleware', State.OK, name)
+    remedy = 'install it, or unset RMW_IMPLEMENTATION'
+    return Finding(topic, 'middleware', State.WARNING, f'{name}: {error}', remedy)
+
+
+def find_shared_memory() -> list[Finding]:
+    """Look for what carries large images between processes of one machine."""
+    topic = 'Camera images between processes'
+    return [_find_profile(topic), _find_shm(topic)]
+
+
+def _find_profile(topic: str) -> Finding:
+    name = 'profile'
+    if 'fastrtps' not in middleware():
+        return Finding(topic, name, State.OK, f'not needed by {middleware()}')
+    variable = next((v for v in PROFILE_VARIABLES if os.environ.get(v)), '')
+    if not variable:
+        found = f'{PROFILE_VARIABLES[0]} is not set: images above 512 KB get lost'
+        remedy = f'the launch file sets it; else {export_line(shipped_profile())}'
+        return Finding(topic, name, State.WARNING, found, remedy)
+    path = Path(os.environ[variable])
+    remedy = export_line(shipped_profile())
+    try:
+        text = path.read_text(encoding='utf-8', errors='replace')
+    except OSError as error:
+        return Finding(topic, name, State.WARNING, f'{variable}: {error}', remedy)
+    size = max(map(int, re.findall(r'<segment_size>\s*(\d+)\s*</segment_size>', text)), default=0)
+    if size < SMALLEST_SEGMENT_BYTES:
+        found = f'{path} has segments of {size} bytes, a 1080p image does not fit'
+        return Finding(topic, name, State.WARNING, found, remedy)
+    return Finding(topic, name, State.OK, f'{path}, segments of {size // _MEGABYTE} MB')
+
+
+def shipped_profile() -> Path | None:
+    """Return where this package's Fast DDS profile lies; None = nowhere to be found."""
+    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
+    places = [Path(prefix) / 'share/edge_vlm_ros/config' for prefix in prefixes if prefix]
+    places.append(Path(__file__).resolve().parents[2] / 'config')
+    return next((p / PROFILE_NAME for p in places if (p / PROFILE_NAME).is_file()), None)
+
+
+def export_line(profile: Path | None) -> str:
+    """Return the shell line that sets the profile, under its old and its new name."""
+    path = f'<edge_vlm_ros>/config/{PROFILE_NAME}' if profile is None else profile
+    return f'export {PROFILE_VARIABLES[0]}={path} {PROFILE_VARIABLES[1]}={path}'
+
+
+def _find_shm(topic: str) -> Finding:
+    try:
+        room = os.statvfs(_SHM)
+    except OSError as error:
+        return Finding(topic, _SHM, State.WARNING, str(error), 'mount a tmpfs there')
+    size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
+    found = f'{size // _MEGABYTE} MB, {free // _MEGABYTE} MB free'
+    if size < SMALLEST_SHM_BYTES:
+        remedy = 'in a container: docker run --shm-size=256m'
+        return Finding(topic, _SHM, State.WARNING, found, remedy)
+    if free < SMALLEST_SHM_BYTES:
+        remedy = "killed processes leave segments there: 'fastdds shm clean'"
+        return Finding(topic, _SHM, State.WARNING, found, remedy)
+    return Finding(topic, _SHM, State.OK, found)
+
+
+def find_chip(
+    topic: str, module: str, package: str, devices: tuple[str, ...], remedy: str
+) -> list[Finding]:
+    """Look for a chip vendor's Python module and its device nodes.
+
+    Args:
+        topic: The heading.
+        module: The vendor's module.
+        package: The package that carries its version.
+        devices: Patterns below /dev; one that matches is enough.
+        remedy: Where the module comes from.
+    """
+    return [_find_vendor_module(topic, module, package, remedy), _find_devices(topic, devices)]
+
+
+def _find_vendor_module(topic: str, module: str, package: str, remedy: str) -> Finding:
+    try:
+        is_there = importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        is_there = False
+    if not is_there:
+        return Finding(topic, module, State.ABSENT, 'no such module', remedy)
+    error = import_error(f'import {module}')
+    if error is None:
+        return Finding(topic, module, State.OK, _version_of(module, package))
+    return Finding(topic, module, State.WARNING, error, 'install its driver, or reinstall it')
+
+
+def _find_devices(topic: str, patterns: tuple[str, ...]) -> Finding:
+    found = sorted(path for pattern in patterns for path in Path('/dev').glob(pattern))
+    if not found:
+        looked = ' or '.join(f'/dev/{pattern}' for pattern in patterns)
+        remedy = 'no such chip here, or its driver is not loaded'
+        return Finding(topic, 'device', State.ABSENT, f'no {looked}', remedy)
+    barred = [path for path in found if not os.access(path, os.R_OK | os.W_OK)]
+    names = ', '.join(map(str, found))
+    if barred:
+        remedy = f'sudo chmod 666 {barred[0]}, or a udev rule'
+        return Finding(topic, 'device', State.WARNING, f'{names}: not allowed', remedy)
+    return Finding(topic, 'device', State.OK, names)
