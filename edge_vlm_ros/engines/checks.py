@@ -38,7 +38,7 @@ def check_tokens(part: PromptPart, limits: EngineLimits) -> None:
         wrong = low if low < 0 else high
         raise EdgeVlmError(
             f'token id {wrong} is not in the vocabulary of {limits.vocab_size}: '
-            'the tokenizer is not this model\'s own'
+            "the tokenizer is not this model's own"
         )
 
 

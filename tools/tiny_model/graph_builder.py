@@ -55,7 +55,9 @@ class GraphBuilder:
         """Add an operator with one result."""
         return self.ops(kind, inputs, 1, **attributes)[0]
 
-    def ops(self, kind: str, inputs: tuple[str, ...], results: int, **attributes: Any) -> list[str]:
+    def ops(
+        self, kind: str, inputs: tuple[str, ...], results: int, **attributes: Any
+    ) -> list[str]:
         """Add an operator with several results."""
         names = [f'{kind}_{len(self._nodes)}_{i}' for i in range(results)]
         self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))

@@ -122,7 +122,9 @@ def _vision_layer(layers: _Layers, hidden: str, name: str, config: TinyConfig) -
     update = layers.linear(mixed, f'{name}.attn.proj')
     hidden = graph.op('Add', hidden, graph.op('Mul', update, layers.weight(f'{name}.ls1')))
     normed = layers.layer_norm(hidden, f'{name}.norm2', NORM_EPS)
-    update = layers.linear(layers.gelu(layers.linear(normed, f'{name}.mlp.fc1')), f'{name}.mlp.fc2')
+    update = layers.linear(
+        layers.gelu(layers.linear(normed, f'{name}.mlp.fc1')), f'{name}.mlp.fc2'
+    )
     return graph.op('Add', hidden, graph.op('Mul', update, layers.weight(f'{name}.ls2')))
 
 

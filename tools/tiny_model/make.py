@@ -51,8 +51,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--context-tokens', type=int, default=TinyConfig().context_tokens)
+    parser.add_argument('--texts-only', action='store_true', help='everything but the weights')
     chosen = parser.parse_args()
-    make_tiny_model(chosen.folder, TinyConfig(seed=chosen.seed))
+    write = write_texts if chosen.texts_only else make_tiny_model
+    write(chosen.folder, TinyConfig(seed=chosen.seed, context_tokens=chosen.context_tokens))
 
 
 if __name__ == '__main__':

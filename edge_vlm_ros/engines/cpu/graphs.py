@@ -109,7 +109,9 @@ class VisionEncoder:
         self.hidden_size, self.rows_per_tile = self._probe()
         if config.rows_per_tile not in {None, self.rows_per_tile}:
             raise misfit(
-                graph, 'image_features', f'{config.rows_per_tile} rows a tile ({config.path})',
+                graph,
+                'image_features',
+                f'{config.rows_per_tile} rows a tile ({config.path})',
                 f'{self.rows_per_tile}',
             )
 
@@ -127,10 +129,14 @@ class VisionEncoder:
         height, width = self._pixels.shape[2:]
         declared = height or width or config.tile_px
         if declared is None:
-            raise misfit(self._graph, 'pixel_values', 'a fixed size, here or in config.json', 'none')
+            raise misfit(
+                self._graph, 'pixel_values', 'a fixed size, here or in config.json', 'none'
+            )
         for side in (height, width, config.tile_px):
             if side not in {None, declared}:
-                raise misfit(self._graph, 'pixel_values', f'{declared} px ({config.path})', f'{side}')
+                raise misfit(
+                    self._graph, 'pixel_values', f'{declared} px ({config.path})', f'{side}'
+                )
         return declared
 
     def _probe(self) -> tuple[int, int]:
@@ -269,7 +275,9 @@ def _kv_tensors(graph: Graph) -> list[KvTensor]:
     """Pair the cache's inputs with its outputs, layer by layer, key before value."""
     numbers = {int(match[1]) for match in map(_PAST.fullmatch, graph.inputs) if match}
     if not numbers:
-        raise misfit(graph, 'past_key_values.0.key', 'an input', 'none (no KV cache in this graph)')
+        raise misfit(
+            graph, 'past_key_values.0.key', 'an input', 'none (no KV cache in this graph)'
+        )
     names = [(layer, kind) for layer in range(max(numbers) + 1) for kind in ('key', 'value')]
     return [_kv_tensor(graph, layer, kind) for layer, kind in names]
 

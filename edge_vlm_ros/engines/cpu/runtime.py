@@ -84,7 +84,9 @@ class Graph:
                 str(path), settings, providers=['CPUExecutionProvider']
             )
         except Exception as error:  # ONNX Runtime's errors have no common type of their own
-            raise ModelFileError(f'{path}: ONNX Runtime cannot load it: {_brief(error)}') from error
+            raise ModelFileError(
+                f'{path}: ONNX Runtime cannot load it: {_brief(error)}'
+            ) from error
         self.path = path
         self.inputs = _declared(session.get_inputs())
         self.outputs = _declared(session.get_outputs())

@@ -1,0 +1,1 @@
+"""The scripted engine: no weights; answers, delays and faults come from a YAML script."""
