@@ -22,8 +22,17 @@ class ModelFamily(Protocol):
         """Ids that end an answer."""
         ...
 
-    def preprocess(self, frame: Frame) -> VisionInputs:
-        """Resize, tile and normalise one frame as the model was trained."""
+    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+        """Resize, tile and normalise one frame as the model was trained.
+
+        Args:
+            frame: Left unchanged.
+            frames: How many stand in the prompt together; families spend fewer pixels on each of
+                several, as their models were trained.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
         ...
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
