@@ -43,7 +43,8 @@ def check_python() -> None:
             os.execv(other, [other, *sys.argv])  # noqa: S606, a Python, with our own arguments
     raise SetupError(
         f'Python 3.10 to 3.13 is needed, this is {platform.python_version()}. Debian 12 and '
-        'Ubuntu 22.04 and 24.04 have one: sudo apt install python3; else name it: make PYTHON=python3.12'
+        'Ubuntu 22.04 and 24.04 have one: sudo apt install python3. '
+        'To choose another: make PYTHON=python3.12'
     )
 
 
