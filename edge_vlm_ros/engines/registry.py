@@ -1,4 +1,4 @@
-"""Which engine drives which chip. An engine's module, and its vendor's library, load when asked for."""
+"""Which engine drives which chip; its module and vendor's library load when it is opened."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_engine(
     device_ids: Sequence[int] = (),
     options: Mapping[str, object] | None = None,
 ) -> Engine:
-    """Load a model onto a chip. Takes seconds to minutes; the engine belongs to the calling thread.
+    """Load a model onto a chip: seconds to minutes. The engine belongs to the calling thread.
 
     Args:
         chip: 'cpu' or 'scripted'.

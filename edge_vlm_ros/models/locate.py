@@ -1,16 +1,18 @@
 """Find a model's files on this machine.
 
-A name with a '/' in it, or starting with '.' or '~', is a path: a model folder, or one file in it. Any other
-name is looked up in the catalogue, and its files are looked for in these folders, in this order:
+A name with a '/' in it, or starting with '.' or '~', is a path: a model's folder, or its one file.
+Any other name is looked up in the catalogue, and its files are looked for in these folders, in this
+order:
 
 1. `model_dirs` (the node's parameter, the command line's option),
 2. the folders in the environment variable EDGE_VLM_MODELS, separated by ':',
 3. $XDG_DATA_HOME/edge_vlm_ros/models, by default ~/.local/share/edge_vlm_ros/models,
 4. the package itself (the demo model and the default script).
 
-In each of the first three, `<folder>/<chip>/<name>` is looked at before `<folder>/<name>`. A model's tokenizer and
-config.json may lie in its folder, in `tokenizer/` below, or in a folder named like their repository below or beside it.
-A file `catalogue.yaml` in one of the folders adds to the catalogue; the first folder's has the last word.
+In each of the first three, `<folder>/<chip>/<name>` is looked at before `<folder>/<name>`. A
+model's tokenizer and config.json may lie in its folder, in `tokenizer/` below, or in a folder that
+is named like their repository, below or beside it. A file catalogue.yaml in one of the folders adds
+to the catalogue; the first folder's has the last word.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ import yaml
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.models.catalogue import (
     CATALOGUE_NAME,
-    Catalogue,
     ModelEntry,
     RemoteFile,
     load_catalogue,
@@ -48,8 +49,8 @@ _FAMILY_OF_TYPE = {
 _TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
 _TEXTS_WANTED = 'config.json and tokenizer.json'
 
-# Order in which the variants of one ONNX file are taken on a CPU: as exported first, then 8 bit (fast on any CPU),
-# then 4 bit, then half precision (slow where the CPU has no such arithmetic).
+# Order in which the variants of one ONNX file are taken on a CPU: as exported first, then 8 bit
+# (fast on any CPU), then 4 bit, then half precision (slow where the CPU has no such arithmetic).
 # Source of the names: transformers.js, `dtype` of the onnx-community repositories.
 ONNX_SUFFIXES = ('', '_quantized', '_int8', '_uint8', '_q4', '_bnb4', '_fp16', '_q4f16')
 ONNX_PARTS = ('vision_encoder', 'embed_tokens', 'decoder_model_merged')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from onnx import TensorProto
 
@@ -158,7 +160,8 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     turns = _rotary_turns(graph, positions, config)
     for i in range(config.layers):
         name = f'language_model.model.layers.{i}'
-        hidden, key, value = _decoder_layer(layers, hidden, name, config, past[i], bias, turns)
+        step = _Step(tuple(past[i]), bias, turns)
+        hidden, key, value = _decoder_layer(layers, hidden, name, config, step)
         present: list[int | str] = ['batch', config.kv_heads, 'total', config.head_dim]
         graph.output(f'present.{i}.key', key, present)
         graph.output(f'present.{i}.value', value, present)
@@ -203,14 +206,16 @@ def _rotate(graph: GraphBuilder, value: str, turns: tuple[str, str]) -> str:
     return graph.op('Add', graph.op('Mul', value, cosine), graph.op('Mul', swapped, sine))
 
 
+class _Step(NamedTuple):
+    """What a decoder layer reads beside the hidden states."""
+
+    past: tuple[str, ...]
+    bias: str
+    turns: tuple[str, str]
+
+
 def _decoder_layer(
-    layers: _Layers,
-    hidden: str,
-    name: str,
-    config: TinyConfig,
-    past: list[str],
-    bias: str,
-    turns: tuple[str, str],
+    layers: _Layers, hidden: str, name: str, config: TinyConfig, step: _Step
 ) -> tuple[str, str, str]:
     """Return hidden states and this layer's present key and value."""
     graph = layers.graph
@@ -219,13 +224,13 @@ def _decoder_layer(
     query = layers.linear(normed, f'{attention}.q_proj')
     key = layers.linear(normed, f'{attention}.k_proj')
     value = layers.linear(normed, f'{attention}.v_proj')
-    query = _rotate(graph, layers.split_heads(query, config.heads, config.head_dim), turns)
-    key = _rotate(graph, layers.split_heads(key, config.kv_heads, config.head_dim), turns)
+    query = _rotate(graph, layers.split_heads(query, config.heads, config.head_dim), step.turns)
+    key = _rotate(graph, layers.split_heads(key, config.kv_heads, config.head_dim), step.turns)
     value = layers.split_heads(value, config.kv_heads, config.head_dim)
-    key = graph.op('Concat', past[0], key, axis=2)
-    value = graph.op('Concat', past[1], value, axis=2)
+    key = graph.op('Concat', step.past[0], key, axis=2)
+    value = graph.op('Concat', step.past[1], value, axis=2)
     mixed = layers.attend(
-        query, _share(graph, key, config), _share(graph, value, config), config.head_dim, bias
+        query, _share(graph, key, config), _share(graph, value, config), config.head_dim, step.bias
     )
     hidden = graph.op('Add', hidden, layers.linear(mixed, f'{attention}.o_proj'))
     normed = layers.rms_norm(hidden, f'{name}.post_attention_layernorm')

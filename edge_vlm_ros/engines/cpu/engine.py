@@ -98,7 +98,7 @@ class CpuEngine:
         ModelFileError: A file is missing, damaged or does not fit the others.
     """
 
-    def __init__(self, files: ModelFiles, options: CpuOptions = CpuOptions()) -> None:  # noqa: B008
+    def __init__(self, files: ModelFiles, options: CpuOptions = CpuOptions()) -> None:
         threads = options.threads or usable_cores()
         config = read_config(files.folder / 'config.json')
         try:
@@ -115,9 +115,9 @@ class CpuEngine:
                 vision_graph, 'image_features', f'width {hidden}', f'{self._vision.hidden_size}'
             )
         if self._embedder.hidden_size != hidden:
-            path = _weights(files, 'embed_tokens')
             raise ModelFileError(
-                f'{path}: inputs_embeds: expected width {hidden}, found {self._embedder.hidden_size}'
+                f'{_weights(files, "embed_tokens")}: inputs_embeds: '
+                f'expected width {hidden}, found {self._embedder.hidden_size}'
             )
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
         self._limits = EngineLimits(

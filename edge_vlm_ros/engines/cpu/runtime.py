@@ -20,7 +20,7 @@ _FATAL = 4
 # Everything worth saying is raised as an exception; the rest is about devices we do not ask for.
 onnxruntime.set_default_logger_severity(_FATAL)
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     'tensor(float)': np.dtype(np.float32),
     'tensor(float16)': np.dtype(np.float16),
     'tensor(int64)': np.dtype(np.int64),

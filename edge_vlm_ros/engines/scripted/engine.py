@@ -1,8 +1,8 @@
 """The scripted engine: keeps the engine contract to the letter, and computes nothing.
 
-What it answers is a function of the token ids in its KV cache alone, so prefill ahead and prefill at once give the
-same tokens here too. It refuses what a chip refuses: a prompt that is too long, a chunk that is too large, a gap in
-the positions, features that do not belong to the prompt.
+What it answers is a function of the token ids in its KV cache alone, so prefill ahead and prefill
+at once give the same tokens here too. It refuses what a chip refuses: a prompt that is too long, a
+chunk that is too large, a gap in the positions, features that do not belong to the prompt.
 """
 
 from __future__ import annotations

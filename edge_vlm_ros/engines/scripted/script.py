@@ -2,18 +2,19 @@
 
 A script is a YAML file (or a mapping of the same form); every key may be left out:
 
-    answers:                  # the first whose `question` is found in the question, in any case of letters
+    answers:                  # the first whose `question` (a pattern) is found in the question
       - question: 'colou?r'
-        answer: 'It is red.'  # {question}, {images} (how many the cache holds), {means} (mean pixel value of each)
-      - answer: 'You asked: {question}'
+        answer: 'It is red.'
+      - answer: 'You asked: {question}'   # also {images}: how many the KV cache holds,
+                                          # {means}: the mean pixel value of each
     latency:                  # seconds; all 0 when left out
       load_s: 0
       encode_tile_s: 0        # each tile of a frame
       prefill_call_s: 0       # each call of prefill, plus
       prefill_token_s: 0      # each token of it
-      prefill_history_s: {128: 0.12, 256: 0.2}  # in place of both: a call's time by tokens cached after it
+      prefill_history_s: {128: 0.12, 256: 0.2}  # instead: a call, by tokens cached after it
       decode_s: 0
-      decode_history_s: {}    # in place of decode_s: by tokens cached after it
+      decode_history_s: {}    # instead: a step, by tokens cached after it
       head_s: 0               # next_token
     limits:                   # fields of EngineLimits
       context_tokens: 4096
@@ -27,12 +28,13 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       - at: decode            # load, encode, prefill, decode or next_token
         kind: error           # error, hang, exit (the process ends) or segfault
         question: 'crash'     # only while this is found in the question; not for load and encode
-        token: 2              # only at this answer token, counted from 0; for decode and next_token
+        token: 2              # only at this answer token, from 0; for decode and next_token
         after: 0              # calls let through first, of those that the lines above select
         times: 0              # how often; 0 = always
         seconds: 3600         # of a hang, which then ends as an error
         message: ''
-    tokenizer: ../some/folder # where config.json and the tokenizer lie; else beside the script, else the shipped one
+    tokenizer: ../some/folder # of config.json and the tokenizer; else beside the script,
+                              # else the shipped byte-level one
     turn_token: '<|im_start|>'
     stop_token: '<|im_end|>'
 """
