@@ -136,7 +136,8 @@ def _rows_of(image: RawImage, encoding: _Encoding) -> Bytes:
             f'data has {len(data)} bytes, but {width}x{height} px in {image.encoding} '
             f'with a step of {step} bytes take {needed}'
         )
-    return np.ndarray((rows, row_bytes), np.uint8, buffer=data, strides=(step, 1))
+    view: Bytes = np.ndarray((rows, row_bytes), np.uint8, buffer=data, strides=(step, 1))
+    return view
 
 
 def _pixels(rows: Bytes, channels: int) -> Bytes:

@@ -26,10 +26,10 @@ class Normaliser:
 
     Args:
         mean: Of red, green, blue, in [0, 1]; from the model's preprocessor_config.json.
-        std: Likewise; not 0.
+        std: Likewise; above 0.
 
     Raises:
-        BadRequestError: Not three numbers each, or a deviation of 0.
+        BadRequestError: Not three numbers each, or a deviation that is not above 0.
 
     Source: torchvision ToTensor and Normalize, the model cards' own transform.
     """
@@ -39,9 +39,9 @@ class Normaliser:
     tables: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if {len(self.mean), len(self.std)} != {3} or 0 in self.std:
+        if {len(self.mean), len(self.std)} != {3} or not all(0 < std < 1e6 for std in self.std):
             raise BadRequestError(
-                f'mean and std are three numbers each, std not 0; met {self.mean} and {self.std}'
+                f'mean and std are three numbers each, std above 0; met {self.mean} and {self.std}'
             )
         unit = np.arange(_LEVELS, dtype=np.float32) / np.float32(255)
         tables = np.stack(

@@ -6,6 +6,7 @@ import array
 
 import numpy as np
 import pytest
+
 from edge_vlm_ros.core import BadImageError, CompressedImage, FrameSource, RawImage, StoredFrame
 from edge_vlm_ros.vision import colour
 from edge_vlm_ros.vision.colour import decode_frame, decode_image
@@ -34,8 +35,8 @@ def raw(encoding: str, rows: np.ndarray, padding: int = 0, **changes) -> RawImag
 def bt601(y: int, u: int, v: int) -> tuple[float, float, float]:
     """ITU-R BT.601, limited range: luma 16 to 235, colour differences 16 to 240 around 128.
 
-    Written from the standard's luma weights (0.299, 0.587, 0.114), not from OpenCV's constants. Luma
-    below black counts as black, as in OpenCV.
+    Written from the standard's luma weights (0.299, 0.587, 0.114), not from OpenCV's constants.
+    Luma below black counts as black, as in OpenCV.
     """
     luma = max(y - 16, 0) * 255 / 219
     cb, cr = (u - 128) * 255 / 224, (v - 128) * 255 / 224
@@ -226,5 +227,5 @@ def test_a_frame_keeps_its_stamp_and_source():
 
 def test_a_bad_frame_names_its_camera():
     stored = StoredFrame(FrameSource('front'), 1, CompressedImage('jpeg', b''))
-    with pytest.raises(BadImageError, match="camera 'front': .*neither JPEG nor PNG"):
+    with pytest.raises(BadImageError, match=r"camera 'front': .*neither JPEG nor PNG"):
         decode_frame(stored)

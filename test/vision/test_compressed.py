@@ -10,12 +10,13 @@ import zlib
 
 import numpy as np
 import pytest
-from edge_vlm_ros.core import BadImageError, CompressedImage
-from edge_vlm_ros.vision.colour import decode_image
-from edge_vlm_ros.vision.limits import MAX_PIXELS
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from edge_vlm_ros.core import BadImageError, CompressedImage
+from edge_vlm_ros.vision.colour import decode_image
+from edge_vlm_ros.vision.limits import MAX_PIXELS
 
 
 def picture(width: int = 64, height: int = 48) -> np.ndarray:
@@ -39,7 +40,9 @@ JPEG = encoded('JPEG', quality=95, subsampling=0)
 PNG = encoded('PNG')
 
 
-@pytest.mark.parametrize('format_', ['png', 'rgb8; png compressed bgr8', 'bgr8; png compressed', ''])
+@pytest.mark.parametrize(
+    'format_', ['png', 'rgb8; png compressed bgr8', 'bgr8; png compressed', '']
+)
 def test_png_is_decoded_exactly(format_):
     assert np.array_equal(decode_image(CompressedImage(format_, PNG)), picture())
 
@@ -98,7 +101,7 @@ def test_a_thumbnail_in_the_header_does_not_hide_truncation():
 def test_a_damaged_png_is_refused():
     data = bytearray(PNG)
     data[60:64] = b'\x00\x00\x00\x00'
-    with pytest.raises(BadImageError, match='PNG file .* is damaged'):
+    with pytest.raises(BadImageError, match=r'PNG file .* is damaged'):
         decode_image(CompressedImage('png', bytes(data)))
 
 
@@ -112,7 +115,9 @@ def with_png_size(width: int, height: int) -> bytes:
     return PNG[:12] + body + struct.pack('>I', zlib.crc32(body)) + PNG[33:]
 
 
-@pytest.mark.parametrize('data', [with_jpeg_size(65500, 65500), with_png_size(2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(
+    'data', [with_jpeg_size(65500, 65500), with_png_size(2**31 - 1, 2**31 - 1)]
+)
 def test_a_header_that_claims_gigapixels_is_refused_at_once(data):
     start = time.process_time()
     with pytest.raises(BadImageError, match=f'the limit is {MAX_PIXELS}'):
@@ -120,7 +125,9 @@ def test_a_header_that_claims_gigapixels_is_refused_at_once(data):
     assert time.process_time() - start < 1.0
 
 
-@pytest.mark.parametrize('data', [with_jpeg_size(0, 48), with_jpeg_size(64, 0), with_png_size(0, 9)])
+@pytest.mark.parametrize(
+    'data', [with_jpeg_size(0, 48), with_jpeg_size(64, 0), with_png_size(0, 9)]
+)
 def test_a_header_that_claims_no_pixels_is_refused(data):
     with pytest.raises(BadImageError, match='each side is at least 1'):
         decode_image(CompressedImage('', data))

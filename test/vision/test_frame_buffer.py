@@ -7,10 +7,11 @@ import sys
 import weakref
 
 import pytest
-from edge_vlm_ros.core import NS_PER_S, BadRequestError, FrameSource, RawImage, StoredFrame
-from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edge_vlm_ros.core import NS_PER_S, BadRequestError, FrameSource, RawImage, StoredFrame
+from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
 
 SOURCE = FrameSource('front')
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edge_vlm_ros.core import NS_PER_S, BadRequestError, FrameSource, RawImage, StoredFrame
 from edge_vlm_ros.vision.frame_buffer import FrameBuffer
 from edge_vlm_ros.vision.frame_sampler import ChosenFrames, choose_frames, spread
-from hypothesis import given
-from hypothesis import strategies as st
 
 START_NS = 1_700_000_000 * NS_PER_S
 IMAGE = RawImage('rgb8', 1, 1, 3, b'rgb')
@@ -153,7 +156,7 @@ def test_law_each_target_time_has_its_nearest_frame(stamps, max_frames):
 def test_law_an_even_stream_is_spread_evenly(stamps, max_frames):
     count = 10 * max_frames
     chosen = spread(range(0, count * 100, 100), max_frames)
-    gaps = {b - a for a, b in zip(chosen, chosen[1:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(chosen)}
     assert len(chosen) == max_frames
     assert max(gaps) - min(gaps) <= 1
 
