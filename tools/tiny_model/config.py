@@ -22,6 +22,8 @@ class TinyConfig:
         kv_heads: Its key and value heads.
         mlp: Width of its feed-forward part.
         context_tokens: Longest context.
+        half: Whether embeddings and KV cache cross the decoder's border as float16.
+        mrope: Whether positions have three rows (the model looks at the first).
         seed: Of the weights.
     """
 
@@ -36,6 +38,8 @@ class TinyConfig:
     kv_heads: int = 2
     mlp: int = 64
     context_tokens: int = 1024
+    half: bool = False
+    mrope: bool = False
     seed: int = 0
 
     @property

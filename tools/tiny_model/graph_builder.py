@@ -28,14 +28,16 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def output(self, name: str, value: str, shape: list[int | str]) -> None:
-        """Declare `value` as the float output `name`."""
-        self._nodes.append(helper.make_node('Identity', [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    def output(
+        self, name: str, value: str, shape: list[int | str], kind: int = TensorProto.FLOAT
+    ) -> None:
+        """Declare `value` as the output `name`, of type `kind`."""
+        self._nodes.append(helper.make_node('Cast', [value], [name], to=kind))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Store a weight under its own name; the same name twice is the same weight."""
-        self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._weights[name] = numpy_helper.from_array(np.asarray(array, order='C'), name)
         return name
 
     def floats(self, *values: float) -> str:
@@ -47,9 +49,9 @@ class GraphBuilder:
         """Store int64 constants of shape (n,)."""
         return self.weight(f'ints:{values}', np.array(values, np.int64))
 
-    def int(self, value: int) -> str:
+    def scalar(self, value: int) -> str:
         """Store one int64 constant without a dimension."""
-        return self.weight(f'int:{value}', np.array(value, np.int64))
+        return self.weight(f'scalar:{value}', np.array(value, np.int64))
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator with one result."""

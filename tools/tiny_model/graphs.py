@@ -144,14 +144,15 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     """inputs_embeds and the past -> logits and the present."""
     graph = GraphBuilder()
     layers = _Layers(graph, weights)
-    hidden = graph.input('inputs_embeds', TensorProto.FLOAT, ['batch', 'sequence', config.hidden])
+    kind = _float_kind(config)
+    hidden = _float_input(graph, 'inputs_embeds', kind, ['batch', 'sequence', config.hidden])
     mask = graph.input('attention_mask', TensorProto.INT64, ['batch', 'total'])
-    positions = graph.input('position_ids', TensorProto.INT64, ['batch', 'sequence'])
+    positions = _positions(graph, config)
     kv_shape: list[int | str] = ['batch', config.kv_heads, 'past', config.head_dim]
     past = [
         [
-            graph.input(f'past_key_values.{i}.{kind}', TensorProto.FLOAT, kv_shape)
-            for kind in ('key', 'value')
+            _float_input(graph, f'past_key_values.{i}.{part}', kind, kv_shape)
+            for part in ('key', 'value')
         ]
         for i in range(config.layers)
     ]
@@ -163,8 +164,8 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
         step = _Step(tuple(past[i]), bias, turns)
         hidden, key, value = _decoder_layer(layers, hidden, name, config, step)
         present: list[int | str] = ['batch', config.kv_heads, 'total', config.head_dim]
-        graph.output(f'present.{i}.key', key, present)
-        graph.output(f'present.{i}.value', value, present)
+        graph.output(f'present.{i}.key', key, present, kind)
+        graph.output(f'present.{i}.value', value, present, kind)
     first = graph.op('Reshape', graph.op('Neg', kept), graph.ints(1))
     hidden = graph.op('Slice', hidden, first, graph.ints(_LAST), graph.ints(1))
     normed = layers.rms_norm(hidden, 'language_model.model.norm')
@@ -174,13 +175,31 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     return graph
 
 
+def _float_kind(config: TinyConfig) -> int:
+    return int(TensorProto.FLOAT16 if config.half else TensorProto.FLOAT)
+
+
+def _float_input(graph: GraphBuilder, name: str, kind: int, shape: list[int | str]) -> str:
+    """Declare an input of type `kind` that is computed with in float32."""
+    return graph.op('Cast', graph.input(name, kind, shape), to=TensorProto.FLOAT)
+
+
+def _positions(graph: GraphBuilder, config: TinyConfig) -> str:
+    """Declare position_ids, (B, S), or (3, B, S) of which only the first row is looked at."""
+    shape: list[int | str] = ['batch', 'sequence']
+    if not config.mrope:
+        return graph.input('position_ids', TensorProto.INT64, shape)
+    rows = graph.input('position_ids', TensorProto.INT64, [3, *shape])
+    return graph.op('Gather', rows, graph.scalar(0), axis=0)
+
+
 def _attention_bias(graph: GraphBuilder, hidden: str, mask: str) -> str:
     """0 where a token may look, very low elsewhere: (B, 1, S, total)."""
     total = graph.op('Squeeze', graph.op('Shape', mask, start=1, end=2))
     sequence = graph.op('Squeeze', graph.op('Shape', hidden, start=1, end=2))
     start = graph.op('Sub', total, sequence)
-    rows = graph.op('Range', start, total, graph.int(1))
-    columns = graph.op('Range', graph.int(0), total, graph.int(1))
+    rows = graph.op('Range', start, total, graph.scalar(1))
+    columns = graph.op('Range', graph.scalar(0), total, graph.scalar(1))
     causal = graph.op('LessOrEqual', columns, graph.op('Unsqueeze', rows, graph.ints(1)))
     is_token = graph.op('Cast', mask, to=TensorProto.BOOL)
     allowed = graph.op('And', causal, graph.op('Unsqueeze', is_token, graph.ints(1, 2)))

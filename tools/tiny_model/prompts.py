@@ -65,7 +65,8 @@ def scores(engine: Engine) -> NDArray[np.float32]:
     """Copy the next token's scores."""
     found = engine.next_token(SamplingOptions())
     assert isinstance(found, Logits)
-    return found.values.copy()
+    values: NDArray[np.float32] = found.values.copy()
+    return values
 
 
 def decode_greedily(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.engines.cpu.runtime import Value, to_array, to_value
+from edge_vlm_ros.engines.cpu.runtime import Value, cut_rows
 
 if TYPE_CHECKING:
     from edge_vlm_ros.engines.cpu.graphs import KvTensor
@@ -44,9 +44,7 @@ class CpuKvCache:
         if not self._length:
             self._values = [tensor.empty() for tensor in self._tensors]
         elif self._stored != self._length:
-            self._values = [
-                to_value(to_array(value)[:, :, : self._length]) for value in self._values
-            ]
+            self._values = [cut_rows(value, self._length) for value in self._values]
         self._stored = self._length
         return self._values
 

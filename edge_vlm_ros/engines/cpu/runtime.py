@@ -48,13 +48,19 @@ class TensorInfo:
 
 def to_value(array: NDArray[Any]) -> Value:
     """Lend an array to ONNX Runtime; on the CPU it is not copied and must not change meanwhile."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order='C'))
 
 
 def to_array(value: Value) -> NDArray[Any]:
     """Copy a tensor out of ONNX Runtime."""
+    # Newer versions give a view, which does not keep memory that was lent by `to_value` alive.
     array: NDArray[Any] = value.numpy()
-    return array
+    return array if array.flags.owndata else array.copy()
+
+
+def cut_rows(value: Value, rows: int) -> Value:
+    """Copy the first `rows` of a tensor's third dimension."""
+    return to_value(value.numpy()[:, :, :rows].copy())
 
 
 class Graph:
