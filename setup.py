@@ -15,7 +15,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 NAME = 'edge_vlm_ros'
@@ -199,16 +199,23 @@ def run_requirements() -> list[str]:
     return [r for r in requirements('run') if not (has_opencv and r.startswith('opencv'))]
 
 
+def own_files() -> list[Path]:
+    """Return the files of the package in the tree, without generated ones."""
+    package = ROOT / NAME
+    generated = {package / name for name in INTERFACE_FOLDERS}
+    files = (f for f in sorted(package.rglob('*')) if not generated.intersection(f.parents))
+    return [f for f in files if f.is_file() and f.suffix not in {'.pyc', '.so'}]
+
+
+def packages() -> list[str]:
+    """Return every folder that holds modules, as CMake installs them all."""
+    folders = {f.parent.relative_to(ROOT) for f in own_files() if f.suffix == '.py'}
+    return sorted('.'.join(folder.parts) for folder in folders)
+
+
 def package_data() -> list[str]:
     """Return every file that is not a Python module: models, clips, web pages, py.typed."""
-    package = ROOT / NAME
-    skipped = {*(package / name for name in INTERFACE_FOLDERS)}
-    files = (f for f in package.rglob('*') if f.is_file() and not skipped.intersection(f.parents))
-    return [
-        str(f.relative_to(package))
-        for f in sorted(files)
-        if f.suffix not in {'.py', '.pyc', '.so'}
-    ]
+    return [str(f.relative_to(ROOT / NAME)) for f in own_files() if f.suffix != '.py']
 
 
 setup(
@@ -218,9 +225,7 @@ setup(
     # '' makes the editable install a plain link to this folder, not an import hook: that would be
     # asked only after the folder of generated modules in site-packages was found.
     package_dir={'': '.'},
-    packages=find_packages(
-        include=[NAME, f'{NAME}.*'], exclude=[f'{NAME}.{f}*' for f in INTERFACE_FOLDERS]
-    ),
+    packages=packages(),
     package_data={NAME: package_data()},
     ext_modules=[Extension(f'{NAME}._interfaces', [])] if wants_interfaces() else [],
     cmdclass={'build_ext': BuildInterfaces},
