@@ -23,17 +23,22 @@ def _draw(kind: str, width: int, height: int) -> np.ndarray:
     if kind == 'noise':
         return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
     if kind == 'text':
-        return _text(width, height)
+        return _text(width, height, random)
     return _scene(ramp, random)
 
 
-def _text(width: int, height: int) -> np.ndarray:
-    """Black on white in a small size: the hardest picture for a resize without antialiasing."""
-    page = np.full((height, width, 3), 255, np.uint8)
-    line = 'The quick brown fox jumps over the lazy dog 0123456789 ' * (width // 300 + 1)
-    for row in range(12, height, 14):
-        cv2.putText(page, line[row % 20 :], (2, row), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1)
-    return page
+def _text(width: int, height: int, random: np.random.Generator) -> np.ndarray:
+    """Black glyphs of 5x7 px on white: the hardest picture for a resize without antialiasing.
+
+    Glyphs are made of random strokes, because OpenCV's own fonts differ between versions.
+    """
+    alphabet = np.zeros((40, 10, 7), bool)
+    alphabet[:, 1:8, 1:6] = random.random((40, 7, 5)) < 0.4
+    alphabet[0] = False
+    chosen = random.integers(0, 40, (height // 10 + 1, width // 7 + 1))
+    ink = alphabet[chosen].swapaxes(1, 2).reshape(10 * chosen.shape[0], 7 * chosen.shape[1])
+    page = np.where(ink[:height, :width, None], 0, 255)
+    return np.repeat(page, 3, axis=2).astype(np.uint8)
 
 
 def _scene(ramp: np.ndarray, random: np.random.Generator) -> np.ndarray:
