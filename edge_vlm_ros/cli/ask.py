@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 from edge_vlm_ros.cli.answer_fields import fields_of_answer
@@ -18,14 +22,15 @@ from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
-    AnswerChunk,
+    BadRequestError,
     EdgeVlmError,
     FinishReason,
     Question,
     SamplingOptions,
     SteadyClock,
 )
-from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+from edge_vlm_ros.models.catalogue import CHIPS
+from edge_vlm_ros.serving import AnswerStream, ModelSpec, VlmPipeline
 
 DEFAULT_FRAMES = 8
 _REQUEST_ID = 'edge-vlm'
@@ -42,6 +47,9 @@ def run(args: Namespace) -> int:
         KeyboardInterrupt: Ctrl-C before the last question was asked.
     """
     try:
+        if args.chip not in CHIPS:
+            known = ', '.join(CHIPS)
+            raise BadRequestError(f'there is no chip {args.chip!r}; chips are: {known}')
         questions = list(_questions(args))
         spec = ModelSpec(
             chip=args.chip,
@@ -110,27 +118,36 @@ def _ask_all(pipeline: VlmPipeline, questions: list[Question], args: Namespace) 
 def _follow(pipeline: VlmPipeline, question: Question, *, show: bool) -> Answer:
     """Ask one question and write its words as they come; Ctrl-C ends the answer early."""
     stream = pipeline.ask(question)
-    written = 0
-    try:
+    with _cancelled_by_ctrl_c(stream):
         for chunk in stream:
-            written = _write(chunk, written, show=show)
-    except KeyboardInterrupt:
-        stream.cancel()
-        for chunk in stream:  # from the first chunk again
-            written = _write(chunk, written, show=show)
-    answer = stream.answer()
-    if show and (answer.success or answer.text) and not answer.text.endswith('\n'):
-        sys.stdout.write('\n')
-        sys.stdout.flush()
+            if show and chunk.delta:
+                sys.stdout.write(chunk.delta)
+                sys.stdout.flush()
+        answer = stream.answer()
+        if show and (answer.success or answer.text) and not answer.text.endswith('\n'):
+            sys.stdout.write('\n')
+            sys.stdout.flush()
     return answer
 
 
-def _write(chunk: AnswerChunk, written: int, *, show: bool) -> int:
-    """Write one chunk, unless it is among the first `written`; return how many are written."""
-    if chunk.sequence >= written and show and chunk.delta:
-        sys.stdout.write(chunk.delta)
-        sys.stdout.flush()
-    return max(written, chunk.sequence + 1)
+@contextmanager
+def _cancelled_by_ctrl_c(stream: AnswerStream) -> Iterator[None]:
+    """Let Ctrl-C take the question back; a second one interrupts as ever.
+
+    No KeyboardInterrupt, which could fall between a write and the next chunk. The handler runs in
+    the midst of the loop above, so another thread takes the locks that a cancel needs.
+    """
+    before = signal.getsignal(signal.SIGINT)
+
+    def cancel(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        threading.Thread(target=stream.cancel, name='cancel', daemon=True).start()
+
+    signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _refusal(error: EdgeVlmError, args: Namespace) -> Answer:

@@ -19,6 +19,7 @@ from edge_vlm_ros.cli.findings import Finding, State
 
 OLDEST_PYTHON = (3, 10)
 _IMPORT_TIMEOUT_S = 60.0
+_RMW_VARIABLE = 'RMW_IMPLEMENTATION'
 _MEGABYTE = 1024 * 1024
 _SHM = '/dev/shm'  # noqa: S108 (a mount point; nothing is made there)
 SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
@@ -49,11 +50,18 @@ def find_module(module: str, package: str, *, topic: str = 'Python') -> Finding:
     )
 
 
-def import_error(code: str) -> str | None:
-    """Run imports in a new process of this Python; return the last line of the failure."""
+def import_error(code: str, *, without: str = '') -> str | None:
+    """Run imports in a new process of this Python; return the last line of the failure.
+
+    Args:
+        code: What to run.
+        without: An environment variable that the process does not get.
+    """
+    env = {name: value for name, value in os.environ.items() if name != without}
     try:
         done = subprocess.run(
             [sys.executable, '-c', code],
+            env=env,
             capture_output=True,
             text=True,
             errors='replace',
@@ -85,7 +93,8 @@ def _installed_version(package: str) -> str:
 def find_ros() -> list[Finding]:
     """Look for ROS 2, this package's interfaces and the middleware."""
     topic = 'ROS 2 (only for the node)'
-    error = import_error('import rclpy')
+    # The middleware is looked at on its own, below.
+    error = import_error('import rclpy', without=_RMW_VARIABLE)
     if error is not None:
         remedy = "source /opt/ros/<distro>/setup.bash, or 'make setup' for ROS 2 from PyPI"
         return [Finding(topic, 'rclpy', State.ABSENT, error, remedy)]
@@ -94,7 +103,7 @@ def find_ros() -> list[Finding]:
     by_version = _ROS_OF_RCLPY.get(int(major), '') if major.isdigit() else ''
     distro = os.environ.get('ROS_DISTRO') or by_version or 'distribution unknown'
     found = [Finding(topic, 'rclpy', State.OK, f'{rclpy_version} ({distro})')]
-    error = import_error(_INTERFACES)
+    error = import_error(_INTERFACES, without=_RMW_VARIABLE)
     if error is None:
         found.append(Finding(topic, 'interfaces', State.OK, 'edge_vlm_ros/msg, /srv, /action'))
     else:
@@ -105,7 +114,7 @@ def find_ros() -> list[Finding]:
 
 def middleware() -> str:
     """Return the RMW implementation that is chosen: Fast DDS unless the variable says else."""
-    return os.environ.get('RMW_IMPLEMENTATION') or 'rmw_fastrtps_cpp'
+    return os.environ.get(_RMW_VARIABLE) or 'rmw_fastrtps_cpp'
 
 
 def _find_middleware(topic: str) -> Finding:
@@ -131,7 +140,7 @@ def _find_profile(topic: str) -> Finding:
     variable = next((v for v in PROFILE_VARIABLES if os.environ.get(v)), '')
     if not variable:
         found = f'{PROFILE_VARIABLES[0]} is not set: images above 512 KB get lost'
-        remedy = f'the launch file sets it; else {export_line(shipped_profile())}'
+        remedy = f"our nodes set it themselves; others' camera drivers: {export_line(shipped_profile())}"
         return Finding(topic, name, State.WARNING, found, remedy)
     path = Path(os.environ[variable])
     remedy = export_line(shipped_profile())

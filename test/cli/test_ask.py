@@ -1,0 +1,230 @@
+"""`edge-vlm ask` as a user runs it: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_it_answers_and_ends_with_0(ask, grey_image):
+    done = ask('--image', grey_image(90), 'What is this?')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert re.fullmatch(r'1 seen with .*: What is this\?\n', done.stdout)
+
+
+def test_words_come_before_the_answer_is_whole(slow_command):
+    with subprocess.Popen(slow_command, stdout=subprocess.PIPE) as process:
+        arrivals = []
+        while chunk := os.read(process.stdout.fileno(), 4096):
+            arrivals.append((time.monotonic(), chunk))
+    assert process.returncode == 0
+    assert b''.join(c for _, c in arrivals).startswith(b'one two three')
+    assert len(arrivals) > 5
+    assert arrivals[-1][0] - arrivals[0][0] > 0.2
+
+
+def test_characters_of_any_language_arrive_whole(ask):
+    assert ask('which language').stdout == 'Grüße, 你好, 🙂.\n'
+
+
+def test_a_terminal_without_those_characters_still_gets_an_answer(ask):
+    env = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    done = ask('which language', env=env)
+    assert (done.returncode, done.stdout) == (0, 'Gr??e, ??, ?.\n')
+
+
+def test_several_images_are_seen_in_order(ask, grey_image):
+    done = ask('--image', grey_image(10), grey_image(200), 'Well?')
+    dark, bright = map(float, re.search(r'2 seen with (\S+?),? (\S+):', done.stdout).groups())
+    assert dark < bright
+
+
+def test_a_video_gives_frames_spread_evenly_in_time(ask, grey_folder):
+    folder = grey_folder(range(0, 90, 10))  # two a second: 0.0 to 4.0 s
+    done = ask('--video', folder, '--frames', '3', '--json', 'Well?')
+    stamps = [frame['header']['stamp'] for frame in json.loads(done.stdout)['frames']]
+    assert [stamp['sec'] + stamp['nanosec'] / 1e9 for stamp in stamps] == [0.0, 2.0, 4.0]
+
+
+def test_last_seconds_of_a_video_are_enough(ask, grey_folder):
+    folder = grey_folder(range(0, 90, 10))
+    done = ask('--video', folder, '--last', '1', '--json', 'Well?')
+    stamps = [frame['header']['stamp'] for frame in json.loads(done.stdout)['frames']]
+    assert [stamp['sec'] + stamp['nanosec'] / 1e9 for stamp in stamps] == [3.0, 3.5, 4.0]
+
+
+def test_earlier_turns_are_asked_first_and_shown_in_json(ask, grey_image):
+    done = ask('--image', grey_image(90), '--turn', 'first', 'second', '--json', 'third')
+    answer = json.loads(done.stdout)
+    assert [turn['text'].rpartition(' ')[2] for turn in answer['turns']] == ['first', 'second']
+    assert answer['text'].endswith('third')
+    assert answer['stats']['cached_prompt_tokens'] > 0
+
+
+def test_earlier_turns_are_silent_unless_verbose(ask):
+    quiet = ask('--turn', 'first', '--', 'second')
+    assert (quiet.stdout.count('\n'), quiet.stderr) == (1, '')
+    told = ask('--verbose', '--turn', 'first', '--', 'second')
+    assert told.stdout == quiet.stdout
+    assert '> first' in told.stderr
+
+
+def test_stats_go_to_standard_error(ask, grey_image):
+    done = ask('--stats', '--image', grey_image(90), 'Well?')
+    assert re.search(r'1 frame, \d+ prompt tokens .* ended by stop', done.stderr)
+    assert 'prompt tokens' not in done.stdout
+
+
+def _fields(kind):
+    """Read the field names of one of our messages from its file."""
+    text = (ROOT / 'msg' / f'{kind}.msg').read_text(encoding='utf-8')
+    lines = (line.partition('#')[0].strip() for line in text.splitlines())
+    return {line.split()[1] for line in lines if line and '=' not in line}
+
+
+def test_json_has_the_fields_of_the_message(ask, grey_image):
+    answer = json.loads(ask('--image', grey_image(90), '--json', 'Well?').stdout)
+    assert set(answer) == _fields('Answer') | {'finish_reason_name', 'error_code_name'}
+    assert set(answer['stats']) == _fields('AnswerStats')
+    assert set(answer['frames'][0]) == _fields('FrameRef')
+    assert (answer['finish_reason'], answer['finish_reason_name']) == (1, 'STOP')
+    assert (answer['error_code'], answer['error_code_name']) == (0, 'NONE')
+    assert (answer['chip'], Path(answer['model']).name) == ('scripted', 'script.yaml')
+
+
+def _fill(message, fields):
+    """Set a message's fields from plain data, as ROS tools do."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            _fill(getattr(message, name), value)
+        elif not isinstance(value, list):
+            setattr(message, name, value)
+
+
+@pytest.mark.ros
+def test_json_fits_the_types_of_a_real_message(ask, grey_image, monkeypatch):
+    monkeypatch.setenv('ROS_PYTHON_CHECK_FIELDS', '1')
+    from edge_vlm_ros.msg import Answer, FrameRef  # noqa: PLC0415
+
+    answer = json.loads(ask('--image', grey_image(90), '--json', 'Well?').stdout)
+    message, frame = Answer(), FrameRef()
+    _fill(message, {name: value for name, value in answer.items() if not name.endswith('_name')})
+    _fill(frame, answer['frames'][0])
+    assert message.text == answer['text']
+    assert message.finish_reason == Answer.FINISH_STOP
+    assert (frame.width, frame.height) == (64, 48)
+
+
+BAD_INPUT = {
+    'an empty question': ['  '],
+    'a question of 100 KB': ['x' * 100_000],
+    'no such image': ['--image', 'no-such-file.png', '--', 'Well?'],
+    'no such video': ['--video', 'no-such-file.mp4', 'Well?'],
+    'not an image': ['--image', 'LICENSE', '--', 'Well?'],
+    'not a video': ['--video', 'LICENSE', 'Well?'],
+    'a webcam for a video': ['--video', '0', 'Well?'],
+    'a temperature below zero': ['--temperature', '-1', 'Well?'],
+    'a top_p above one': ['--top-p', '1.5', 'Well?'],
+}
+
+
+@pytest.mark.parametrize('words', BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_ends_with_2_and_one_line(ask, words):
+    done = ask(*words)
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert re.fullmatch(r'edge-vlm: .+\n', done.stderr)
+
+
+def test_an_unknown_chip_ends_with_2(edge_vlm):
+    done = edge_vlm('ask', '--chip', 'tpu', 'Well?')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert 'bm1684x' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        (['--model', './no-such-model'], 'no-such-model'),
+        (['--model', 'gpt'], "no model named 'gpt'"),
+        (['--chip', 'bm1684x'], 'bm1684x'),
+    ],
+)
+def test_a_model_that_cannot_be_used_ends_with_3(edge_vlm, words, says):
+    done = edge_vlm('ask', *words, 'Well?')
+    assert (done.returncode, done.stdout) == (3, '')
+    assert done.stderr.startswith('edge-vlm: ')
+    assert says in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_device_that_fails_ends_with_3_and_keeps_its_words(ask):
+    done = ask('the broken device')
+    assert done.returncode == 3
+    assert 'the chip got hot' in done.stderr
+    assert done.stdout.strip() != ''
+    assert 'chip got hot' not in done.stdout
+
+
+def test_json_tells_of_failures_too(ask):
+    done = ask('--json', '--image', 'LICENSE', '--', 'Well?')
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer['error_code'], answer['text']) == (2, 102, '')
+    assert set(answer) == _fields('Answer') | {'finish_reason_name', 'error_code_name'}
+    assert 'LICENSE' in answer['message']
+
+
+def test_a_timeout_ends_with_4_and_keeps_its_words(ask):
+    done = ask('--timeout', '0.2', 'slow')
+    assert done.returncode == 4
+    assert 'one'.startswith(done.stdout[:3])
+    assert 'much more' not in done.stdout
+
+
+def test_ctrl_c_ends_with_130_and_whole_lines(slow_command):
+    with subprocess.Popen(
+        slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        first = os.read(process.stdout.fileno(), 1)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=20)
+    words = (first + rest).decode()
+    assert process.returncode == 130
+    assert words.endswith('\n')
+    assert 'one two three four five six seven eight nine ten and much'.startswith(words.strip())
+    assert 'Traceback' not in errors.decode()
+
+
+def test_ctrl_c_while_the_model_loads_ends_with_130_at_once(script, slow_command):
+    script.write_text('latency: {load_s: 40}', encoding='utf-8')
+    with subprocess.Popen([*slow_command, '--verbose'], stderr=subprocess.PIPE) as process:
+        assert b'loading' in process.stderr.readline()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+        assert process.stderr.read() == b'edge-vlm: interrupted\n'
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(slow_command):
+    with subprocess.Popen(
+        slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        os.read(process.stdout.fileno(), 1)
+        process.stdout.close()
+        assert process.wait(timeout=20) == 141
+        assert process.stderr.read() == b''
+
+
+def test_the_same_seed_gives_the_same_answer(ask):
+    words = ('--temperature', '1.5', '--seed', '7', '--json', 'Well?')
+    first, second = (json.loads(ask(*words).stdout)['text'] for _ in range(2))
+    assert first == second

@@ -1,0 +1,178 @@
+"""`edge-vlm doctor`: what it finds, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+
+from edge_vlm_ros.cli import probes
+from edge_vlm_ros.cli.findings import Finding, State, as_text
+
+PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
+<segment_size>{}</segment_size></transport_descriptor></transport_descriptors></profiles></dds>"""
+
+
+@pytest.fixture
+def no_profile(monkeypatch):
+    for name in probes.PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv('RMW_IMPLEMENTATION', raising=False)
+
+
+def _profile():
+    return probes.find_shared_memory()[0]
+
+
+def test_a_profile_that_is_not_set_comes_with_the_line_that_sets_it(no_profile):
+    found = _profile()
+    assert found.state is State.WARNING
+    assert 'export FASTDDS_DEFAULT_PROFILES_FILE=' in found.remedy
+    assert probes.shipped_profile().is_file()
+    assert str(probes.shipped_profile()) in found.remedy
+
+
+@pytest.mark.parametrize('variable', probes.PROFILE_VARIABLES)
+def test_a_profile_with_room_for_an_image_is_fine(no_profile, monkeypatch, tmp_path, variable):
+    path = tmp_path / 'profile.xml'
+    path.write_text(PROFILE.format(16 << 20))
+    monkeypatch.setenv(variable, str(path))
+    assert _profile().state is State.OK
+    assert '16 MB' in _profile().found
+
+
+def test_our_own_profile_is_fine(no_profile, monkeypatch):
+    monkeypatch.setenv(probes.PROFILE_VARIABLES[0], str(probes.shipped_profile()))
+    assert _profile().state is State.OK
+
+
+@pytest.mark.parametrize('content', [PROFILE.format(512 * 1024), '<dds/>', None])
+def test_a_profile_without_room_or_without_a_file_is_a_warning(
+    no_profile, monkeypatch, tmp_path, content
+):
+    path = tmp_path / 'profile.xml'
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv(probes.PROFILE_VARIABLES[0], str(path))
+    assert _profile().state is State.WARNING
+    assert str(path) in _profile().found
+
+
+def test_another_middleware_needs_no_profile(no_profile, monkeypatch):
+    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_cyclonedds_cpp')
+    assert _profile().state is State.OK
+
+
+@pytest.mark.parametrize(
+    ('megabytes', 'free', 'state'),
+    [(64, 64, State.WARNING), (1024, 20, State.WARNING), (1024, 900, State.OK)],
+)
+def test_small_or_full_shared_memory_is_a_warning(monkeypatch, megabytes, free, state):
+    room = os.statvfs_result((4096, 4096, megabytes * 256, free * 256, free * 256, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(probes.os, 'statvfs', lambda _: room)
+    found = probes.find_shared_memory()[1]
+    assert found.state is state
+    assert f'{megabytes} MB' in found.found
+
+
+def test_a_missing_module_comes_with_the_command_that_installs_it():
+    found = probes.find_module('no_such_module', 'no-such-package')
+    assert found.state is State.MISSING
+    assert "No module named 'no_such_module'" in found.found
+    assert found.remedy == f'{sys.executable} -m pip install no-such-package'
+
+
+def test_a_module_that_kills_its_process_is_reported(tmp_path, monkeypatch):
+    (tmp_path / 'rude_vendor.py').write_text('import os; os.abort()')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    module, _ = probes.find_chip('A chip', 'rude_vendor', 'rude', ('no-such-device*',), 'get it')
+    assert module.state is State.WARNING
+    assert 'signal 6' in module.found
+
+
+def test_an_absent_chip_takes_nothing_else_away():
+    module, device = probes.find_chip('A chip', 'no.such.vendor', 'x', ('no-such*',), 'get it')
+    assert (module.state, module.remedy) == (State.ABSENT, 'get it')
+    assert device.state is State.ABSENT
+    assert '/dev/no-such*' in device.found
+
+
+def test_a_device_node_that_is_there_is_named():
+    _, device = probes.find_chip('A chip', 'no.such.vendor', 'x', ('null',), 'get it')
+    assert (device.state, device.found) == (State.OK, '/dev/null')
+
+
+@pytest.mark.ros
+def test_ros_and_our_interfaces_are_found():
+    found = {finding.name: finding for finding in probes.find_ros()}
+    assert {finding.state for finding in found.values()} == {State.OK}
+    assert found['rclpy'].found.endswith(')')
+
+
+@pytest.mark.ros
+def test_a_middleware_that_is_not_installed_is_a_warning(monkeypatch):
+    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_no_such_thing')
+    found = {finding.name: finding for finding in probes.find_ros()}
+    assert found['middleware'].state is State.WARNING
+
+
+def test_without_ros_the_doctor_says_how_to_get_it(monkeypatch, tmp_path):
+    (tmp_path / 'rclpy.py').write_text('raise ImportError("librcl.so: no such file")')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    (found,) = probes.find_ros()
+    assert found.state is State.ABSENT
+    assert 'librcl.so' in found.found
+    assert 'setup.bash' in found.remedy
+
+
+def test_findings_stand_under_their_headings_with_what_to_do():
+    text = as_text(
+        [
+            Finding('One', 'short', State.OK, 'here'),
+            Finding('One', 'longer name', State.MISSING, 'not here', 'get it'),
+            Finding('Two', 'x', State.ABSENT, 'not here'),
+        ]
+    )
+    assert text.splitlines() == [
+        'One',
+        '  ok       short        here',
+        '  MISSING  longer name  not here',
+        '                        -> get it',
+        '',
+        'Two',
+        '  absent   x            not here',
+    ]
+
+
+def test_a_machine_where_the_demo_model_answers_gets_0(edge_vlm):
+    done = edge_vlm('doctor', '--json')
+    report = json.loads(done.stdout)
+    assert (done.returncode, report['works']) == (0, True)
+    trial = report['findings'][-1]
+    assert trial['state'] == 'ok'
+    assert 'answered' in trial['found']
+    assert {f['name'] for f in report['findings']} >= {'python', 'numpy', 'profile', 'demo (cpu)'}
+
+
+def test_a_machine_without_a_needed_module_gets_3_and_the_remedy(edge_vlm, tmp_path):
+    (tmp_path / 'onnxruntime.py').write_text('raise ImportError("onnxruntime is broken here")')
+    done = edge_vlm('doctor', env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert done.returncode == 3
+    assert 'onnxruntime is broken here' in done.stdout
+    assert 'pip install onnxruntime' in done.stdout
+    assert 'not tried without onnxruntime' in done.stdout
+
+
+def test_a_damaged_demo_model_gets_3(edge_vlm, tmp_path):
+    folder = tmp_path / 'cpu' / 'demo'
+    (folder / 'onnx').mkdir(parents=True)
+    for name in ('vision_encoder', 'embed_tokens', 'decoder_model_merged'):
+        (folder / 'onnx' / f'{name}.onnx').write_bytes(b'not a model')
+    for name in ('config.json', 'tokenizer.json'):
+        (folder / name).write_text('{}')
+    done = edge_vlm('doctor', '--model-dir', tmp_path)
+    assert done.returncode == 3
+    assert 'MISSING  trial' in done.stdout

@@ -1,0 +1,60 @@
+"""`edge-vlm models`."""
+
+from __future__ import annotations
+
+import json
+
+from edge_vlm_ros.models import load_catalogue
+
+
+def test_the_table_lists_the_whole_catalogue(edge_vlm):
+    done = edge_vlm('models')
+    assert done.returncode == 0
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for entry in load_catalogue().entries:
+        assert any(line[:2] == [entry.chip, entry.name] for line in lines)
+
+
+def test_one_chip_alone_comes_with_the_commands_that_fetch_its_models(edge_vlm, tmp_path):
+    env_dir = tmp_path / 'models'
+    done = edge_vlm('models', '--chip', 'ax650', '--model-dir', env_dir)
+    assert 'bm1684x' not in done.stdout
+    assert 'to get internvl3-2b:' in done.stdout
+    assert str(env_dir / 'ax650' / 'internvl3-2b') in done.stdout
+
+
+def test_json_says_what_is_on_disk(edge_vlm):
+    models = json.loads(edge_vlm('models', '--json').stdout)
+    scripted = next(model for model in models if model['chip'] == 'scripted')
+    assert scripted['folder'] != ''
+    assert scripted['problem'] == ''
+    assert scripted['nbytes'] > 0
+    away = next(model for model in models if model['chip'] == 'ax630c')
+    assert away['folder'] == ''
+    assert 'missing' in away['problem']
+    assert away['remedy'] != ''
+
+
+def test_a_model_of_ones_own_is_listed(edge_vlm, tmp_path, script):
+    folder = tmp_path / 'mine'
+    (folder / 'parrot').mkdir(parents=True)
+    script.rename(folder / 'parrot' / 'script.yaml')
+    (folder / 'catalogue.yaml').write_text(
+        'models:\n- {name: parrot, chip: scripted, family: internvl,'
+        ' files: {script: {path: script.yaml}}}\n'
+    )
+    done = edge_vlm('models', '--chip', 'scripted', '--json', '--model-dir', folder)
+    assert 'parrot' in [model['name'] for model in json.loads(done.stdout)]
+
+
+def test_an_unknown_chip_ends_with_2(edge_vlm):
+    done = edge_vlm('models', '--chip', 'tpu')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert 'tpu' in done.stderr
+
+
+def test_a_broken_catalogue_ends_with_3(edge_vlm, tmp_path):
+    (tmp_path / 'catalogue.yaml').write_text('models: [{name: 3}]')
+    done = edge_vlm('models', '--model-dir', tmp_path)
+    assert (done.returncode, done.stdout) == (3, '')
+    assert str(tmp_path) in done.stderr

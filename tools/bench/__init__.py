@@ -1,0 +1,1 @@
+"""The benchmark (`make bench`): ratios, measured side by side in one run."""

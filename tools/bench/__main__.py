@@ -1,0 +1,74 @@
+"""`python -m tools.bench`: measure, print a table, write build/bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tools.bench.figure import Figure, as_table
+from tools.bench.registry import MODULES, choose, measure, title_of
+
+OUTPUT = Path('build/bench.json')
+
+
+def main() -> int:
+    """Run the benchmark.
+
+    Returns:
+        0 when everything was measured, whether or not goals were met; 1 when something could not
+        be measured; 2 on bad usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.bench',
+        description='Measure side by side, print a table, write a JSON file.',
+        epilog='A goal that is not met is no failure: times depend on what else the machine does.',
+    )
+    parser.add_argument(
+        '--only',
+        action='append',
+        default=[],
+        metavar='NAME',
+        help=f'one of {", ".join(MODULES)}, or the beginning of one; may be repeated',
+    )
+    parser.add_argument(
+        '--output', type=Path, default=OUTPUT, metavar='FILE', help=f'default: {OUTPUT}'
+    )
+    args = parser.parse_args()
+    try:
+        modules = choose(args.only)
+    except ValueError as error:
+        parser.error(str(error))
+    figures, failed = _measure_all(modules)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    content = {'figures': [figure.fields() for figure in figures]}
+    args.output.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+    if figures:
+        print(f'\n{as_table(figures)}')
+    print(f'\nwritten to {args.output}')
+    if failed:
+        print(f'could not be measured: {", ".join(failed)}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _measure_all(modules: tuple[str, ...]) -> tuple[list[Figure], list[str]]:
+    """Run the modules one after the other; one that fails does not stop the others."""
+    figures: list[Figure] = []
+    failed: list[str] = []
+    for module in modules:
+        print(f'{module}: {title_of(module)} ', end='', flush=True)
+        started_s = time.monotonic()
+        try:
+            figures += measure(module)
+        except Exception:  # noqa: BLE001 (the other figures are still worth having)
+            traceback.print_exc()
+            failed.append(module)
+        print(f'({time.monotonic() - started_s:.0f} s)', flush=True)
+    return figures, failed
+
+
+if __name__ == '__main__':
+    sys.exit(main())
