@@ -2,7 +2,7 @@
 
 Cost is what shapes this file: 151 thousand logits come with every token, and sorting them costs
 more than all else together. So whole-vocabulary work is a few vectorised passes (maximum, exp,
-sum), and only tokens close to the best one are ever sorted.
+sums by bin), and only a few tokens are ever sorted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _COLDEST = 1e-6
 _REACHES = (4.0, 12.0)
 """How far below the best token is looked, in logits over temperature, before looking at all."""
 
+_BINS_PER_UNIT = 64.0
+_BINS = 4096
+"""Top-p's bins: a token more than 64 below the best one is in the last."""
+
 _BLOCK = 512
 
 
@@ -42,6 +46,7 @@ class TokenSampler:
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
         self._generator = np.random.default_rng(options.seed % 2**64)
+        self._scratch = np.empty((2, 0), np.float32)
 
     def choose(self, logits: NDArray[np.floating]) -> int:
         """Return the id of the next token.
@@ -61,14 +66,24 @@ class TokenSampler:
         temperature = self._options.temperature
         if temperature < _COLDEST:
             return best
+        scaled, weights = self._scratch_for(logits.size)
         # Scaled so that the best token stands at 0: below, exp never overflows.
-        scaled = (logits.astype(np.float32) - np.float32(top)) / np.float32(temperature)
+        np.subtract(logits, top, out=scaled, dtype=np.float32, casting='same_kind')
+        np.divide(scaled, temperature, out=scaled)
         draw = float(self._generator.random())
         if 0 < self._options.top_k < logits.size:
             return self._choose_among(_largest(scaled, self._options.top_k), scaled, draw)
+        np.exp(scaled, out=weights)
         if self._options.top_p < 1.0:
-            return self._choose_in_nucleus(scaled, draw)
-        return _pick(np.exp(scaled), draw)
+            ids = _nucleus_of_all(scaled, weights, self._options.top_p)
+            return int(ids[_pick(weights[ids], draw)])
+        return _pick(weights, draw)
+
+    def _scratch_for(self, size: int) -> NDArray[np.float32]:
+        """Return two rows to work in, kept between tokens: fresh memory costs more than work."""
+        if self._scratch.shape[1] != size:
+            self._scratch = np.empty((2, size), np.float32)
+        return self._scratch
 
     def _choose_among(self, ids: _Ids, scaled: _Floats, draw: float) -> int:
         """Apply top-p to the tokens that top-k left."""
@@ -79,24 +94,31 @@ class TokenSampler:
             ids, weights = ids[kept], weights[kept]
         return int(ids[_pick(weights, draw)])
 
-    def _choose_in_nucleus(self, scaled: _Floats, draw: float) -> int:
-        """Apply top-p to the whole vocabulary, sorting only what stands near the top."""
-        wanted = self._options.top_p * float(np.exp(scaled).sum(dtype=np.float64))
-        ids, weights = _reaching(scaled, wanted)
-        order = np.argsort(-weights, kind='stable')
-        kept = np.sort(order[: _nucleus(weights[order], wanted)])
-        return int(ids[kept[_pick(weights[kept], draw)]])
+
+def _nucleus_of_all(scaled: _Floats, weights: _Floats, top_p: float) -> _Ids:
+    """Return the fewest ids, rising, that hold `top_p` of all weight, largest weights first."""
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    near = np.flatnonzero(scaled > -_REACHES[-1])
+    if weights[near].sum(dtype=np.float64) < wanted:
+        near = np.arange(scaled.size)
+    return near[_fewest(scaled[near], weights[near], wanted)]
 
 
-def _reaching(scaled: _Floats, wanted: float) -> tuple[_Ids, NDArray[np.float64]]:
-    """Return the tokens near the top, and their weights, that together reach `wanted`."""
-    for reach in _REACHES:
-        ids = np.flatnonzero(scaled > -reach)
-        weights = np.exp(scaled[ids].astype(np.float64))
-        if weights.sum() >= wanted:
-            return ids, weights
-    ids = np.flatnonzero(scaled > -np.inf)
-    return ids, np.exp(scaled[ids].astype(np.float64))
+def _fewest(scaled: _Floats, weights: _Floats, wanted: float) -> _Ids:
+    """Return the indices, rising, of the largest weights that reach `wanted`.
+
+    They are not sorted but laid into bins by logit; only the bin in which the sum passes `wanted`
+    has to be sorted.
+    """
+    bins = np.minimum(scaled * np.float32(-_BINS_PER_UNIT), np.float32(_BINS - 1)).astype(np.intp)
+    sums = np.cumsum(np.bincount(bins, weights=weights))
+    edge = min(int(np.searchsorted(sums, wanted)), sums.size - 1)
+    is_taken = bins < edge
+    doubtful = np.flatnonzero(bins == edge)
+    doubtful = doubtful[np.argsort(-scaled[doubtful], kind='stable')]
+    missing = wanted - (sums[edge - 1] if edge else 0.0)
+    is_taken[doubtful[: _nucleus(weights[doubtful], missing)]] = True
+    return np.flatnonzero(is_taken)
 
 
 def _largest(values: _Floats, count: int) -> _Ids:
@@ -118,9 +140,11 @@ def _largest(values: _Floats, count: int) -> _Ids:
     return np.sort(np.concatenate([above, equal]))
 
 
-def _nucleus(falling: NDArray[np.float64], wanted: float) -> int:
+def _nucleus(falling: _Floats, wanted: float) -> int:
     """Return how many of the largest weights it takes to reach `wanted`; at least one."""
-    return min(int(np.searchsorted(np.cumsum(falling), wanted)) + 1, falling.size)
+    return min(
+        int(np.searchsorted(np.cumsum(falling, dtype=np.float64), wanted)) + 1, falling.size
+    )
 
 
 def _pick(weights: _Floats, draw: float) -> int:
