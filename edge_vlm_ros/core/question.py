@@ -57,8 +57,6 @@ class Question:
         choices: Answers to choose from; empty = free text.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
-        asked_stamp_ns: ROS time when the question arrived, nanoseconds, for the age of its frames;
-            0 = unknown, then their age counts from when they were received (steady time).
     """
 
     text: str
@@ -70,7 +68,6 @@ class Question:
     choices: tuple[str, ...] = ()
     asked_ns: int = 0
     deadline_ns: int = 0
-    asked_stamp_ns: int = 0
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -1,0 +1,48 @@
+"""The parts joined: a pipeline in this process, or the same one in a process of its own.
+
+Names load when they are asked for: a process that only talks to a model process
+(`edge_vlm_ros.serving.process`) has no use for tokenizers, image libraries or engines.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, StageCosts
+    from edge_vlm_ros.serving.pipeline import VlmPipeline
+    from edge_vlm_ros.serving.process import EnginePhase, EngineState, ModelProcess
+    from edge_vlm_ros.serving.settings import ServingSettings
+    from edge_vlm_ros.serving.stream import AnswerStream
+
+_MODULES = {
+    'AnswerStream': 'stream',
+    'EnginePhase': 'process',
+    'EngineState': 'process',
+    'ModelInfo': 'model_info',
+    'ModelProcess': 'process',
+    'ModelSpec': 'model_info',
+    'ServingSettings': 'settings',
+    'StageCosts': 'model_info',
+    'VlmPipeline': 'pipeline',
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)
+
+
+__all__ = [
+    'AnswerStream',
+    'EnginePhase',
+    'EngineState',
+    'ModelInfo',
+    'ModelProcess',
+    'ModelSpec',
+    'ServingSettings',
+    'StageCosts',
+    'VlmPipeline',
+]

@@ -1,0 +1,245 @@
+"""Conversations: the turns and frames that a question follows on."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BadRequestError,
+    FrameKey,
+    PromptPart,
+    RawImage,
+    StoredFrame,
+    VisionInputs,
+    join_parts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edge_vlm_ros.core import Clock
+    from edge_vlm_ros.families.base import ModelFamily
+
+
+def name_frame(stored: StoredFrame) -> FrameKey:
+    """Name a frame so that no other frame has its name.
+
+    A camera's frame is told by stamp and time of arrival; images that no camera sent (files, the
+    images of a request) are told by their bytes.
+    """
+    if stored.received_ns:
+        return replace(stored.key, content=str(stored.received_ns))
+    image = stored.image
+    data = image.data if isinstance(image.data, bytes | bytearray) else bytes(image.data)
+    digest = blake2b(data, digest_size=16)
+    if isinstance(image, RawImage):
+        layout = (image.encoding, image.width, image.height, image.step, image.is_bigendian)
+        digest.update(repr(layout).encode())
+    return replace(stored.key, content=digest.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFrame:
+    """A frame as a conversation keeps it.
+
+    Attributes:
+        stored: As it came, to be encoded again where its features are no longer kept.
+        key: Its name in the caches.
+        inputs: Grid and placeholders; without the pixels.
+        width: Of the decoded frame, pixels.
+        height: Of the decoded frame, pixels.
+    """
+
+    stored: StoredFrame = field(repr=False)
+    key: FrameKey
+    inputs: VisionInputs
+    width: int
+    height: int
+
+
+def without_pixels(inputs: VisionInputs) -> VisionInputs:
+    """Keep what the prompt needs to know of a frame; forget its pixels."""
+    return replace(inputs, pixels=np.empty(0, dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What was said and shown so far. Turns are added by making a new one.
+
+    Attributes:
+        system_prompt: Of the first turn; '' = the model's own.
+        history: All tokens of the finished turns, without the last stop token; None = no turn yet.
+        frames: All frames shown, oldest first; `VisionSpan.image` is an index into them.
+    """
+
+    system_prompt: str = ''
+    history: PromptPart | None = field(default=None, repr=False)
+    frames: tuple[ShownFrame, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames kept."""
+        return sum(frame.stored.nbytes for frame in self.frames)
+
+    def new_frames(self, frames: Sequence[ShownFrame]) -> tuple[ShownFrame, ...]:
+        """Return those that this conversation has not seen yet."""
+        seen = {frame.key for frame in self.frames}
+        return tuple(frame for frame in frames if frame.key not in seen)
+
+    def render(
+        self, family: ModelFamily, text: str, frames: Sequence[ShownFrame], system_prompt: str = ''
+    ) -> PromptPart:
+        """Write the whole prompt: all finished turns, new frames, the question.
+
+        Args:
+            family: The model's.
+            text: The question.
+            frames: Frames this conversation has not seen yet, oldest first.
+            system_prompt: '' = the conversation's.
+
+        Raises:
+            BadRequestError: Another system prompt than the conversation began with.
+        """
+        inputs = [frame.inputs for frame in frames]
+        if self.history is None:
+            before = family.render_prefix(inputs, system_prompt)
+        else:
+            if system_prompt not in {'', self.system_prompt}:
+                raise BadRequestError(
+                    'the system prompt of a session is set by its first question; '
+                    'reset the session to change it'
+                )
+            position = self.history.next_position
+            turn = family.render_next_turn(inputs, len(self.frames), position)
+            before = join_parts((self.history, turn))
+        return join_parts((before, family.render_suffix(text, before.next_position)))
+
+    def with_turn(
+        self,
+        prompt: PromptPart,
+        answer_tokens: Iterable[int],
+        frames: Sequence[ShownFrame],
+        system_prompt: str,
+    ) -> Conversation:
+        """Return the conversation after one more turn.
+
+        Args:
+            prompt: What `render` gave for it.
+            answer_tokens: The answer's, without the stop token.
+            frames: The new frames of the turn.
+            system_prompt: The question's.
+        """
+        answer = answer_part(answer_tokens, prompt.next_position, like=prompt)
+        return Conversation(
+            system_prompt=system_prompt if self.history is None else self.system_prompt,
+            history=join_parts((prompt, answer)),
+            frames=(*self.frames, *frames),
+        )
+
+
+def answer_part(
+    token_ids: Iterable[int], first_position: int, *, like: PromptPart
+) -> PromptPart:
+    """Make a part of answer tokens, on as many position axes as `like` has."""
+    tokens = np.fromiter(token_ids, dtype=np.int64)
+    stop = first_position + len(tokens)
+    positions = np.arange(first_position, stop, dtype=np.int64)
+    shape = (*like.positions.shape[:-1], len(tokens))
+    return PromptPart(tokens, np.broadcast_to(positions, shape), stop)
+
+
+@dataclass(slots=True)
+class _Session:
+    conversation: Conversation
+    used_ns: int
+
+
+class SessionStore:
+    """The conversations that go on, bounded by count, age and bytes; safe from any thread.
+
+    Args:
+        clock: Steady time.
+        max_sessions: The one not used for longest goes first.
+        max_bytes: Of the frames they keep; likewise.
+        ttl_s: A session not used for so long is forgotten, seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        max_sessions: int = 16,
+        max_bytes: int = 256 * 2**20,
+        ttl_s: float = 1800.0,
+    ) -> None:
+        self._clock = clock
+        self._max_sessions = max_sessions
+        self._max_bytes = max_bytes
+        self._ttl_ns = round(ttl_s * NS_PER_S)
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._forget_old()
+            return len(self._sessions)
+
+    def get(self, session_id: str) -> Conversation:
+        """Return a session's conversation; a new one begins where there is none ('' = always)."""
+        if not session_id:
+            return Conversation()
+        with self._lock:
+            self._forget_old()
+            session = self._sessions.get(session_id)
+            if session is None:
+                session = _Session(Conversation(), 0)
+                self._sessions[session_id] = session
+            self._use(session_id, session)
+            self._forget_most()
+            return session.conversation
+
+    def put(self, session_id: str, before: Conversation, after: Conversation) -> bool:
+        """Replace `before` by `after`; not where the session was reset since. Tell whether."""
+        with self._lock:
+            session = self._sessions.get(session_id)
+            if session is None or session.conversation is not before:
+                return False
+            session.conversation = after
+            self._use(session_id, session)
+            self._forget_most()
+            return True
+
+    def reset(self, session_id: str = '') -> int:
+        """Forget one session, or all of them ('' = all); return how many there were."""
+        with self._lock:
+            if session_id:
+                return int(self._sessions.pop(session_id, None) is not None)
+            number = len(self._sessions)
+            self._sessions.clear()
+            return number
+
+    def _use(self, session_id: str, session: _Session) -> None:
+        session.used_ns = self._clock.now_ns()
+        self._sessions.move_to_end(session_id)
+
+    def _forget_old(self) -> None:
+        oldest_ns = self._clock.now_ns() - self._ttl_ns
+        for session_id in [k for k, s in self._sessions.items() if s.used_ns < oldest_ns]:
+            del self._sessions[session_id]
+
+    def _forget_most(self) -> None:
+        def nbytes() -> int:
+            return sum(session.conversation.nbytes for session in self._sessions.values())
+
+        # The last one is in use right now.
+        while len(self._sessions) > 1 and (
+            len(self._sessions) > self._max_sessions or nbytes() > self._max_bytes
+        ):
+            self._sessions.popitem(last=False)

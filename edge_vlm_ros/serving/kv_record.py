@@ -1,0 +1,101 @@
+"""What the KV cache holds, so that a new prompt starts behind what it shares with the old one.
+
+Two tokens are the same for the cache when their id, their position and, at a vision span, the
+frame and the row of its features are the same. Equal prefixes then have equal keys and values,
+whatever follows them.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_vlm_ros.core import FrameKey, PromptPart
+
+# int64, (tokens, 3 + position axes): token id, frame number (-1 = text), feature row, positions.
+_Rows: TypeAlias = NDArray[np.int64]
+_NO_FRAME = -1
+
+
+class KvRecord:
+    """The tokens in the KV cache, in order. The `ChipWorker`'s thread alone uses it."""
+
+    def __init__(self) -> None:
+        self._parts: list[_Rows] = []
+        self._frames: dict[FrameKey, int] = {}
+        self._numbers = count()
+        self._attended: tuple[FrameKey, ...] = ()
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens on record."""
+        return self._length
+
+    def append(self, part: PromptPart, frames: Sequence[FrameKey]) -> None:
+        """Note tokens that were appended to the cache.
+
+        Args:
+            part: The tokens.
+            frames: The conversation's frames; `VisionSpan.image` is an index into them.
+        """
+        self._parts.append(self._rows(part, frames))
+        self._length += len(part)
+
+    def start(self, attended: Sequence[FrameKey]) -> None:
+        """Note the frames that every token attends to beside the text (cross attention)."""
+        self._attended = tuple(attended)
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on."""
+        kept = self._joined()[:length]
+        self._parts = [kept] if len(kept) else []
+        self._length = len(kept)
+        numbers = set(np.unique(kept[:, 1]).tolist()) if len(kept) else set()
+        self._frames = {key: number for key, number in self._frames.items() if number in numbers}
+
+    def shared(
+        self, prompt: PromptPart, frames: Sequence[FrameKey], attended: Sequence[FrameKey]
+    ) -> int:
+        """Count the tokens at the start of `prompt` that the cache already holds.
+
+        Args:
+            prompt: All tokens of the new prompt.
+            frames: The conversation's frames.
+            attended: Those of them that are cross-attended: every token depends on all of these.
+        """
+        if tuple(attended) != self._attended:
+            return 0
+        held, wanted = self._joined(), self._rows(prompt, frames)
+        if held.shape[1] != wanted.shape[1]:
+            return 0
+        length = min(len(held), len(wanted))
+        differs = (held[:length] != wanted[:length]).any(axis=1)
+        return int(differs.argmax()) if differs.any() else length
+
+    def _joined(self) -> _Rows:
+        if not self._parts:
+            return np.empty((0, 4), dtype=np.int64)
+        self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
+
+    def _rows(self, part: PromptPart, frames: Sequence[FrameKey]) -> _Rows:
+        places = np.zeros((len(part), 2), dtype=np.int64)
+        places[:, 0] = _NO_FRAME
+        for span in part.spans:
+            number = self._number(frames[span.image])
+            places[span.start : span.stop, 0] = number
+            places[span.start : span.stop, 1] = np.arange(len(span)) + span.first_row
+        positions = np.atleast_2d(part.positions).T
+        return np.concatenate([part.tokens[:, None], places, positions], axis=1)
+
+    def _number(self, frame: FrameKey) -> int:
+        if frame not in self._frames:
+            self._frames[frame] = next(self._numbers)
+        return self._frames[frame]

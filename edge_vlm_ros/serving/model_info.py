@@ -1,0 +1,68 @@
+"""Which model to serve, and what it turned out to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_vlm_ros.core import EngineLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model on which chip.
+
+    Attributes:
+        chip: 'cpu', 'scripted', 'bm1684x', ...
+        model: Catalogue name or path; '' = the chip's default.
+        device_ids: Devices of that kind; empty = the first one.
+        model_dirs: Folders to look in before the usual ones.
+        options: The engine's own.
+    """
+
+    chip: str = 'cpu'
+    model: str = ''
+    device_ids: tuple[int, ...] = ()
+    model_dirs: tuple[Path, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageCosts:
+    """What one work item of each kind costs on this chip, milliseconds; 0 = not measured.
+
+    Attributes:
+        prepare_ms: One frame from camera bytes to vision inputs.
+        encode_ms: One frame through vision tower and projector.
+        prefill_ms: One prefill chunk.
+        prefill_tokens: Tokens in that chunk.
+        decode_ms: One answer token, its choice included.
+    """
+
+    prepare_ms: float = 0.0
+    encode_ms: float = 0.0
+    prefill_ms: float = 0.0
+    prefill_tokens: int = 0
+    decode_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The model that is loaded.
+
+    Attributes:
+        model: Catalogue name or path.
+        chip: 'cpu', 'bm1684x', ...
+        family: 'internvl', ...
+        limits: Read from the model's files.
+        costs: Measured at start-up.
+        load_s: Seconds from the start of loading to ready.
+    """
+
+    model: str
+    chip: str
+    family: str
+    limits: EngineLimits
+    costs: StageCosts = StageCosts()
+    load_s: float = 0.0

@@ -1,0 +1,154 @@
+"""The product without ROS: ask questions about frames, get streamed answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from edge_vlm_ros.core import AnswerChunk, Clock, Question, SteadyClock
+from edge_vlm_ros.scheduling import SchedulerSettings
+from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.loading import LoadedModel, load_model
+from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.stream import AnswerStream
+from edge_vlm_ros.serving.worker import ChipWorker
+
+
+class VlmPipeline:
+    """A loaded model that answers questions; safe from several threads.
+
+    ::
+
+        with VlmPipeline.open(chip='cpu', model='demo') as vlm:
+            for chunk in vlm.ask(Question('What do you see?', frames=(frame,))):
+                print(chunk.delta, end='')
+
+    Every question that `ask` takes ends in exactly one final chunk: errors, cancels and a full
+    queue too.
+    """
+
+    def __init__(self, worker: ChipWorker, sessions: SessionStore) -> None:
+        self._worker = worker
+        self._sessions = sessions
+
+    @classmethod
+    def open(  # noqa: PLR0913 (keywords)
+        cls,
+        spec: ModelSpec | None = None,
+        *,
+        chip: str = 'cpu',
+        model: str = '',
+        device_ids: Sequence[int] = (),
+        model_dirs: Sequence[Path] = (),
+        options: Mapping[str, object] | None = None,
+        settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
+        clock: Clock | None = None,
+        on_work: Callable[[], None] | None = None,
+    ) -> VlmPipeline:
+        """Load a model and warm it up. Takes seconds to minutes.
+
+        Args:
+            spec: Which model; instead of the five keywords after it.
+            chip: 'cpu', 'scripted', ...
+            model: Catalogue name or path; '' = the chip's default.
+            device_ids: Devices of that kind; empty = the first one.
+            model_dirs: Folders to look in before the usual ones.
+            options: The engine's own.
+            settings: Bounds of queue, caches and sessions.
+            clock: Steady time.
+            on_work: Called on the worker's thread before each work item: a sign of life.
+
+        Raises:
+            ModelFileError: Files are missing, damaged or of another kind.
+            DeviceError: There is no engine for the chip, or the chip does not work.
+        """
+        wanted = spec or ModelSpec(
+            chip, model, tuple(device_ids), tuple(model_dirs), dict(options or {})
+        )
+        return cls.start(lambda: load_model(wanted), settings, clock=clock, on_work=on_work)
+
+    @classmethod
+    def start(
+        cls,
+        load: Callable[[], LoadedModel],
+        settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
+        *,
+        clock: Clock | None = None,
+        on_work: Callable[[], None] | None = None,
+    ) -> VlmPipeline:
+        """Start with an engine and a family of one's own; `load` runs on the chip's thread.
+
+        Raises:
+            EdgeVlmError: Whatever `load` or the first run of the model raises.
+        """
+        clock = clock or SteadyClock()
+        sessions = SessionStore(
+            clock,
+            max_sessions=settings.max_sessions,
+            max_bytes=settings.max_session_bytes,
+            ttl_s=settings.session_ttl_s,
+        )
+        worker = ChipWorker(
+            load,
+            clock=clock,
+            sessions=sessions,
+            settings=SchedulerSettings(
+                settings.max_waiting, settings.max_cached_frames, settings.max_cached_bytes
+            ),
+            on_work=on_work,
+        )
+        worker.start()
+        return cls(worker, sessions)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model that is loaded."""
+        return self._worker.info
+
+    def ask(
+        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+    ) -> AnswerStream:
+        """Ask; the answer comes chunk by chunk.
+
+        Args:
+            question: Without a request_id it gets one (`AnswerStream.request_id`).
+            on_chunk: Called with every chunk, in order, on the thread that makes it; must be
+                quick. May call back.
+
+        Raises:
+            BadRequestError: A running question has this request_id (DUPLICATE_REQUEST).
+            NotReadyError: The pipeline is closed.
+        """
+        if not question.request_id:
+            question = replace(question, request_id=uuid.uuid4().hex)
+        return self._worker.ask(question, on_chunk)
+
+    def cancel(self, request_id: str = '') -> int:
+        """Take one question back, or all ('' = all); return how many waited or ran.
+
+        Their final chunks are out when this returns; the chip stops after its present step.
+        """
+        return self._worker.cancel(request_id)
+
+    def reset_session(self, session_id: str = '') -> int:
+        """Forget one conversation, or all ('' = all); return how many there were."""
+        return self._sessions.reset(session_id)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """End every question, free the chip; safe to call twice. Waits for the present step."""
+        self._worker.close(timeout_s)
+
+    def __enter__(self) -> VlmPipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,172 @@
+"""The model process: a `VlmPipeline` at the other end of a `Channel`.
+
+Started by `launcher.launch`, never by hand. It ends when told to, when its parent ends, or when a
+chip library takes it down; then the parent starts another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+
+from edge_vlm_ros.core import (
+    Answer,
+    AnswerChunk,
+    EdgeVlmError,
+    ErrorCode,
+    FinishReason,
+    Question,
+    SteadyClock,
+)
+from edge_vlm_ros.serving.process.channel import Channel
+from edge_vlm_ros.serving.process.messages import (
+    AskMessage,
+    BeatMessage,
+    CancelMessage,
+    ChunkMessage,
+    CloseMessage,
+    EnginePhase,
+    EngineState,
+    OpenMessage,
+    Report,
+    ResetMessage,
+    StateMessage,
+)
+
+_log = logging.getLogger(__name__)
+
+# Source: linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PROCESS_NAME = b'edge-vlm-model'  # at most 15 bytes
+_BEAT_NS = 200_000_000
+_CLOSE_S = 3.0
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Run the model process.
+
+    Args:
+        descriptor: The channel's socket.
+        parent: The parent's process id.
+    """
+    # Ctrl-C in a terminal reaches every process at once: the parent ends this one in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent(parent)
+    channel = Channel(socket.socket(fileno=descriptor))
+    status = _Service(channel).run()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a driver's threads or exit handlers may hang, and nothing is left to be done.
+    os._exit(status)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel end this process with its parent, also while a driver hangs."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, _PROCESS_NAME, 0, 0, 0)
+    if os.getppid() != parent:  # It ended before it could be watched.
+        os._exit(1)
+
+
+class _Service:
+    """Puts messages to the pipeline and its answers to messages."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._clock = SteadyClock()
+        self._beaten_ns = 0
+
+    def run(self) -> int:
+        """Serve until the end; return the exit status."""
+        try:
+            opening = self._channel.receive()
+        except (EOFError, OSError):
+            return 0
+        assert isinstance(opening, OpenMessage)
+        logging.basicConfig(
+            level=opening.log_level,
+            stream=sys.stderr,
+            format='[%(levelname)s] [model process] [%(name)s] %(message)s',
+        )
+        try:
+            # Here, so that what is missing or broken is told and not only printed.
+            from edge_vlm_ros.serving.pipeline import VlmPipeline
+
+            self._tell(EnginePhase.STARTING, message='loading the model')
+            pipeline = VlmPipeline.open(
+                opening.spec, settings=opening.settings, clock=self._clock, on_work=self._beat
+            )
+        except EdgeVlmError as error:
+            self._tell(EnginePhase.FAILED, error.code, error.message)
+            return 3
+        except Exception as error:
+            _log.exception('the model cannot be loaded')
+            message = f'{type(error).__name__}: {error}'
+            self._tell(EnginePhase.FAILED, ErrorCode.INTERNAL, message)
+            return 3
+        self._pipeline = pipeline
+        self._send(StateMessage(EngineState(EnginePhase.READY, pipeline.info)))
+        try:
+            self._serve()
+        finally:
+            closing = threading.Thread(target=pipeline.close, args=(_CLOSE_S,), daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S + 0.5)
+        return 0
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                message = self._channel.receive()
+            except (EOFError, OSError):
+                return  # The parent is gone.
+            if isinstance(message, AskMessage):
+                self._ask(message.question)
+            elif isinstance(message, CancelMessage):
+                self._pipeline.cancel(message.request_id)
+            elif isinstance(message, ResetMessage):
+                self._pipeline.reset_session(message.session_id)
+            elif isinstance(message, CloseMessage):
+                return
+
+    def _ask(self, question: Question) -> None:
+        try:
+            self._pipeline.ask(question, self._send_chunk)
+        except EdgeVlmError as error:
+            answer = Answer(
+                request_id=question.request_id,
+                session_id=question.session_id,
+                text='',
+                finish_reason=FinishReason.ERROR,
+                error_code=error.code,
+                message=error.message,
+            )
+            self._send_chunk(AnswerChunk(question.request_id, 0, '', answer))
+
+    def _send_chunk(self, chunk: AnswerChunk) -> None:
+        self._send(ChunkMessage(chunk))
+
+    def _beat(self) -> None:
+        now_ns = self._clock.now_ns()
+        if now_ns - self._beaten_ns >= _BEAT_NS:
+            self._beaten_ns = now_ns
+            self._send(BeatMessage())
+
+    def _tell(
+        self, phase: EnginePhase, code: ErrorCode = ErrorCode.NONE, message: str = ''
+    ) -> None:
+        self._send(StateMessage(EngineState(phase, None, code, message)))
+
+    def _send(self, report: Report) -> None:
+        # When the parent is gone nobody listens, and `_serve` is about to end.
+        with contextlib.suppress(OSError):
+            self._channel.send(report)

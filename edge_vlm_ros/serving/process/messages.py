@@ -1,0 +1,110 @@
+"""What the two processes say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from edge_vlm_ros.core import AnswerChunk, ErrorCode, Question
+from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+from edge_vlm_ros.serving.settings import ServingSettings
+
+
+class EnginePhase(Enum):
+    """Where a model process stands."""
+
+    STARTING = 'starting'
+    READY = 'ready'
+    FAILED = 'failed'
+    CLOSED = 'closed'
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """Where a model process stands, and why.
+
+    Attributes:
+        phase: STARTING also while it starts again after its death; FAILED = it will not start
+            again by itself; CLOSED = `close` was called, or `start` was not yet.
+        info: The model, once it was ready.
+        error_code: Why it failed, or why it starts again; NONE at the first start.
+        message: For people: progress, or what went wrong.
+        restarts: How often it was started again.
+    """
+
+    phase: EnginePhase
+    info: ModelInfo | None = None
+    error_code: ErrorCode = ErrorCode.NONE
+    message: str = ''
+    restarts: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether questions are taken."""
+        return self.phase is EnginePhase.READY
+
+
+# --- to the model process ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMessage:
+    """The first message: which model to serve."""
+
+    spec: ModelSpec
+    settings: ServingSettings
+    log_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskMessage:
+    """A question, with a request_id."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMessage:
+    """Take a question back, or all ('')."""
+
+    request_id: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class ResetMessage:
+    """Forget a conversation, or all ('')."""
+
+    session_id: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class CloseMessage:
+    """End in order."""
+
+
+Request: TypeAlias = 'OpenMessage | AskMessage | CancelMessage | ResetMessage | CloseMessage'
+
+# --- from the model process ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkMessage:
+    """A piece of an answer."""
+
+    chunk: AnswerChunk
+
+
+@dataclass(frozen=True, slots=True)
+class StateMessage:
+    """The model process stands elsewhere now."""
+
+    state: EngineState
+
+
+@dataclass(frozen=True, slots=True)
+class BeatMessage:
+    """A sign of life: a step of work begins."""
+
+
+Report: TypeAlias = 'ChunkMessage | StateMessage | BeatMessage'

@@ -1,0 +1,31 @@
+"""How long a model process may take for things, and how it is started again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """Bounds of a model process. Seconds of steady time.
+
+    Attributes:
+        start_s: From its start to ready; large models load for minutes.
+        stall_s: A single step of work; longer means that the chip or its driver hangs.
+        late_s: A question that was cancelled or ran out of time is ended from outside when the
+            model process did not do so within this time.
+        close_s: From `close` to the end of the process; then it is killed.
+        first_backoff_s: Wait before it is started again after its death, doubled each time ...
+        max_backoff_s: ... up to this.
+        healthy_s: A process that was ready for so long lets the wait begin anew.
+        max_failed_starts: After so many starts in a row that did not get ready it stays down.
+    """
+
+    start_s: float = 600.0
+    stall_s: float = 60.0
+    late_s: float = 0.15
+    close_s: float = 5.0
+    first_backoff_s: float = 0.5
+    max_backoff_s: float = 30.0
+    healthy_s: float = 60.0
+    max_failed_starts: int = 5

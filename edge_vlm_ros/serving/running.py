@@ -1,0 +1,194 @@
+"""One question while it is being answered: what is known of it, and what it has cost so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    Answer,
+    EdgeVlmError,
+    ErrorCode,
+    FinishReason,
+    FrameKey,
+    FrameRef,
+    PromptPart,
+    Question,
+    StoredFrame,
+    Timings,
+    VisionFeatures,
+    VisionInputs,
+)
+from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
+from edge_vlm_ros.serving.conversation import Conversation, ShownFrame
+from edge_vlm_ros.serving.stream import AnswerStream
+from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
+
+
+@dataclass(slots=True)
+class Turn:
+    """A question's prompt, and the answer as far as it goes.
+
+    Attributes:
+        conversation: What the question follows on.
+        new_frames: Frames shown for the first time in this turn.
+        prompt: All tokens before the answer.
+        sampler: Chooses the answer's tokens.
+        stop_rule: Says when it ends.
+        detokenizer: Turns them into text.
+        tokens: The answer's, the stop token not among them.
+        reused_tokens: Tokens of the prompt that the KV cache held already.
+        features: By frame; those that the rest of the prompt needs.
+    """
+
+    conversation: Conversation
+    new_frames: tuple[ShownFrame, ...]
+    prompt: PromptPart
+    sampler: TokenSampler
+    stop_rule: StopRule
+    detokenizer: StreamingDetokenizer
+    tokens: list[int] = field(default_factory=list)
+    reused_tokens: int = 0
+    features: dict[FrameKey, VisionFeatures] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> tuple[ShownFrame, ...]:
+        """All frames of the prompt; `VisionSpan.image` is an index into them."""
+        return (*self.conversation.frames, *self.new_frames)
+
+    @property
+    def keys(self) -> tuple[FrameKey, ...]:
+        """Their names."""
+        return tuple(frame.key for frame in self.frames)
+
+    @property
+    def attended(self) -> tuple[FrameKey, ...]:
+        """The names of those that are cross-attended: they take no placeholders."""
+        return tuple(frame.key for frame in self.frames if frame.inputs.tokens == 0)
+
+    def unfinished_frames(self, start: int) -> tuple[FrameKey, ...]:
+        """Name the frames whose features are needed for the prompt's tokens from `start` on."""
+        keys = self.keys
+        spliced = [keys[span.image] for span in self.prompt.spans if span.stop > start]
+        return tuple(dict.fromkeys([*self.attended, *spliced]))
+
+
+@dataclass(slots=True)
+class Running:
+    """A question that waits or runs. The `ChipWorker`'s thread fills it in.
+
+    Attributes:
+        question: What was asked, with its request_id.
+        stream: Where the answer goes.
+        stored: The question's frames by name, oldest first.
+        submitted_ns: Steady time when it came, nanoseconds.
+        started_ns: Steady time of its first work item; 0 = none yet.
+        first_text_ns: Steady time of the first text given out; 0 = none yet.
+        first_token_ns: Steady time of the first token; 0 = none yet.
+        last_token_ns: Steady time of the last token.
+        head_ns: What choosing the first token took, nanoseconds.
+        spent_ns: By kind of work.
+        pixels: Vision inputs of frames that are not encoded yet.
+        shown: The question's frames, measured.
+        turn: Set once the prompt is written.
+        reason: Why the answer ended; NONE while it goes on.
+        tail: The last piece of text, for the final chunk.
+        error: Why it failed.
+    """
+
+    question: Question
+    stream: AnswerStream
+    stored: dict[FrameKey, StoredFrame]
+    submitted_ns: int
+    started_ns: int = 0
+    first_text_ns: int = 0
+    first_token_ns: int = 0
+    last_token_ns: int = 0
+    head_ns: int = 0
+    spent_ns: dict[type[Work], int] = field(default_factory=dict)
+    pixels: dict[FrameKey, VisionInputs] = field(default_factory=dict)
+    shown: dict[FrameKey, ShownFrame] = field(default_factory=dict)
+    turn: Turn | None = None
+    reason: FinishReason = FinishReason.NONE
+    tail: str = ''
+    error: EdgeVlmError | None = None
+
+    @property
+    def asked_ns(self) -> int:
+        """Where TTFT and total time start, steady nanoseconds."""
+        return self.question.asked_ns or self.submitted_ns
+
+    def spend(self, work: Work, started_ns: int, stopped_ns: int) -> None:
+        """Add to what a kind of work has cost."""
+        spent_ns = self.spent_ns.get(type(work), 0)
+        self.spent_ns[type(work)] = spent_ns + stopped_ns - started_ns
+
+    def timings(self, now_ns: int) -> Timings:
+        """Return what each stage has cost up to now."""
+        turn = self.turn
+
+        def seconds(*kinds: type[Work]) -> float:
+            return sum(self.spent_ns.get(kind, 0) for kind in kinds) / NS_PER_S
+
+        first_ns = self.first_text_ns or self.first_token_ns
+        return Timings(
+            queue_s=max(0, (self.started_ns or now_ns) - self.asked_ns) / NS_PER_S,
+            decode_images_s=seconds(Prepare),
+            encode_s=seconds(Encode),
+            prefill_s=seconds(Render, Prefill) + self.head_ns / NS_PER_S,
+            decode_s=(self.last_token_ns - self.first_token_ns) / NS_PER_S,
+            time_to_first_token_s=max(0, first_ns - self.asked_ns) / NS_PER_S if first_ns else 0.0,
+            total_s=max(0, now_ns - self.asked_ns) / NS_PER_S,
+            prompt_tokens=len(turn.prompt) if turn else 0,
+            cached_prompt_tokens=turn.reused_tokens if turn else 0,
+            vision_tokens=turn.prompt.vision_tokens if turn else 0,
+            answer_tokens=len(turn.tokens) if turn else 0,
+        )
+
+    def frame_refs(self) -> tuple[FrameRef, ...]:
+        """Return the frames that the answer used (or, early, those of the question)."""
+        frames = tuple(self.shown.values()) if self.turn is None else self.turn.frames
+        return tuple(
+            FrameRef(
+                source=frame.stored.source,
+                stamp_ns=frame.stored.stamp_ns,
+                width=frame.width,
+                height=frame.height,
+                age_s=self._age_s(frame.stored),
+            )
+            for frame in frames
+        )
+
+    def _age_s(self, stored: StoredFrame) -> float:
+        """Return a frame's age since it arrived; the node, which has ROS time, knows better."""
+        if not stored.received_ns:
+            return 0.0
+        return max(0, self.asked_ns - stored.received_ns) / NS_PER_S
+
+    def answer(
+        self,
+        text: str,
+        reason: FinishReason,
+        *,
+        code: ErrorCode = ErrorCode.NONE,
+        message: str = '',
+        now_ns: int,
+        model: str,
+        chip: str,
+    ) -> Answer:
+        """Make the final answer."""
+        question = self.question
+        has_choice = code is ErrorCode.NONE and bool(question.choices)
+        return Answer(
+            request_id=question.request_id,
+            text=text,
+            finish_reason=reason,
+            error_code=code,
+            message=message,
+            session_id=question.session_id,
+            frames=self.frame_refs(),
+            timings=self.timings(now_ns),
+            model=model,
+            chip=chip,
+            choice=match_choice(text, question.choices) if has_choice else '',
+        )

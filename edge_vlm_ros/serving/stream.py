@@ -1,0 +1,123 @@
+"""One answer on its way: chunk by chunk to whoever iterates, whole to whoever waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from edge_vlm_ros.core import AnswerChunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edge_vlm_ros.core import Answer
+
+_log = logging.getLogger(__name__)
+
+
+class AnswerStream:
+    """The chunks of one answer, exactly one of them final.
+
+    Any number of threads may iterate, each sees every chunk from the first. Whoever stops half-way
+    leaves nothing behind: the answer is finished without him, `cancel` ends it early.
+
+    Args:
+        request_id: The question's.
+        cancel: Takes the question back; called with the request_id.
+        on_chunk: Called with every chunk, in order, on the thread that makes it; must be quick.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        *,
+        cancel: Callable[[str], int],
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+    ) -> None:
+        self._request_id = request_id
+        self._cancel = cancel
+        self._on_chunk = on_chunk
+        self._chunks: list[AnswerChunk] = []
+        self._changed = threading.Condition()
+
+    @property
+    def request_id(self) -> str:
+        """The question's request_id, also where the pipeline chose it."""
+        return self._request_id
+
+    @property
+    def done(self) -> bool:
+        """Whether the final chunk is there."""
+        with self._changed:
+            return self._is_done()
+
+    def __iter__(self) -> Iterator[AnswerChunk]:
+        """Give out every chunk as it comes; the last one has the whole answer."""
+        index = 0
+        while True:
+            with self._changed:
+                while index >= len(self._chunks):
+                    self._changed.wait()
+                chunk = self._chunks[index]
+            yield chunk
+            if chunk.done:
+                return
+            index += 1
+
+    def answer(self, timeout: float | None = None) -> Answer:
+        """Wait for the whole answer; errors and cancels are answers too, with their code.
+
+        Args:
+            timeout: Seconds to wait; None = as long as it takes.
+
+        Raises:
+            TimeoutError: It did not come in time. The question goes on: `cancel` ends it.
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._is_done, timeout):
+                raise TimeoutError(f'no answer to {self._request_id} within {timeout} s')
+            answer = self._chunks[-1].answer
+        assert answer is not None
+        return answer
+
+    def cancel(self) -> bool:
+        """Take the question back; tell whether it was still running or waiting."""
+        return self._cancel(self._request_id) > 0
+
+    def push(self, delta: str) -> bool:
+        """Add text; tell whether the stream still took it. For the maker of the answer."""
+        with self._changed:
+            if self._is_done():
+                return False
+            if delta:
+                self._add(AnswerChunk(self._request_id, len(self._chunks), delta))
+        return True
+
+    def finish(self, make_answer: Callable[[str], Answer], delta: str = '') -> bool:
+        """Add the final chunk; tell whether this call did. For the maker of the answer.
+
+        Args:
+            make_answer: Makes the answer from the whole text.
+            delta: The last piece of text, held back until now.
+        """
+        with self._changed:
+            if self._is_done():
+                return False
+            text = ''.join([chunk.delta for chunk in self._chunks]) + delta
+            answer = make_answer(text)
+            self._add(AnswerChunk(self._request_id, len(self._chunks), delta, answer))
+        return True
+
+    def _is_done(self) -> bool:
+        return bool(self._chunks) and self._chunks[-1].done
+
+    def _add(self, chunk: AnswerChunk) -> None:
+        self._chunks.append(chunk)
+        self._changed.notify_all()
+        if self._on_chunk is None:
+            return
+        try:
+            self._on_chunk(chunk)
+        except Exception:
+            _log.exception('on_chunk failed for %s', self._request_id)
