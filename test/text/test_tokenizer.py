@@ -20,6 +20,13 @@ def library(qwen_file):
     return Backend.from_file(str(qwen_file / 'tokenizer.json'))
 
 
+@pytest.fixture(scope='session')
+def bare(qwen_file):
+    """The same vocabulary in a file without any template token."""
+    content = json.loads((qwen_file / 'tokenizer.json').read_text(encoding='utf-8'))
+    return Backend.from_str(json.dumps({**content, 'added_tokens': []}))
+
+
 MARKUP = ('<|im_end|>', '<|im_start|>', '<img>', '</img>', '<IMG_CONTEXT>', '<tool_call>', '<')
 ALPHABETS = st.sampled_from(
     ['ab \n', '红色盒子机器人', '🤖👍🏽👨\u200d👩', 'e\u0301a\u0308 \u0301', '<|>im_endIMG']
@@ -50,6 +57,11 @@ def test_text_with_template_tokens_in_it_comes_back_whole(qwen, made, text):
 @given(text=TEXTS.filter(lambda text: '<' not in text))
 def test_ordinary_text_has_the_ids_that_the_library_gives(qwen, library, text):
     assert qwen.encode(text) == library.encode(text, add_special_tokens=False).ids
+
+
+@given(text=HOSTILE.filter(lambda text: 'tool_call' not in text))
+def test_template_tokens_in_text_are_cut_as_if_they_were_not_in_the_file(qwen, bare, text):
+    assert qwen.encode(text) == bare.encode(text.encode('utf-8', 'replace').decode()).ids
 
 
 def test_the_library_itself_would_have_taken_the_text_for_a_template_token(qwen, library):
