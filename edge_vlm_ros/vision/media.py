@@ -215,7 +215,9 @@ class _VideoFile(MediaReader):
         found, _ = capture.read()
         self._release(capture)
         if not found:
-            raise BadImageError(f'{path}: no frame can be read from it ({self._about(capture)})')
+            raise BadImageError(
+                f'{path}: no frame can be read from it: empty, damaged, or its codec is not built in'
+            )
 
     def __iter__(self) -> Iterator[MediaFrame]:
         count = 0
@@ -253,9 +255,6 @@ class _VideoFile(MediaReader):
         capture.release()
         if capture in self._open:
             self._open.remove(capture)
-
-    def _about(self, capture: cv2.VideoCapture) -> str:
-        return f'backend {capture.getBackendName()}' if capture.isOpened() else 'codec or data'
 
 
 class _Webcam(MediaReader):
