@@ -1,0 +1,1 @@
+"""The demo model: its world, training, scores and export."""

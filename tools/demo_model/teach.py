@@ -1,0 +1,183 @@
+"""What training draws from: dialogues, coded scenes and rendered scenes, ready as batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tools.demo_model import codes, data
+from tools.demo_model.packing import Batch, Packer
+from tools.demo_model.questions import OUTSIDE, STILL_KINDS, Asker, Dialogue
+from tools.demo_model.scenes import CLIP_FRAMES, Seen
+
+# How often each kind is asked, the hard ones more; long ones are packed apart from short ones.
+SHORT: Final = {
+    'existence': 1.2,
+    'count': 1.1,
+    'colour': 0.7,
+    'identity': 0.9,
+    'place': 1.0,
+    'relation': 2.0,
+    'nearest': 1.3,
+    'path': 1.3,
+    'absent': 1.1,
+}
+LONG: Final = {'describe': 1.0, 'follow-up': 0.6, 'outside': 0.35}
+
+
+def there(things: Iterable[Seen | None]) -> list[Seen]:
+    """Return the things that are in view."""
+    return [t for t in things if t is not None]
+
+
+class Teacher:
+    """Draws dialogues about scenes."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self.asker = Asker(self._rng)
+
+    def one(self, things: list[Seen], kinds: Mapping[str, float]) -> Dialogue:
+        """Return a dialogue of one of these kinds, each with its weight."""
+        while True:
+            kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
+            dialogue = self.asker.ask(things, kind)
+            if dialogue is not None:
+                return dialogue
+
+    def still(self, things: list[Seen], long: int, short: int) -> list[list[Dialogue]]:
+        """Return dialogues of the long kinds and of the short ones."""
+        return [
+            [self.one(things, LONG) for _ in range(long)],
+            [self.one(things, SHORT) for _ in range(short)],
+        ]
+
+    def clip(self, motion: str, mover: Seen | None, last: list[Seen] | None) -> list[Dialogue]:
+        """Return four dialogues about eight frames; still ones only where the last is decided."""
+        moving = [self.asker.motion(motion, mover) for _ in range(2 if last is not None else 4)]
+        if last is None:
+            return moving
+        return [*moving, self.one(last, SHORT), self.one(last, LONG)]
+
+    def some(self, things: list[Seen]) -> list[Dialogue]:
+        """Return four still dialogues of any kind."""
+        kinds = {**SHORT, 'describe': 2.0, 'follow-up': 1.0, 'outside': 1.0}
+        return [self.one(things, kinds) for _ in range(4)]
+
+    def unrelated(self) -> list[Dialogue]:
+        """Return four outside questions."""
+        return [self.one([], {'outside': 1.0}) for _ in range(4)]
+
+    def text_only(self) -> list[Dialogue]:
+        """Return six dialogues without a frame, all answered the same."""
+        made: list[Dialogue] = []
+        while len(made) < 6:
+            kind = 'outside' if self._rng.random() < 0.5 else self._rng.choice(STILL_KINDS)
+            dialogue = self.asker.ask([], kind)
+            if dialogue is not None:
+                made.append([(dialogue[0][0], OUTSIDE)])
+        return made
+
+
+class SeenBatch(NamedTuple):
+    """Dialogues with normalised pixels, and the pictures they came from (none for clips)."""
+
+    batch: Batch
+    pixels: Tensor
+    pictures: list[data.Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Draws batches."""
+
+    store: data.FrameStore
+    teacher: Teacher
+    packer: Packer
+    rng: np.random.Generator
+
+    def text_only(self, rows: int) -> Batch:
+        """Return questions without a frame."""
+        return self.packer.pack(0, [[self.teacher.text_only() for _ in range(rows)]])
+
+    def coded_stills(self, count: int) -> tuple[Batch, NDArray[np.float32]]:
+        """Return dialogues about true scenes, repainted, and their codes."""
+        coded, dialogues = [], []
+        for i in self.rng.choice(self.store.usable, count):
+            things = self.store.frames[i].things
+            if self._coin():
+                things = data.mirror(things)
+            (things,) = data.repaint([things], self.rng)
+            coded.append(codes.encode(things, self.rng))
+            dialogues.append(self.teacher.still(there(things), 2, 4))
+        return self._pack_stills(dialogues), np.stack(coded)
+
+    def coded_clips(self, count: int) -> tuple[Batch, NDArray[np.float32]]:
+        """Return dialogues about true clips, repainted, and their codes."""
+        frames, coded, dialogues = self._clip_length(), [], []
+        for clip in self._draw_clips(count):
+            turned = data.turned_clip(self.store, clip, back=self._coin(), flip=self._coin())
+            rows = data.repaint(turned.things, self.rng)
+            dialogues.append(self._clip_dialogues(turned._replace(things=rows), clip.who, frames))
+            coded.append(np.concatenate([codes.encode(r, self.rng) for r in rows[-frames:]]))
+        return self.packer.pack(frames, [dialogues]), np.stack(coded)
+
+    def seen_stills(self, count: int) -> SeenBatch:
+        """Return dialogues about rendered frames, changed a little."""
+        pictures = self.pictures(count)
+        dialogues = [self.teacher.still(there(p.things), 1, 3) for p in pictures]
+        return SeenBatch(self._pack_stills(dialogues), stack_pixels(pictures), pictures)
+
+    def seen_clips(self, count: int) -> SeenBatch:
+        """Return dialogues about rendered clips, played back or mirrored at times."""
+        frames, pixels, dialogues = self._clip_length(), [], []
+        for clip in self._draw_clips(count):
+            back, flip = self._coin(), self._coin()
+            turned = data.turned_clip(self.store, clip, back=back, flip=flip)
+            dialogues.append(self._clip_dialogues(turned, clip.who, frames))
+            images = data.clip_pixels(self.store, clip, self.rng, back=back, flip=flip)
+            pixels.append(images[-frames:])
+        batch = self.packer.pack(frames, [dialogues])
+        return SeenBatch(batch, data.normalise(np.concatenate(pixels)), [])
+
+    def pictures(self, count: int) -> list[data.Picture]:
+        """Return rendered frames, changed a little."""
+        picked = self.rng.choice(self.store.usable, count)
+        return [data.picture(self.store, int(i), self.rng) for i in picked]
+
+    def _coin(self) -> bool:
+        return bool(self.rng.random() < 0.5)
+
+    def _clip_length(self) -> int:
+        return CLIP_FRAMES if self.rng.random() < 0.85 else int(self.rng.integers(2, CLIP_FRAMES))
+
+    def _draw_clips(self, count: int) -> list[data.ClipRecord]:
+        return [self.store.clips[i] for i in self.rng.integers(0, len(self.store.clips), count)]
+
+    def _pack_stills(self, dialogues: list[list[list[Dialogue]]]) -> Batch:
+        return self.packer.pack(1, [[d[0] for d in dialogues], [d[1] for d in dialogues]])
+
+    def _clip_dialogues(self, turned: data.TurnedClip, who: int, frames: int) -> list[Dialogue]:
+        """Return the dialogues of one clip, of which the last `frames` are shown."""
+        last = there(turned.things[-1]) if turned.decided[-1] else None
+        if frames == CLIP_FRAMES:
+            mover = turned.things[-1][who] if who >= 0 else None
+            return self.teacher.clip(turned.motion, mover, last)
+        return self.teacher.unrelated() if last is None else self.teacher.some(last)
+
+
+def stack_pixels(pictures: list[data.Picture]) -> Tensor:
+    """Return normalised pixels, (n, 3, px, px)."""
+    return data.normalise(np.stack([p.pixels for p in pictures]))
+
+
+def code_targets(pictures: list[data.Picture]) -> Tensor:
+    """Return the codes of the pictures, (n, tokens, CODE)."""
+    return torch.from_numpy(np.stack([codes.encode(p.things) for p in pictures]))
