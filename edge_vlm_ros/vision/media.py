@@ -216,7 +216,7 @@ class _VideoFile(MediaReader):
         self._release(capture)
         if not found:
             raise BadImageError(
-                f'{path}: no frame can be read from it: empty, damaged, or its codec is not built in'
+                f'{path}: no frame can be read: empty, damaged, or its codec is not built in'
             )
 
     def __iter__(self) -> Iterator[MediaFrame]:
