@@ -144,9 +144,7 @@ class Conversation:
         )
 
 
-def answer_part(
-    token_ids: Iterable[int], first_position: int, *, like: PromptPart
-) -> PromptPart:
+def answer_part(token_ids: Iterable[int], first_position: int, *, like: PromptPart) -> PromptPart:
     """Make a part of answer tokens, on as many position axes as `like` has."""
     tokens = np.fromiter(token_ids, dtype=np.int64)
     stop = first_position + len(tokens)

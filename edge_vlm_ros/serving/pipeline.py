@@ -142,7 +142,7 @@ class VlmPipeline:
         """End every question, free the chip; safe to call twice. Waits for the present step."""
         self._worker.close(timeout_s)
 
-    def __enter__(self) -> VlmPipeline:
+    def __enter__(self) -> VlmPipeline:  # noqa: PYI034 (Self comes with Python 3.11)
         return self
 
     def __exit__(

@@ -165,7 +165,7 @@ class Running:
             return 0.0
         return max(0, self.asked_ns - stored.received_ns) / NS_PER_S
 
-    def answer(
+    def answer(  # noqa: PLR0913 (keywords)
         self,
         text: str,
         reason: FinishReason,

@@ -119,5 +119,5 @@ class AnswerStream:
             return
         try:
             self._on_chunk(chunk)
-        except Exception:
+        except Exception:  # noqa: BLE001 (the listener's own)
             _log.exception('on_chunk failed for %s', self._request_id)

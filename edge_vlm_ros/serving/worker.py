@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_vlm_ros.core import (
     AnswerChunk,
     BadRequestError,
@@ -23,26 +21,14 @@ from edge_vlm_ros.core import (
     EdgeVlmError,
     ErrorCode,
     FinishReason,
-    Frame,
-    FrameKey,
-    FrameSource,
     NotReadyError,
-    PromptTooLongError,
     Question,
-    SamplingOptions,
-    StoredFrame,
     TooManyFramesError,
-    VisionFeatures,
-    VisionInputs,
-    join_parts,
 )
-from edge_vlm_ros.engines.base import ChosenToken
 from edge_vlm_ros.scheduling import (
     Cancelled,
     Decode,
-    Decoded,
     Encode,
-    Encoded,
     Ended,
     Ending,
     Evicted,
@@ -51,48 +37,21 @@ from edge_vlm_ros.scheduling import (
     Notice,
     Outcome,
     Prefill,
-    Prefilled,
-    Prepare,
-    Prepared,
     QuestionAsked,
-    Render,
-    Rendered,
     Scheduler,
     SchedulerSettings,
     Tick,
     Work,
     WorkDone,
 )
-from edge_vlm_ros.serving.conversation import (
-    SessionStore,
-    ShownFrame,
-    answer_part,
-    name_frame,
-    without_pixels,
-)
-from edge_vlm_ros.serving.kv_record import KvRecord
+from edge_vlm_ros.serving.conversation import SessionStore, name_frame
 from edge_vlm_ros.serving.loading import LoadedModel
-from edge_vlm_ros.serving.model_info import ModelInfo, StageCosts
-from edge_vlm_ros.serving.running import Running, Turn
+from edge_vlm_ros.serving.model_info import ModelInfo
+from edge_vlm_ros.serving.model_steps import ModelSteps
+from edge_vlm_ros.serving.running import Running
 from edge_vlm_ros.serving.stream import AnswerStream
-from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
-from edge_vlm_ros.vision import decode_frame
 
 _log = logging.getLogger(__name__)
-
-_NS_PER_MS = 1e6
-_WARM_UP_QUESTION = 'What is this?'
-_WARM_UP_PX = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A frame's features in the cache, and what a prompt needs to know of the frame."""
-
-    features: VisionFeatures
-    inputs: VisionInputs
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +94,6 @@ class ChipWorker:
         self._is_stopping = False
         self._started = threading.Event()
         self._start_error: BaseException | None = None
-        self._features: dict[FrameKey, _Kept] = {}
-        self._record = KvRecord()
         self._thread = threading.Thread(target=self._run, name='chip-worker', daemon=True)
 
     @property
@@ -199,11 +156,8 @@ class ChipWorker:
     def cancel(self, request_id: str = '') -> int:
         """Take one question back, or all ('' = all); return how many there were. Any thread."""
         with self._changed:
-            if request_id:
-                chosen = [request_id]
-            else:
-                # From the back: none of those that wait is started only to be ended.
-                chosen = list(reversed(self._scheduler.request_ids))
+            # From the back: none of those that wait is started only to be ended.
+            chosen = [request_id] if request_id else self._scheduler.request_ids[::-1]
             finals = [
                 final
                 for name in chosen
@@ -258,7 +212,7 @@ class ChipWorker:
         finals: list[_Final] = []
         for notice in notices:
             if isinstance(notice, Evicted):
-                self._features.pop(notice.frame, None)
+                self._steps.forget(notice.frame)
                 continue
             running = self._running.pop(notice.request_id)
             if isinstance(notice, Ended):
@@ -316,10 +270,10 @@ class ChipWorker:
     def _open(self) -> LoadedModel:
         started_ns = self._clock.now_ns()
         loaded = self._load()
-        self._engine, self._family = loaded.engine, loaded.family
+        self._steps = ModelSteps(loaded, self._clock, self._sessions)
         try:
-            self._warm_up()  # The very first run sets up caches and kernels.
-            costs = self._warm_up()
+            self._steps.warm_up()  # The very first run sets up caches and kernels.
+            costs = self._steps.warm_up()
         except BaseException:
             loaded.engine.close()
             raise
@@ -331,37 +285,6 @@ class ChipWorker:
         self._scheduler = Scheduler(limits, self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)
         return loaded
-
-    def _warm_up(self) -> StageCosts:
-        """Run one small question through every stage; return what each cost."""
-        engine, family = self._engine, self._family
-        times_ns = [self._clock.now_ns()]
-        pixels = np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 127, dtype=np.uint8)
-        inputs = family.preprocess(Frame(pixels, 0, FrameSource('')))
-        times_ns.append(self._clock.now_ns())
-        features = engine.encode(inputs)
-        times_ns.append(self._clock.now_ns())
-        prefix = family.render_prefix([inputs], '')
-        suffix = family.render_suffix(_WARM_UP_QUESTION, prefix.next_position)
-        prompt = join_parts((prefix, suffix))
-        step = engine.limits.prefill_chunk or len(prompt)
-        times_ns.append(self._clock.now_ns())
-        for start in range(0, len(prompt), step):
-            engine.prefill(prompt.slice(start, start + step), {0: features})
-        times_ns.append(self._clock.now_ns())
-        chosen = engine.next_token(SamplingOptions())
-        token = chosen.token if isinstance(chosen, ChosenToken) else int(chosen.values.argmax())
-        engine.decode(token, prompt.next_position)
-        times_ns.append(self._clock.now_ns())
-        engine.kv.truncate(0)
-        chunks = -(-len(prompt) // step)
-        return StageCosts(
-            prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
-            encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
-            prefill_ms=(times_ns[4] - times_ns[3]) / _NS_PER_MS / chunks,
-            prefill_tokens=min(step, len(prompt)),
-            decode_ms=(times_ns[5] - times_ns[4]) / _NS_PER_MS,
-        )
 
     def _answer_questions(self) -> None:
         while True:
@@ -391,165 +314,16 @@ class ChipWorker:
         try:
             if self._on_work is not None:
                 self._on_work()
-            return self._outcome(work, running)
+            return self._steps.do(work, running)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
             running.error = _known(error)
             if running.error.code is ErrorCode.INTERNAL:
                 _log.exception('%s failed', work)
             if isinstance(work, Encode | Prefill | Decode):
-                self._reset_kv()
+                self._steps.reset_kv()
             return Failed()
         finally:
             running.spend(work, started_ns, self._clock.now_ns())
-
-    def _outcome(self, work: Work, running: Running) -> Outcome:
-        if isinstance(work, Prepare):
-            self._prepare(running, work.frame, running.stored[work.frame])
-            return Prepared()
-        if isinstance(work, Render):
-            return self._render(running)
-        turn = running.turn
-        assert turn is not None
-        if isinstance(work, Encode):
-            return self._encode(running, turn, work.frame)
-        if isinstance(work, Prefill):
-            return self._prefill(turn, work)
-        assert isinstance(work, Decode)
-        return self._decode(running, turn)
-
-    def _prepare(self, running: Running, key: FrameKey, stored: StoredFrame) -> VisionInputs:
-        frame = decode_frame(stored)
-        inputs = self._family.preprocess(frame)
-        height, width = frame.pixels.shape[:2]
-        running.pixels[key] = inputs
-        running.shown[key] = ShownFrame(stored, key, without_pixels(inputs), width, height)
-        return inputs
-
-    def _render(self, running: Running) -> Rendered:
-        question = running.question
-        conversation = self._sessions.get(question.session_id)
-        frames = [self._shown(running, key) for key in running.stored]
-        new_frames = conversation.new_frames(frames)
-        self._check_images([*conversation.frames, *new_frames])
-        prompt = conversation.render(
-            self._family, question.text, new_frames, question.system_prompt
-        )
-        turn = Turn(
-            conversation=conversation,
-            new_frames=new_frames,
-            prompt=prompt,
-            sampler=TokenSampler(question.sampling),
-            stop_rule=StopRule(
-                self._family.stop_tokens, max_tokens=question.sampling.max_tokens
-            ),
-            detokenizer=StreamingDetokenizer(self._family.tokenizer),
-        )
-        self._check_length(turn)
-        if self._engine.limits.can_extend_prefix:
-            shared = self._record.shared(prompt, turn.keys, turn.attended)
-            # The last token is always run: its scores choose the answer's first token.
-            turn.reused_tokens = min(shared, len(prompt) - 1)
-        self._engine.kv.truncate(turn.reused_tokens)
-        self._record.truncate(turn.reused_tokens)
-        self._record.start(turn.attended)
-        needed = turn.unfinished_frames(turn.reused_tokens)
-        for key in needed:
-            if key in self._features:
-                turn.features[key] = self._features[key].features
-        running.turn = turn
-        return Rendered(len(prompt), turn.reused_tokens, needed)
-
-    def _shown(self, running: Running, key: FrameKey) -> ShownFrame:
-        if key not in running.shown:  # Its features were kept: nothing had to be decoded.
-            kept = self._features[key]
-            running.shown[key] = ShownFrame(
-                running.stored[key], key, kept.inputs, kept.width, kept.height
-            )
-        return running.shown[key]
-
-    def _check_images(self, frames: list[ShownFrame]) -> None:
-        images = sum(frame.inputs.grid[0] for frame in frames)
-        most = self._engine.limits.max_images
-        if most and images > most:
-            raise TooManyFramesError(
-                f'{len(frames)} frames make {images} images in this conversation, '
-                f'the model takes {most} in one prompt'
-            )
-
-    def _check_length(self, turn: Turn) -> None:
-        limits = self._engine.limits
-        longest = min(limits.longest_prompt, limits.context_tokens)
-        tokens = len(turn.prompt)
-        if tokens > longest:
-            vision_tokens = turn.prompt.vision_tokens
-            history = turn.conversation.history
-            earlier = f', {len(history)} of them from earlier turns' if history else ''
-            raise PromptTooLongError(
-                f'the prompt has {tokens} tokens ({vision_tokens} for {len(turn.frames)} '
-                f'frames{earlier}), the model takes {longest}'
-            )
-
-    def _encode(self, running: Running, turn: Turn, key: FrameKey) -> Encoded:
-        shown = next(frame for frame in turn.frames if frame.key == key)
-        inputs = running.pixels.pop(key, None)
-        if inputs is None:  # Shown in an earlier turn, its features given up since.
-            inputs = self._family.preprocess(decode_frame(shown.stored))
-        features = self._engine.encode(inputs)
-        turn.features[key] = features
-        self._features[key] = _Kept(features, shown.inputs, shown.width, shown.height)
-        return Encoded(_nbytes(features))
-
-    def _prefill(self, turn: Turn, work: Prefill) -> Prefilled:
-        keys = turn.keys
-        part = turn.prompt.slice(work.start, work.stop)
-        features = {
-            image: turn.features[key] for image, key in enumerate(keys) if key in turn.features
-        }
-        self._engine.prefill(part, features)
-        self._record.append(part, keys)
-        return Prefilled()
-
-    def _decode(self, running: Running, turn: Turn) -> Decoded:
-        started_ns = self._clock.now_ns()
-        engine = self._engine
-        if turn.tokens:
-            position = turn.prompt.next_position + len(turn.tokens) - 1
-            engine.decode(turn.tokens[-1], position)
-            said = answer_part(turn.tokens[-1:], position, like=turn.prompt)
-            self._record.append(said, ())
-        chosen = engine.next_token(running.question.sampling)
-        is_chosen = isinstance(chosen, ChosenToken)
-        token = chosen.token if is_chosen else turn.sampler.choose(chosen.values)
-        now_ns = self._clock.now_ns()
-        if not running.first_token_ns:
-            running.first_token_ns = now_ns
-            running.head_ns = now_ns - started_ns
-        running.last_token_ns = now_ns
-        delta = ''
-        if turn.stop_rule.accept(token):
-            turn.tokens.append(token)
-            delta = turn.stop_rule.show(turn.detokenizer.push(token))
-        running.reason = turn.stop_rule.reason
-        is_full = engine.kv.length >= engine.limits.context_tokens
-        if running.reason is FinishReason.NONE and is_full:
-            running.reason = FinishReason.CONTEXT
-        is_last = running.reason is not FinishReason.NONE
-        if is_last:
-            delta += turn.stop_rule.show(turn.detokenizer.flush()) + turn.stop_rule.finish()
-            running.tail = delta
-        else:
-            running.stream.push(delta)
-        if delta and not running.first_text_ns:
-            running.first_text_ns = self._clock.now_ns()
-        return Decoded(is_last)
-
-    def _reset_kv(self) -> None:
-        """Forget all that the cache holds: after an error nobody knows what that is."""
-        self._record.truncate(0)
-        try:
-            self._engine.kv.truncate(0)
-        except Exception:
-            _log.exception('the KV cache cannot be reset')
 
 
 def _final_of(running: Running, ending: Ending) -> _Final:
@@ -576,8 +350,3 @@ def _known(error: BaseException) -> EdgeVlmError:
     if isinstance(error, SystemExit):
         return EdgeVlmError(f'the engine wanted to end the process: exit({error.code!r})')
     return EdgeVlmError(f'{type(error).__name__}: {error}')
-
-
-def _nbytes(features: VisionFeatures) -> int:
-    rows = getattr(features, 'rows', None)
-    return int((features.states if rows is None else rows).nbytes)  # type: ignore[union-attr]

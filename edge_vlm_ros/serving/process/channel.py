@@ -11,6 +11,7 @@ the pickle.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import socket
@@ -101,10 +102,8 @@ class Channel:
 
     def shut(self) -> None:
         """End the conversation: both ends see the end of the stream, also a thread that waits."""
-        try:
+        with contextlib.suppress(OSError):  # The other end was gone already.
             self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # The other end was gone already.
 
     def close(self) -> None:
         """Free the file descriptor; call it when no thread uses the channel any more."""

@@ -41,7 +41,7 @@ from edge_vlm_ros.serving.process.messages import (
 
 _log = logging.getLogger(__name__)
 
-# Source: linux/prctl.h
+# From the kernel's linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PROCESS_NAME = b'edge-vlm-model'  # at most 15 bytes
@@ -108,7 +108,7 @@ class _Service:
         except EdgeVlmError as error:
             self._tell(EnginePhase.FAILED, error.code, error.message)
             return 3
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (told to the parent)
             _log.exception('the model cannot be loaded')
             message = f'{type(error).__name__}: {error}'
             self._tell(EnginePhase.FAILED, ErrorCode.INTERNAL, message)

@@ -1,9 +1,9 @@
 """The parent's side of a model process: start it, talk to it, start it again when it dies.
 
-Three kinds of threads: callers' (`ask`, `cancel`, ... only put messages into a queue), one that sends
-(a hanging child must not hold up a caller), and one that supervises: it starts the child, reads
-what it says, calls back, watches the time. All callbacks come from the supervising thread, except
-the refusal of a question that is asked while no model is ready.
+Three kinds of threads. Callers' own: `ask`, `cancel` and so on only put messages into a queue. One
+that sends, so that a hanging child holds up no caller. One that supervises: it starts the child,
+reads what it says, calls back, watches the time; all callbacks come from it, except the refusal of
+a question that is asked while no model is ready.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from edge_vlm_ros.serving.process.messages import (
     EnginePhase,
     EngineState,
     OpenMessage,
+    Report,
     Request,
     ResetMessage,
     StateMessage,
@@ -72,7 +73,7 @@ class _End:
 class ModelProcess:
     """A model in a process of its own; the same questions and chunks as `VlmPipeline`.
 
-    Every question that `ask` takes ends in exactly one final chunk, whatever happens to the process.
+    Every question that `ask` takes ends in exactly one final chunk, also when the process dies.
 
     Args:
         spec: Which model.
@@ -83,7 +84,7 @@ class ModelProcess:
         clock: Steady time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords)
         self,
         spec: ModelSpec,
         *,
@@ -198,7 +199,7 @@ class ModelProcess:
         try:
             self._tell(self._state)
             last = self._keep_running()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (told by the state)
             _log.exception('the model process cannot be supervised')
             last = EngineState(
                 EnginePhase.FAILED, None, ErrorCode.INTERNAL, f'{type(error).__name__}: {error}'
@@ -256,8 +257,13 @@ class ModelProcess:
             target=_send_all, args=(child, outbox), name='model-process-sender', daemon=True
         )
         sender.start()
+        self._started_ns = self._heard_ns = self._clock.now_ns()
+        self._ready_ns = 0
+        self._failure: EngineState | None = None
         try:
-            return self._listen(child, outbox, restarts)
+            error = self._listen(child, outbox, restarts)
+            ready_ns = self._clock.now_ns() - self._ready_ns if self._ready_ns else 0
+            return _End(error, was_ready=ready_ns > 0, ready_s=ready_ns / NS_PER_S)
         finally:
             with self._changed:
                 self._outbox = None
@@ -269,53 +275,51 @@ class ModelProcess:
 
     def _listen(
         self, child: Child, outbox: queue.SimpleQueue[Request | None], restarts: int
-    ) -> _End:
-        """Read what a child says until it is gone or has to go."""
-        started_ns = self._heard_ns = self._clock.now_ns()
-        ready_ns = 0
-        failure: EngineState | None = None
+    ) -> EdgeVlmError:
+        """Read what a child says until it is gone or has to go; return why."""
         sources = [child.channel.fileno(), self._wake_read]
         while True:
-            is_watching = not ready_ns or len(self._open) > 0
+            is_watching = not self._ready_ns or len(self._open) > 0
             readable, _, _ = select.select(sources, [], [], _TICK_S if is_watching else None)
-            now_ns = self._clock.now_ns()
-            ready_s = (now_ns - ready_ns) / NS_PER_S if ready_ns else 0.0
             if self._wake_read in readable:
                 os.read(self._wake_read, 4096)
             if self._closing.is_set():
-                self._close_child(child, outbox, is_ready=ready_ns > 0)
-                return _End(CancelledError('closed'), was_ready=ready_ns > 0)
+                self._close_child(child, outbox)
+                return CancelledError('the model process was closed')
             if child.channel.fileno() in readable:
                 try:
                     message = child.channel.receive()
                 except (EOFError, OSError):
-                    error = self._error_of(child, failure)
-                    return _End(error, was_ready=ready_ns > 0, ready_s=ready_s)
-                self._heard_ns = now_ns
-                if isinstance(message, StateMessage):
-                    state = replace(message.state, restarts=restarts)
-                    if state.phase is EnginePhase.FAILED:
-                        failure = state
-                        continue
-                    if state.is_ready:
-                        ready_ns = now_ns
-                        with self._changed:
-                            self._outbox = outbox
-                    self._set_state(state)
-                    self._tell(state)
-                elif isinstance(message, ChunkMessage):
-                    self._open.pass_on(message.chunk)
-                continue
+                    return self._death_of(child)
+                self._take(message, outbox, restarts)
+            now_ns = self._clock.now_ns()
             self._open.end_late(now_ns, self._bounds.late_s)
-            stall = self._stall(now_ns, 0 if ready_ns else started_ns)
+            stall = self._stall(now_ns)
             if stall is not None:
-                return _End(stall, was_ready=ready_ns > 0, ready_s=ready_s)
+                return stall
 
-    def _stall(self, now_ns: int, starting_ns: int) -> DeviceError | None:
+    def _take(
+        self, message: Report, outbox: queue.SimpleQueue[Request | None], restarts: int
+    ) -> None:
+        """Act on what a child says."""
+        self._heard_ns = self._clock.now_ns()
+        if isinstance(message, ChunkMessage):
+            self._open.pass_on(message.chunk)
+        elif isinstance(message, StateMessage):
+            if message.state.phase is EnginePhase.FAILED:
+                self._failure = message.state  # Told when the child is gone.
+                return
+            if message.state.is_ready:
+                self._ready_ns = self._heard_ns
+                with self._changed:
+                    self._outbox = outbox
+            self._tell(replace(message.state, restarts=restarts))
+
+    def _stall(self, now_ns: int) -> DeviceError | None:
         """Tell what takes too long, if anything does."""
         bounds = self._bounds
-        if starting_ns:
-            if now_ns - starting_ns > bounds.start_s * NS_PER_S:
+        if not self._ready_ns:
+            if now_ns - self._started_ns > bounds.start_s * NS_PER_S:
                 return DeviceError(f'the model was not ready within {bounds.start_s:g} s')
             return None
         since_ns = self._open.since_ns
@@ -323,18 +327,17 @@ class ModelProcess:
             return DeviceError(f'the chip did not finish a step within {bounds.stall_s:g} s')
         return None
 
-    def _error_of(self, child: Child, failure: EngineState | None) -> EdgeVlmError:
+    def _death_of(self, child: Child) -> EdgeVlmError:
+        """Say why a child ended by itself."""
         how = child.end(timeout_s=2.0)
-        if failure is not None:
-            return EdgeVlmError(failure.message, failure.error_code)
+        if self._failure is not None:
+            return EdgeVlmError(self._failure.message, self._failure.error_code)
         return EdgeVlmError(f'the model process {how}', ErrorCode.ENGINE_DIED)
 
-    def _close_child(
-        self, child: Child, outbox: queue.SimpleQueue[Request | None], *, is_ready: bool
-    ) -> None:
+    def _close_child(self, child: Child, outbox: queue.SimpleQueue[Request | None]) -> None:
         """Let a child end in order and pass on its last words; it is killed if it does not."""
-        if not is_ready:
-            return
+        if not self._ready_ns:
+            return  # Still loading: it has nothing to say.
         outbox.put(CloseMessage())
         stop_ns = self._clock.now_ns() + round(self._bounds.close_s * NS_PER_S)
         while (left_ns := stop_ns - self._clock.now_ns()) > 0:
@@ -359,13 +362,13 @@ class ModelProcess:
             return
         try:
             self._on_state(state)
-        except Exception:
+        except Exception:  # noqa: BLE001 (the listener's own)
             _log.exception('on_state failed')
 
     def _give_chunk(self, chunk: AnswerChunk) -> None:
         try:
             self._on_chunk(chunk)
-        except Exception:
+        except Exception:  # noqa: BLE001 (the listener's own)
             _log.exception('on_chunk failed for %s', chunk.request_id)
 
     def _end_all(self, error: EdgeVlmError) -> None:
@@ -374,8 +377,6 @@ class ModelProcess:
 
 def _send_all(child: Child, outbox: queue.SimpleQueue[Request | None]) -> None:
     """Send what is queued until None comes or the child is gone."""
-    while (message := outbox.get()) is not None:
-        try:
+    with contextlib.suppress(OSError):
+        while (message := outbox.get()) is not None:
             child.channel.send(message)
-        except OSError:
-            return

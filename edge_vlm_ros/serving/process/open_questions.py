@@ -1,4 +1,4 @@
-"""The questions a model process has been given and has not finished; the parent's memory of them."""
+"""The questions a model process was given and has not finished: the parent's memory of them."""
 
 from __future__ import annotations
 

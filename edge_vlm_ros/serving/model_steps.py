@@ -1,0 +1,278 @@
+"""The work items carried out: engine, family, what is cached. One thread, the `ChipWorker`'s."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_vlm_ros.core import (
+    Clock,
+    FinishReason,
+    Frame,
+    FrameKey,
+    FrameSource,
+    PromptTooLongError,
+    SamplingOptions,
+    Spliced,
+    StoredFrame,
+    TooManyFramesError,
+    VisionFeatures,
+    VisionInputs,
+    join_parts,
+)
+from edge_vlm_ros.engines.base import ChosenToken
+from edge_vlm_ros.scheduling import (
+    Decode,
+    Decoded,
+    Encode,
+    Encoded,
+    Outcome,
+    Prefill,
+    Prefilled,
+    Prepare,
+    Prepared,
+    Render,
+    Rendered,
+    Work,
+)
+from edge_vlm_ros.serving.conversation import (
+    SessionStore,
+    ShownFrame,
+    answer_part,
+    without_pixels,
+)
+from edge_vlm_ros.serving.kv_record import KvRecord
+from edge_vlm_ros.serving.loading import LoadedModel
+from edge_vlm_ros.serving.model_info import StageCosts
+from edge_vlm_ros.serving.running import Running, Turn
+from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
+from edge_vlm_ros.vision import decode_frame
+
+_log = logging.getLogger(__name__)
+
+_NS_PER_MS = 1e6
+_WARM_UP_QUESTION = 'What is this?'
+_WARM_UP_PX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A frame's features in the cache, and what a prompt needs to know of the frame."""
+
+    features: VisionFeatures
+    inputs: VisionInputs
+    width: int
+    height: int
+
+
+class ModelSteps:
+    """Carries out the scheduler's work with one loaded model.
+
+    Args:
+        loaded: The model.
+        clock: Steady time.
+        sessions: The conversations that go on.
+    """
+
+    def __init__(self, loaded: LoadedModel, clock: Clock, sessions: SessionStore) -> None:
+        self._engine, self._family = loaded.engine, loaded.family
+        self._clock = clock
+        self._sessions = sessions
+        self._features: dict[FrameKey, _Kept] = {}
+        self._record = KvRecord()
+
+    def warm_up(self) -> StageCosts:
+        """Run one small question through every stage; return what each cost."""
+        engine, family = self._engine, self._family
+        times_ns = [self._clock.now_ns()]
+        pixels = np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 127, dtype=np.uint8)
+        inputs = family.preprocess(Frame(pixels, 0, FrameSource('')))
+        times_ns.append(self._clock.now_ns())
+        features = engine.encode(inputs)
+        times_ns.append(self._clock.now_ns())
+        prefix = family.render_prefix([inputs], '')
+        suffix = family.render_suffix(_WARM_UP_QUESTION, prefix.next_position)
+        prompt = join_parts((prefix, suffix))
+        step = engine.limits.prefill_chunk or len(prompt)
+        times_ns.append(self._clock.now_ns())
+        for start in range(0, len(prompt), step):
+            engine.prefill(prompt.slice(start, start + step), {0: features})
+        times_ns.append(self._clock.now_ns())
+        chosen = engine.next_token(SamplingOptions())
+        token = chosen.token if isinstance(chosen, ChosenToken) else int(chosen.values.argmax())
+        engine.decode(token, prompt.next_position)
+        times_ns.append(self._clock.now_ns())
+        engine.kv.truncate(0)
+        chunks = -(-len(prompt) // step)
+        return StageCosts(
+            prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
+            encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
+            prefill_ms=(times_ns[4] - times_ns[3]) / _NS_PER_MS / chunks,
+            prefill_tokens=min(step, len(prompt)),
+            decode_ms=(times_ns[5] - times_ns[4]) / _NS_PER_MS,
+        )
+
+    def do(self, work: Work, running: Running) -> Outcome:
+        """Do one work item of a question.
+
+        Raises:
+            EdgeVlmError: The question cannot be answered.
+            Exception: Whatever libraries raise; then `reset_kv` before the next work.
+        """
+        if isinstance(work, Prepare):
+            return self._prepare(running, work.frame, running.stored[work.frame])
+        if isinstance(work, Render):
+            return self._render(running)
+        turn = running.turn
+        assert turn is not None
+        if isinstance(work, Encode):
+            return self._encode(running, turn, work.frame)
+        if isinstance(work, Prefill):
+            return self._prefill(turn, work)
+        assert isinstance(work, Decode)
+        return self._decode(running, turn)
+
+    def _prepare(self, running: Running, key: FrameKey, stored: StoredFrame) -> Prepared:
+        frame = decode_frame(stored)
+        inputs = self._family.preprocess(frame)
+        height, width = frame.pixels.shape[:2]
+        running.pixels[key] = inputs
+        running.shown[key] = ShownFrame(stored, key, without_pixels(inputs), width, height)
+        return Prepared()
+
+    def _render(self, running: Running) -> Rendered:
+        question = running.question
+        conversation = self._sessions.get(question.session_id)
+        frames = [self._shown(running, key) for key in running.stored]
+        new_frames = conversation.new_frames(frames)
+        self._check_images([*conversation.frames, *new_frames])
+        prompt = conversation.render(
+            self._family, question.text, new_frames, question.system_prompt
+        )
+        turn = Turn(
+            conversation=conversation,
+            new_frames=new_frames,
+            prompt=prompt,
+            sampler=TokenSampler(question.sampling),
+            stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
+            detokenizer=StreamingDetokenizer(self._family.tokenizer),
+        )
+        self._check_length(turn)
+        if self._engine.limits.can_extend_prefix:
+            shared = self._record.shared(prompt, turn.keys, turn.attended)
+            # The last token is always run: its scores choose the answer's first token.
+            turn.reused_tokens = min(shared, len(prompt) - 1)
+        self._engine.kv.truncate(turn.reused_tokens)
+        self._record.truncate(turn.reused_tokens)
+        self._record.start(turn.attended)
+        needed = turn.unfinished_frames(turn.reused_tokens)
+        for key in needed:
+            if key in self._features:
+                turn.features[key] = self._features[key].features
+        running.turn = turn
+        return Rendered(len(prompt), turn.reused_tokens, needed)
+
+    def _shown(self, running: Running, key: FrameKey) -> ShownFrame:
+        if key not in running.shown:  # Its features were kept: nothing had to be decoded.
+            kept = self._features[key]
+            running.shown[key] = ShownFrame(
+                running.stored[key], key, kept.inputs, kept.width, kept.height
+            )
+        return running.shown[key]
+
+    def _check_images(self, frames: list[ShownFrame]) -> None:
+        images = sum(frame.inputs.grid[0] for frame in frames)
+        most = self._engine.limits.max_images
+        if most and images > most:
+            raise TooManyFramesError(
+                f'{len(frames)} frames make {images} images in this conversation, '
+                f'the model takes {most} in one prompt'
+            )
+
+    def _check_length(self, turn: Turn) -> None:
+        limits = self._engine.limits
+        longest = min(limits.longest_prompt, limits.context_tokens)
+        tokens = len(turn.prompt)
+        if tokens > longest:
+            vision_tokens = turn.prompt.vision_tokens
+            history = turn.conversation.history
+            earlier = f', {len(history)} of them from earlier turns' if history else ''
+            raise PromptTooLongError(
+                f'the prompt has {tokens} tokens ({vision_tokens} for {len(turn.frames)} '
+                f'frames{earlier}), the model takes {longest}'
+            )
+
+    def _encode(self, running: Running, turn: Turn, key: FrameKey) -> Encoded:
+        shown = next(frame for frame in turn.frames if frame.key == key)
+        inputs = running.pixels.pop(key, None)
+        if inputs is None:  # Shown in an earlier turn, its features given up since.
+            inputs = self._family.preprocess(decode_frame(shown.stored))
+        features = self._engine.encode(inputs)
+        turn.features[key] = features
+        self._features[key] = _Kept(features, shown.inputs, shown.width, shown.height)
+        return Encoded(_nbytes(features))
+
+    def _prefill(self, turn: Turn, work: Prefill) -> Prefilled:
+        keys = turn.keys
+        part = turn.prompt.slice(work.start, work.stop)
+        features = {
+            image: turn.features[key] for image, key in enumerate(keys) if key in turn.features
+        }
+        self._engine.prefill(part, features)
+        self._record.append(part, keys)
+        return Prefilled()
+
+    def _decode(self, running: Running, turn: Turn) -> Decoded:
+        started_ns = self._clock.now_ns()
+        engine = self._engine
+        if turn.tokens:
+            position = turn.prompt.next_position + len(turn.tokens) - 1
+            engine.decode(turn.tokens[-1], position)
+            said = answer_part(turn.tokens[-1:], position, like=turn.prompt)
+            self._record.append(said, ())
+        chosen = engine.next_token(running.question.sampling)
+        if isinstance(chosen, ChosenToken):
+            token = chosen.token
+        else:
+            token = turn.sampler.choose(chosen.values)
+        now_ns = self._clock.now_ns()
+        if not running.first_token_ns:
+            running.first_token_ns = now_ns
+            running.head_ns = now_ns - started_ns
+        running.last_token_ns = now_ns
+        delta = ''
+        if turn.stop_rule.accept(token):
+            turn.tokens.append(token)
+            delta = turn.stop_rule.show(turn.detokenizer.push(token))
+        running.reason = turn.stop_rule.reason
+        is_full = engine.kv.length >= engine.limits.context_tokens
+        if running.reason is FinishReason.NONE and is_full:
+            running.reason = FinishReason.CONTEXT
+        is_last = running.reason is not FinishReason.NONE
+        if is_last:
+            delta += turn.stop_rule.show(turn.detokenizer.flush()) + turn.stop_rule.finish()
+            running.tail = delta
+        else:
+            running.stream.push(delta)
+        if delta and not running.first_text_ns:
+            running.first_text_ns = self._clock.now_ns()
+        return Decoded(is_last)
+
+    def forget(self, frame: FrameKey) -> None:
+        """Give up a frame's features. Any thread."""
+        self._features.pop(frame, None)
+
+    def reset_kv(self) -> None:
+        """Forget all that the cache holds: after an error nobody knows what that is."""
+        self._record.truncate(0)
+        try:
+            self._engine.kv.truncate(0)
+        except Exception:  # noqa: BLE001 (vendor libraries raise anything)
+            _log.exception('the KV cache cannot be reset')
+
+
+def _nbytes(features: VisionFeatures) -> int:
+    rows = features.rows if isinstance(features, Spliced) else features.states
+    return int(rows.nbytes)
