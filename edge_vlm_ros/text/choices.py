@@ -18,7 +18,9 @@ _Words: TypeAlias = tuple[str, ...]
 # Chinese and Japanese put no blanks between words: each of their characters counts as a word.
 _HAN_KANA = '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff'
 _WORD = re.compile(rf"[{_HAN_KANA}]|(?:(?![{_HAN_KANA}])\w)+(?:'(?:(?![{_HAN_KANA}])\w)+)*")
-_CLAUSE = re.compile(r'[.,;:!?\n\u2014\u3001\u3002]+(?:\s|$)|[\n\u3001\u3002]')
+# Full-width punctuation stands without a blank behind it.
+_WIDE = '\n\u2014\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f'
+_CLAUSE = re.compile(rf'[.,;:!?]+(?:\s|$)|[{_WIDE}]')
 _DENIALS = frozenset({'no', 'not', 'never', 'neither', 'nor', 'without', 'cannot', '不', '没'})
 
 

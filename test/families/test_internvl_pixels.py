@@ -79,13 +79,13 @@ def test_pixels_equal_the_published_transform(model_folder, width, height, most)
     assert np.abs(inputs.pixels - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize(('width', 'height'), SIZES[:4])
+@pytest.mark.parametrize(('width', 'height'), SIZES[:3])
 @pytest.mark.parametrize('most', [1, 12])
 def test_the_fast_filter_stays_near_the_published_transform(model_folder, width, height, most):
     family = load_family(model_folder(max_dynamic_patch=most), FamilyOptions(resize='fast'))
     pixels = scene(width, height)
     expected, _ = published(pixels, most)
-    assert levels(family.preprocess(frame(pixels)).pixels - expected).max() < 3.0
+    assert levels(family.preprocess(frame(pixels)).pixels - expected).max() < 1.5
 
 
 def test_every_tile_brings_its_share_of_placeholders(model_folder):
