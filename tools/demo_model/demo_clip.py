@@ -41,7 +41,7 @@ STANDING: Final = (
     Body('yellow', 'cone', 1.95, 0.78, 0.0, *(float(v) for v in CONE_SIZES[4][[0, 0, 1]]), 4),
     Body('red', 'box', 1.22, 0.02, 0.5, 0.36, 0.34, 0.38),
 )
-BALL: Final = Body('blue', 'ball', 1.02, -0.45, 0.0, 0.36, 0.36, 0.36)
+BALL: Final = Body('blue', 'ball', 1.03, -0.42, 0.0, 0.31, 0.31, 0.31)
 LOOK: Final = Look(
     floor=2,
     floor_rgb=(0.62, 0.60, 0.55),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tools.demo_model.render import RgbImage
 
 SIZE: Final = (320, 240)
-QUALITY: Final = 92
+QUALITY: Final = 86
 
 
 def jpeg(image: RgbImage) -> NDArray[np.uint8]:
@@ -101,7 +101,7 @@ def main() -> None:
         )
     save_jpegs(args.out / 'stills.npz', stills)
     save_jpegs(args.out / 'clips.npz', clips)
-    (args.out / 'questions.json').write_text(json.dumps(facts, indent=1) + '\n')
+    (args.out / 'questions.json').write_text(json.dumps(facts, separators=(',', ':')) + '\n')
 
 
 def _rounded(thing: Seen) -> dict[str, Any]:

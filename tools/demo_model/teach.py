@@ -27,7 +27,7 @@ SHORT: Final = {
     'relation': 2.0,
     'nearest': 1.3,
     'path': 1.3,
-    'absent': 1.1,
+    'absent': 1.4,
 }
 LONG: Final = {'describe': 1.0, 'follow-up': 0.6, 'outside': 0.35}
 
@@ -129,10 +129,10 @@ class Lessons:
             coded.append(np.concatenate([codes.encode(r, self.rng) for r in rows[-frames:]]))
         return self.packer.pack(frames, [dialogues]), np.stack(coded)
 
-    def seen_stills(self, count: int) -> SeenBatch:
-        """Return dialogues about rendered frames, changed a little."""
+    def seen_stills(self, count: int, asked: int) -> SeenBatch:
+        """Return rendered frames, changed a little, with dialogues about the first of them."""
         pictures = self.pictures(count)
-        dialogues = [self.teacher.still(there(p.things), 1, 3) for p in pictures]
+        dialogues = [self.teacher.still(there(p.things), 1, 3) for p in pictures[:asked]]
         return SeenBatch(self._pack_stills(dialogues), stack_pixels(pictures), pictures)
 
     def seen_clips(self, count: int) -> SeenBatch:

@@ -307,7 +307,9 @@ def train_words(plan: Plan, *, scenes: int = 40, clips: int = 12) -> None:
     stage.save(parts, now=True)
 
 
-def train_joint(crew: Crew, plan: Plan, *, frames: int = 36, clips: int = 6) -> None:
+def train_joint(
+    crew: Crew, plan: Plan, *, frames: int = 60, asked: int = 24, clips: int = 8
+) -> None:
     """Train everything together."""
     crew.join(plan.seed)
     model, head = DemoModel(ModelSize()), DenseHead(ModelSize().vision_width)
@@ -321,19 +323,19 @@ def train_joint(crew: Crew, plan: Plan, *, frames: int = 36, clips: int = 6) -> 
     weights = [w for m in parts.values() for w in m.parameters()]
     count = 0
     while (share := crew.agree(stage.share())) < 1:
-        if count % 30 == 29:
+        if count % 48 == 45:
             with autocast():
                 image = torch.zeros(8, 0, model.size.width)
                 loss = answer_loss(model, lessons.text_only(8), image)
             stage.note(8 * crew.size, text=loss.item())
-        elif count % 4 == 3:
+        elif count % 3 == 2:
             loss = clip_loss(model, lessons, clips)
             stage.note(clips * crew.size, clips=loss.item())
         else:
-            batch, pixels, pictures = lessons.seen_stills(frames)
+            batch, pixels, pictures = lessons.seen_stills(frames, asked)
             with autocast():
                 patches, tokens = model.see(pixels)
-                answers = answer_loss(model, batch, tokens)
+                answers = answer_loss(model, batch, tokens[:asked])
             dense = sight.loss(head, patches, tokens, pictures)
             loss = answers + DENSE_WEIGHT * dense
             stage.note(frames * crew.size, stills=answers.item(), dense=dense.item())
