@@ -1,0 +1,224 @@
+"""From a request to a question: which frames it is about, and until when it must be answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BadRequestError,
+    ErrorCode,
+    NoFreshFrameError,
+    Question,
+    TooManyFramesError,
+)
+from edge_vlm_ros.nodes.conversions import (
+    RequestFacts,
+    age_s,
+    request_frames_from_ros,
+    sampling_from_ros,
+    time_from_ros,
+)
+from edge_vlm_ros.vision import ChosenFrames, choose_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edge_vlm_ros.core import StoredFrame
+    from edge_vlm_ros.nodes.conversions import AskRequest
+    from edge_vlm_ros.nodes.health import CameraHealth
+    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.vision import FrameBuffer
+
+LONG_AGO_S = 3600.0
+"""A frame older than this has another clock than the node, most likely."""
+
+
+class Feed(Protocol):
+    """What admission wants of a camera; `CameraFeed` is one."""
+
+    @property
+    def buffer(self) -> FrameBuffer:
+        """The frames kept for clips."""
+        ...
+
+    @property
+    def newest(self) -> StoredFrame | None:
+        """The last frame that came."""
+        ...
+
+    def health(self) -> CameraHealth:
+        """Return how the camera does."""
+        ...
+
+
+class Admission:
+    """Turns requests into questions, or refuses them; looks at frames, never into them.
+
+    Args:
+        feeds: Cameras by name; the first is the default.
+    """
+
+    def __init__(self, feeds: Mapping[str, Feed]) -> None:
+        self._feeds = feeds
+
+    def choose(
+        self,
+        request: AskRequest,
+        facts: RequestFacts,
+        defaults: RequestDefaults,
+        *,
+        max_images: int = 0,
+        has_shown_frames: bool = False,
+    ) -> RequestFacts:
+        """Choose the frames a request is about.
+
+        Images in the request come before cameras. A later turn of a conversation that names no
+        camera and no time is about the frames already shown, so none are chosen.
+
+        Args:
+            request: The service's request or the action's goal.
+            facts: Who asks, and when (ROS time).
+            defaults: For the fields it leaves at 0.
+            max_images: Most frames the model takes; 0 = not known, or no limit.
+            has_shown_frames: Its session has had a turn.
+
+        Returns:
+            The facts, with the frames.
+
+        Raises:
+            BadRequestError: A value makes no sense, or no camera has that name (UNKNOWN_CAMERA).
+            TooManyFramesError: More frames than the model takes.
+            NoFreshFrameError: A camera has no frame (NO_FRAME), or an old one (STALE_FRAME).
+        """
+        frames = request_frames_from_ros(request)
+        is_truncated = False
+        if not frames and not (has_shown_frames and _is_about_the_same(request)):
+            frames, is_truncated = self._from_cameras(request, facts, defaults, max_images)
+        if max_images and len(frames) > max_images:
+            raise TooManyFramesError(
+                f'the request is about {len(frames)} frames, the model takes {max_images}'
+            )
+        return replace(facts, frames=frames, window_truncated=is_truncated)
+
+    def _from_cameras(
+        self,
+        request: AskRequest,
+        facts: RequestFacts,
+        defaults: RequestDefaults,
+        max_images: int,
+    ) -> tuple[tuple[StoredFrame, ...], bool]:
+        names = list(dict.fromkeys(request.cameras)) or list(self._feeds)[:1]
+        unknown = [name for name in names if name not in self._feeds]
+        if unknown:
+            known = ', '.join(self._feeds) or 'none'
+            raise BadRequestError(
+                f'no camera {unknown[0]!r}; there are: {known}', ErrorCode.UNKNOWN_CAMERA
+            )
+        most = _frames_each(request.max_frames, defaults.max_frames, max_images, len(names))
+        as_of_ns = time_from_ros(request.as_of)
+        max_age_s = _not_negative('max_age_s', request.max_age_s) or defaults.max_age_s
+        frames: list[StoredFrame] = []
+        is_truncated = False
+        for name in names:
+            chosen = _choose(
+                self._feeds[name],
+                last_seconds=_not_negative('last_seconds', request.last_seconds),
+                max_frames=most,
+                as_of_ns=as_of_ns,
+                now_ns=facts.asked_ros_ns,
+            )
+            self._check_age(name, chosen.frames, as_of_ns or facts.asked_ros_ns, max_age_s)
+            frames += chosen.frames
+            is_truncated |= chosen.window_truncated
+        return tuple(frames), is_truncated
+
+    def _check_age(
+        self, name: str, frames: Sequence[StoredFrame], wanted_ns: int, max_age_s: float
+    ) -> None:
+        if not frames:
+            problem = self._feeds[name].health().problem
+            raise NoFreshFrameError(f'camera {name}: {problem or "no image has come yet"}')
+        age = age_s(frames[-1].stamp_ns, wanted_ns)
+        if not max_age_s or age <= max_age_s:
+            return
+        if age > LONG_AGO_S:
+            cause = 'camera and node go by different clocks (is use_sim_time as it should be?)'
+        else:
+            cause = self._feeds[name].health().problem or 'no newer one was there'
+        raise NoFreshFrameError(
+            f'camera {name}: the newest frame is {age:.1f} s old, the limit is {max_age_s:.1f} s; '
+            f'{cause}',
+            ErrorCode.STALE_FRAME,
+        )
+
+
+def question_from(
+    request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, asked_ns: int
+) -> Question:
+    """Return the question of a request whose frames are chosen.
+
+    Args:
+        request: The service's request or the action's goal.
+        facts: Who asks, and the frames.
+        defaults: For the fields it leaves at 0.
+        asked_ns: Steady time when it came, nanoseconds.
+
+    Raises:
+        BadRequestError: The question is empty or too long, or a value is out of its range.
+    """
+    timeout_s = _not_negative('timeout_s', request.timeout_s) or defaults.timeout_s
+    return Question(
+        text=request.question,
+        request_id=facts.request_id,
+        frames=facts.frames,
+        session_id=facts.session_id,
+        system_prompt=request.system_prompt or defaults.system_prompt,
+        sampling=sampling_from_ros(request, defaults.max_tokens),
+        choices=tuple(request.choices),
+        asked_ns=asked_ns,
+        deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
+    )
+
+
+def _choose(
+    feed: Feed, *, last_seconds: float, max_frames: int, as_of_ns: int, now_ns: int
+) -> ChosenFrames:
+    newest = feed.newest
+    if newest is None:
+        return ChosenFrames()
+    is_now = not as_of_ns or as_of_ns >= newest.stamp_ns
+    if is_now and not last_seconds:
+        return ChosenFrames((newest,))
+    chosen = choose_frames(
+        feed.buffer,
+        last_seconds=last_seconds,
+        max_frames=max_frames,
+        as_of_ns=as_of_ns,
+        now_ns=now_ns,
+    )
+    frames = chosen.frames
+    if is_now and (not frames or frames[-1].stamp_ns < newest.stamp_ns):
+        # With `buffer.fps` the newest frame is often not among those kept for clips.
+        frames = (*frames[: max(0, max_frames - 1)], newest)
+    return ChosenFrames(frames, chosen.window_truncated)
+
+
+def _is_about_the_same(request: AskRequest) -> bool:
+    has_time = request.last_seconds or request.max_frames or time_from_ros(request.as_of)
+    return not request.cameras and not has_time
+
+
+def _frames_each(asked: int, default: int, max_images: int, cameras: int) -> int:
+    """Return how many frames each camera may give; what is asked for outright is not cut."""
+    if asked:
+        return max(1, asked // cameras)
+    most = min(default, max_images) if max_images else default
+    return max(1, most // cameras)
+
+
+def _not_negative(name: str, value: float) -> float:
+    if not 0.0 <= value < float('inf'):
+        raise BadRequestError(f'{name} is 0 or more, not {value}')
+    return value

@@ -1,0 +1,232 @@
+"""Messages to our words and back: pure functions, and the only place where codes are mapped.
+
+`FinishReason` and `ErrorCode` have the numbers of `msg/Answer.msg`, so a code needs no table.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage as CompressedImageMsg
+from sensor_msgs.msg import Image as ImageMsg
+from std_msgs.msg import Header
+
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    Answer,
+    CompressedImage,
+    EdgeVlmError,
+    ErrorCode,
+    FinishReason,
+    FrameRef,
+    FrameSource,
+    RawImage,
+    SamplingOptions,
+    StoredFrame,
+    Timings,
+)
+from edge_vlm_ros.msg import Answer as AnswerMsg
+from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
+from edge_vlm_ros.msg import AnswerStats as AnswerStatsMsg
+from edge_vlm_ros.msg import FrameRef as FrameRefMsg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_vlm_ros.action import Ask as AskAction
+    from edge_vlm_ros.core import AnswerChunk
+    from edge_vlm_ros.srv import Ask as AskService
+
+ImageMessage: TypeAlias = 'ImageMsg | CompressedImageMsg'
+AskRequest: TypeAlias = 'AskService.Request | AskAction.Goal'
+"""The service's request and the action's goal have the same fields."""
+
+FINISH_BY_CODE = {
+    ErrorCode.CANCELLED: FinishReason.CANCELLED,
+    ErrorCode.DEADLINE: FinishReason.DEADLINE,
+    ErrorCode.PREEMPTED: FinishReason.PREEMPTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What the node knows of a request and the model process does not.
+
+    Attributes:
+        request_id: The caller's, or made up; never empty.
+        session_id: '' = none.
+        asked_ros_ns: ROS time when the request came, nanoseconds; ages are counted from it.
+        frames: The frames chosen for it, in the order of the prompt.
+        window_truncated: The buffers held less than the seconds asked for.
+    """
+
+    request_id: str
+    session_id: str = ''
+    asked_ros_ns: int = 0
+    frames: tuple[StoredFrame, ...] = ()
+    window_truncated: bool = False
+
+
+def time_from_ros(stamp: Time) -> int:
+    """Return nanoseconds."""
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+
+
+def time_to_ros(stamp_ns: int) -> Time:
+    """Return the message for a time in nanoseconds."""
+    sec, nanosec = divmod(stamp_ns, NS_PER_S)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def image_from_ros(message: ImageMessage) -> RawImage | CompressedImage:
+    """Wrap the pixels of an image message; the bytes are shared, not copied."""
+    if isinstance(message, CompressedImageMsg):
+        return CompressedImage(message.format, message.data)
+    return RawImage(
+        encoding=message.encoding,
+        width=message.width,
+        height=message.height,
+        step=message.step,
+        data=message.data,
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
+def request_frames_from_ros(request: AskRequest) -> tuple[StoredFrame, ...]:
+    """Return the images that a request brought along, raw ones first; they have no camera."""
+    messages: list[ImageMessage] = [*request.images, *request.compressed_images]
+    return tuple(
+        StoredFrame(
+            source=FrameSource('', frame_id=message.header.frame_id),
+            stamp_ns=time_from_ros(message.header.stamp),
+            image=image_from_ros(message),
+        )
+        for message in messages
+    )
+
+
+def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingOptions:
+    """Return how tokens are to be chosen; fields at 0 mean what `srv/Ask.srv` says.
+
+    Raises:
+        BadRequestError: A value is out of its range.
+    """
+    seed = request.seed
+    if seed == 0 and request.temperature > 0:
+        seed = secrets.randbits(32)
+    return SamplingOptions(
+        max_tokens=request.max_tokens or default_max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p or 1.0,
+        top_k=request.top_k,
+        seed=seed,
+    )
+
+
+def answer_from_error(facts: RequestFacts, error: EdgeVlmError, text: str = '') -> Answer:
+    """Return the answer to a question that failed.
+
+    Args:
+        facts: The request.
+        error: Why.
+        text: What had been said before it failed.
+    """
+    return Answer(
+        request_id=facts.request_id,
+        text=text,
+        finish_reason=FINISH_BY_CODE.get(error.code, FinishReason.ERROR),
+        error_code=error.code,
+        message=error.message,
+        session_id=facts.session_id,
+    )
+
+
+def header_to_ros(frames: Sequence[StoredFrame | FrameRef]) -> Header:
+    """Return stamp and frame_id of the newest of some frames; zero and empty for none."""
+    if not frames:
+        return Header()
+    newest = max(frames, key=lambda frame: frame.stamp_ns)
+    return Header(stamp=time_to_ros(newest.stamp_ns), frame_id=newest.source.frame_id)
+
+
+def chunk_to_ros(chunk: AnswerChunk, facts: RequestFacts) -> AnswerChunkMsg:
+    """Return the message for one chunk."""
+    message = AnswerChunkMsg(
+        header=header_to_ros(facts.frames),
+        request_id=chunk.request_id,
+        sequence=chunk.sequence,
+        delta=chunk.delta,
+    )
+    if chunk.answer is not None:
+        answer = chunk.answer
+        message.header = header_to_ros(answer.frames or facts.frames)
+        message.done = True
+        message.finish_reason = int(answer.finish_reason)
+        message.error_code = int(answer.error_code)
+        message.stats = stats_to_ros(answer, facts)
+    return message
+
+
+def answer_to_ros(answer: Answer, facts: RequestFacts) -> AnswerMsg:
+    """Return the message for a whole answer."""
+    return AnswerMsg(
+        header=header_to_ros(answer.frames or facts.frames),
+        request_id=answer.request_id,
+        session_id=answer.session_id,
+        text=answer.text,
+        finish_reason=int(answer.finish_reason),
+        error_code=int(answer.error_code),
+        message=answer.message,
+        choice=answer.choice,
+        choice_valid=bool(answer.choice),
+        frames=[frame_ref_to_ros(frame, facts) for frame in answer.frames],
+        stats=stats_to_ros(answer, facts),
+        model=answer.model,
+        chip=answer.chip,
+    )
+
+
+def frame_ref_to_ros(frame: FrameRef, facts: RequestFacts) -> FrameRefMsg:
+    """Return the message that names one frame; its age is counted here, in ROS time."""
+    return FrameRefMsg(
+        camera=frame.source.camera,
+        topic=frame.source.topic,
+        header=header_to_ros([frame]),
+        width=frame.width,
+        height=frame.height,
+        age_s=age_s(frame.stamp_ns, facts.asked_ros_ns),
+    )
+
+
+def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
+    """Return the message that says what an answer cost."""
+    timings: Timings = answer.timings
+    newest_ns = max((frame.stamp_ns for frame in answer.frames), default=0)
+    newest_age_s = age_s(newest_ns, facts.asked_ros_ns)
+    first_token_s = timings.time_to_first_token_s
+    has_both = newest_ns > 0 and first_token_s > 0
+    return AnswerStatsMsg(
+        queue_s=timings.queue_s,
+        decode_images_s=timings.decode_images_s,
+        encode_s=timings.encode_s,
+        prefill_s=timings.prefill_s,
+        decode_s=timings.decode_s,
+        total_s=timings.total_s,
+        time_to_first_token_s=first_token_s,
+        tokens_per_second=timings.tokens_per_second,
+        prompt_tokens=timings.prompt_tokens,
+        vision_tokens=timings.vision_tokens,
+        answer_tokens=timings.answer_tokens,
+        cached_prompt_tokens=timings.cached_prompt_tokens,
+        newest_frame_age_s=newest_age_s,
+        newest_frame_age_at_first_token_s=newest_age_s + first_token_s if has_both else 0.0,
+        window_truncated=facts.window_truncated,
+    )
+
+
+def age_s(stamp_ns: int, now_ns: int) -> float:
+    """Return how old a stamp is, in seconds; 0 for no stamp, and for one ahead of the clock."""
+    return max(0, now_ns - stamp_ns) / NS_PER_S if stamp_ns else 0.0

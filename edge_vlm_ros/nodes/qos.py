@@ -1,0 +1,86 @@
+"""Quality of service of every topic here.
+
+Every value is named: the presets differ between distributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+    )
+
+RELIABILITIES = {
+    'best_effort': ReliabilityPolicy.BEST_EFFORT,
+    'reliable': ReliabilityPolicy.RELIABLE,
+}
+
+
+def reliable(depth: int) -> QoSProfile:
+    """Return the profile of topics whose messages must all arrive."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def latched() -> QoSProfile:
+    """Return the profile of a topic whose last message also reaches who comes later."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
+def camera(reliability: str, depth: int) -> QoSProfile:
+    """Return the profile of a camera topic.
+
+    A best-effort subscription takes from both kinds of publisher, a reliable one only from a
+    reliable publisher.
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=RELIABILITIES[reliability],
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+ANSWER_CHUNKS = reliable(500)
+"""Depth bounds a burst: a slow reader of a long answer must not lose its end."""
+
+ANSWER_TEXT = reliable(10)
+DIAGNOSTICS = reliable(10)
+STATE = latched()
+
+
+def subscription_events(on_incompatible: Callable[[str], None]) -> SubscriptionEventCallbacks:
+    """Return callbacks that pass on the name of a policy that keeps a publisher from matching."""
+
+    def on_event(event: Any) -> None:
+        on_incompatible(str(qos_policy_name_from_kind(event.last_policy_kind)).lower())
+
+    return SubscriptionEventCallbacks(incompatible_qos=on_event, use_default_callbacks=False)
+
+
+def no_publisher_events() -> PublisherEventCallbacks:
+    """Return callbacks for no event: each is one thing more for the executor to wait on."""
+    return PublisherEventCallbacks(use_default_callbacks=False)

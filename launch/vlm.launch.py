@@ -1,0 +1,156 @@
+"""Start the vlm node: `ros2 launch edge_vlm_ros vlm.launch.py chip:=cpu`.
+
+`--show-args` lists the arguments. Parameters come, later ones winning, from config/vlm.yaml, from
+the chip's file in config/, from `params_file`, and from the arguments that are not empty.
+
+Runs on Humble and later: only what its launch has is used here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from launch import LaunchContext
+
+CHIPS = ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted']
+PROFILE_VARIABLES = ['FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE']
+
+
+def arguments() -> list[DeclareLaunchArgument]:
+    """Return the launch arguments."""
+    return [
+        DeclareLaunchArgument(
+            'chip', default_value='cpu', choices=CHIPS, description='What runs the model.'
+        ),
+        DeclareLaunchArgument(
+            'model',
+            default_value='',
+            description="Model: a name of the catalogue or a path; empty: the chip's default.",
+        ),
+        DeclareLaunchArgument(
+            'cameras',
+            default_value='',
+            description='Camera names, with commas between them (front,rear); empty: one, camera.',
+        ),
+        DeclareLaunchArgument(
+            'image_topic',
+            default_value='',
+            description=(
+                'Topic of the first camera; empty: image_raw for one camera, <name>/image_raw for '
+                'several. Other cameras: cameras.<name>.topic in a params_file.'
+            ),
+        ),
+        DeclareLaunchArgument(
+            'params_file',
+            default_value='',
+            description="YAML file of parameters that win over the package's; empty: none.",
+        ),
+        DeclareLaunchArgument(
+            'namespace', default_value='', description='Namespace of the node, such as robot1.'
+        ),
+        DeclareLaunchArgument(
+            'device_ids',
+            default_value='',
+            description='Chip numbers with commas between them (0,1); empty: the first one.',
+        ),
+        DeclareLaunchArgument(
+            'autostart',
+            default_value='true',
+            choices=['true', 'false'],
+            description='Configure and activate at start; a failed start then ends the node.',
+        ),
+        DeclareLaunchArgument(
+            'use_sim_time',
+            default_value='false',
+            choices=['true', 'false'],
+            description='Take the time from /clock (a simulator, ros2 bag play --clock).',
+        ),
+        DeclareLaunchArgument(
+            'log_level',
+            default_value='info',
+            choices=['debug', 'info', 'warn', 'error', 'fatal'],
+            description='Least serious messages that are logged.',
+        ),
+    ]
+
+
+def config_folder() -> Path:
+    """Return where the package's parameter files are."""
+    return Path(get_package_share_directory('edge_vlm_ros')) / 'config'
+
+
+def shared_memory_profile() -> list[SetEnvironmentVariable]:
+    """Return actions that set the Fast DDS profile for large images.
+
+    Both variables, for Fast DDS 3 and 2, unless the user has set one of them himself.
+    """
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return []
+    profile = config_folder() / 'fastdds_shm.xml'
+    return [SetEnvironmentVariable(name, str(profile)) for name in PROFILE_VARIABLES]
+
+
+def vlm_node(context: LaunchContext) -> list[Node]:
+    """Return the node, once the arguments have values."""
+
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    config = config_folder()
+    parameters: list[Any] = [str(config / 'vlm.yaml'), str(config / f'{value("chip")}.yaml')]
+    if value('params_file'):
+        parameters.append(str(Path(value('params_file')).expanduser().resolve()))
+    parameters.append(overrides(value))
+    node = Node(
+        package='edge_vlm_ros',
+        executable='vlm_node',
+        name='vlm',
+        namespace=value('namespace'),
+        output='screen',
+        parameters=parameters,
+        arguments=['--ros-args', '--log-level', value('log_level')],
+    )
+    return [node]
+
+
+def overrides(value: Callable[[str], str]) -> dict[str, Any]:
+    """Return the parameters that launch arguments set; empty arguments set nothing.
+
+    Args:
+        value: Gives an argument's text by its name.
+    """
+    chosen: dict[str, Any] = {
+        'chip': value('chip'),
+        'autostart': value('autostart') == 'true',
+        'use_sim_time': value('use_sim_time') == 'true',
+    }
+    if value('model'):
+        chosen['model'] = value('model')
+    if value('device_ids'):
+        chosen['device_ids'] = [int(part) for part in value('device_ids').split(',')]
+    cameras = [name.strip() for name in value('cameras').split(',') if name.strip()]
+    if cameras:
+        chosen['cameras'] = cameras
+    if value('image_topic'):
+        first = cameras[0] if cameras else 'camera'
+        chosen['cameras.' + first + '.topic'] = value('image_topic')
+    return chosen
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe what `ros2 launch` starts."""
+    return LaunchDescription(
+        [*arguments(), *shared_memory_profile(), OpaqueFunction(function=vlm_node)]
+    )
