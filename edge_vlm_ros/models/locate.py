@@ -1,8 +1,8 @@
 """Find a model's files on this machine.
 
 A name with a '/' in it, or starting with '.' or '~', is a path: a model's folder, or its one file.
-Any other name is looked up in the catalogue, and its files are looked for in these folders, in this
-order:
+Any other name is looked up in the catalogue, and its files are looked for in these folders, in
+this order:
 
 1. `model_dirs` (the node's parameter, the command line's option),
 2. the folders in the environment variable EDGE_VLM_MODELS, separated by ':',
@@ -11,8 +11,8 @@ order:
 
 In each of the first three, `<folder>/<chip>/<name>` is looked at before `<folder>/<name>`. A
 model's tokenizer and config.json may lie in its folder, in `tokenizer/` below, or in a folder that
-is named like their repository, below or beside it. A file catalogue.yaml in one of the folders adds
-to the catalogue; the first folder's has the last word.
+is named like their repository, below or beside it. A file catalogue.yaml in one of the folders
+adds to the catalogue; the first folder's has the last word.
 """
 
 from __future__ import annotations

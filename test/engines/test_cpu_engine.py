@@ -292,14 +292,14 @@ def test_a_file_in_the_place_of_another_is_named_with_its_tensor(broken, part, o
 def test_a_file_of_another_width_is_refused_with_both_widths(broken, make_model, part):
     other = make_model('other', hidden=48)
     shutil.copy(other / 'onnx' / f'{part}.onnx', broken / 'onnx' / f'{part}.onnx')
-    with pytest.raises(ModelFileError, match='expected width 32.*found 48'):
+    with pytest.raises(ModelFileError, match=r'expected width 32.*found 48'):
         open_folder(broken)
 
 
 def test_a_decoder_of_another_depth_is_refused(broken, make_model):
     name = 'onnx/decoder_model_merged.onnx'
     shutil.copy(make_model('other', layers=3) / name, broken / name)
-    with pytest.raises(ModelFileError, match='past_key_values: expected 2 layers.*found 3'):
+    with pytest.raises(ModelFileError, match=r'past_key_values: expected 2 layers.*found 3'):
         open_folder(broken)
 
 
@@ -333,7 +333,7 @@ def test_a_decoder_without_a_cache_is_refused(broken):
 
 def test_other_feature_rows_than_config_says_are_refused(broken):
     change_config(broken, downsample_ratio=0.25)
-    with pytest.raises(ModelFileError, match='image_features: expected 1 rows a tile.*found 4'):
+    with pytest.raises(ModelFileError, match=r'image_features: expected 1 rows a tile.*found 4'):
         open_folder(broken)
 
 

@@ -1,7 +1,7 @@
 """InternVL in float32: transformers' own classes with a checkpoint in OpenGVLab's names.
 
-transformers carries InternVL under other weight names than OpenGVLab's repositories; the table below
-is the one that transformers' own conversion script applies, written anew.
+transformers carries InternVL under other weight names than OpenGVLab's repositories; the table
+below says the same as transformers' own conversion script.
 
 Source: huggingface/transformers, models/internvl/convert_internvl_weights_to_hf.py.
 """
@@ -80,16 +80,6 @@ class InternVlReference:
             )
         array: NDArray[np.float32] = found.logits[0].numpy()
         return array
-
-    def greedy(
-        self, tokens: NDArray[np.int64], pixels: NDArray[np.float32] | None, count: int
-    ) -> tuple[list[int], NDArray[np.float32]]:
-        """Continue a prompt; return the tokens and the scores they came from."""
-        rows = []
-        for _ in range(count):
-            rows.append(self.logits(tokens, pixels)[-1])
-            tokens = np.append(tokens, rows[-1].argmax())
-        return tokens[len(tokens) - count :].tolist(), np.stack(rows)
 
 
 def _config(config: Mapping[str, Any], placeholder: int) -> InternVLConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def prefill_in_cuts(
 ) -> None:
     """Prefill a part, cut at the given places and wherever the engine's chunk ends."""
     edges = sorted({0, *(cut for cut in cuts if 0 < cut < len(part)), len(part)})
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         step = engine.limits.prefill_chunk or stop - start
         for low in range(start, stop, step):
             engine.prefill(part.slice(low, min(low + step, stop)), features)

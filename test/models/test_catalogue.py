@@ -1,0 +1,136 @@
+"""Laws of the catalogue: every entry is complete, every chip has a default."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_vlm_ros.core import BadRequestError, ErrorCode, ModelFileError
+from edge_vlm_ros.models import load_catalogue
+from edge_vlm_ros.models.catalogue import CHIPS, FAMILIES
+
+CATALOGUE = load_catalogue()
+# Published models, chip by chip.
+PUBLISHED = {
+    'cpu': {'demo'},
+    'scripted': {'scripted'},
+    'bm1684x': {
+        'internvl2-4b', 'internvl3-2b', 'internvl3-8b', 'internvl3-2b-history',
+        'internvl3-2b-dynamic', 'qwen2-vl-7b', 'llama-3.2-11b-vision',
+    },
+    'bm1688': {'internvl2-2b', 'internvl3-2b'},
+    'ax650': {'internvl3-2b', 'internvl3-1b'},
+    'ax630c': {'internvl3-1b'},
+}  # fmt: skip
+entries = pytest.mark.parametrize(
+    'entry', CATALOGUE.entries, ids=lambda entry: f'{entry.chip}-{entry.name}'
+)
+BUILT_IN = {'cpu', 'scripted'}
+
+
+def test_every_published_model_is_there_once():
+    assert set(PUBLISHED) == set(CHIPS)
+    for chip, names in PUBLISHED.items():
+        listed = [entry.name for entry in CATALOGUE.models_for(chip)]
+        assert sorted(listed) == sorted(names)
+
+
+@pytest.mark.parametrize('chip', CHIPS)
+def test_every_chip_has_a_default_that_exists(chip):
+    assert CATALOGUE.find(chip, CATALOGUE.default_model(chip)).chip == chip
+
+
+@entries
+def test_an_entry_says_all_that_is_needed_to_use_it(entry):
+    assert entry.family in FAMILIES
+    assert entry.source
+    assert entry.parameters
+    assert all(file.path and not Path(file.path).is_absolute() for file in entry.files.values())
+    if entry.chip in BUILT_IN:
+        return
+    assert entry.tokenizer.count('/') == 1
+    assert entry.sdk
+    assert entry.context_tokens or entry.chip.startswith('ax')
+
+
+@entries
+def test_an_entry_that_is_not_shipped_says_how_to_get_every_file(entry):
+    commands = entry.fetch_commands(Path('/models/it'))
+    if entry.chip in BUILT_IN:
+        assert commands == ()
+        return
+    assert all('/models/it' in command for command in commands)
+    assert any(entry.tokenizer in command for command in commands)
+    has_url = all(file.url for file in entry.files.values())
+    assert has_url or entry.fetch
+    for file in entry.files.values():
+        assert not file.url or any(file.url in command for command in commands)
+
+
+@entries
+def test_layers_are_counted_where_files_come_by_layer(entry):
+    by_layer = any('{layer}' in file.path for file in entry.files.values())
+    assert bool(entry.layers) == by_layer
+
+
+def test_an_unknown_chip_is_a_bad_request():
+    with pytest.raises(BadRequestError, match="no chip 'tpu'; chips are: cpu, scripted") as caught:
+        CATALOGUE.default_model('tpu')
+    assert caught.value.code is ErrorCode.UNSUPPORTED_OPTION
+
+
+def test_an_unknown_model_is_answered_with_those_that_are_there():
+    with pytest.raises(ModelFileError, match=r"'gpt' for chip bm1688; there are: internvl2-2b, "):
+        CATALOGUE.find('bm1688', 'gpt')
+
+
+def test_a_model_of_another_chip_is_answered_with_that_chip():
+    with pytest.raises(ModelFileError, match=r'there is one for bm1684x\)'):
+        CATALOGUE.find('bm1688', 'qwen2-vl-7b')
+
+
+OVERLAY = """
+defaults: {bm1688: mine}
+models:
+  - name: mine
+    chip: bm1688
+    family: internvl
+    files: {model: {path: mine.bmodel, bytes: 12}}
+  - name: internvl3-2b
+    chip: bm1688
+    family: internvl
+    files: {model: {path: other.bmodel}}
+"""
+
+
+def test_an_overlay_adds_and_replaces(tmp_path):
+    path = tmp_path / 'catalogue.yaml'
+    path.write_text(OVERLAY)
+    joined = load_catalogue([tmp_path / 'none.yaml', path])
+    assert joined.default_model('bm1688') == 'mine'
+    assert joined.find('bm1688', 'mine').files['model'].nbytes == 12
+    assert joined.find('bm1688', 'internvl3-2b').files['model'].path == 'other.bmodel'
+    assert len(joined.entries) == len(CATALOGUE.entries) + 1
+    assert joined.find('bm1684x', 'internvl3-2b') == CATALOGUE.find('bm1684x', 'internvl3-2b')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('models: [', 'no model catalogue'),
+        ('models: [{name: x}]', 'files'),
+        ('models: [{name: x, files: {a: {path: b}}}]', 'chip'),
+        ('models: [{name: x, chip: tpu, family: internvl, files: {a: {path: b}}}]', "'tpu'"),
+        ('models: [{name: x, chip: cpu, family: gpt, files: {a: {path: b}}}]', "'gpt'"),
+        ('models: [{name: x, chip: cpu, family: internvl, files: {}}]', 'no files'),
+        (
+            'models: [{name: x, chip: cpu, family: internvl, files: {a: {path: b}}, size: 3}]',
+            'size',
+        ),
+        ('- a list', 'no model catalogue'),
+    ],
+)
+def test_a_wrong_overlay_is_refused_with_its_file(tmp_path, text, message):
+    path = tmp_path / 'catalogue.yaml'
+    path.write_text(text)
+    with pytest.raises(ModelFileError, match=rf'catalogue\.yaml: .*{message}'):
+        load_catalogue([path])
