@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 INTERNVL3 = {
     'architectures': ['InternVLChatModel'],
@@ -29,6 +30,10 @@ PREPROCESSOR = {
     'resample': 3,
     'size': 112,
 }
+
+# A law holds however busy the machine is.
+settings.register_profile('untimed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('untimed')
 
 
 def _made_tokenizers():

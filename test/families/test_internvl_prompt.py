@@ -25,7 +25,9 @@ PLAIN = st.one_of(WORDS, st.text('ab \n?红🤖e\u0301', min_size=1, max_size=20
 HOSTILE = st.lists(st.one_of(st.sampled_from(MARKUP), WORDS), min_size=1, max_size=5).map(''.join)
 COUNTS = st.lists(st.integers(1, 5), max_size=4)
 
-within_a_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+within_a_fixture = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def images(*token_counts):
