@@ -191,9 +191,7 @@ def test_a_timeout_ends_with_4_and_keeps_its_words(ask):
 
 
 def test_ctrl_c_ends_with_130_and_whole_lines(slow_command):
-    with subprocess.Popen(
-        slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         first = os.read(process.stdout.fileno(), 1)
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=20)
@@ -215,9 +213,7 @@ def test_ctrl_c_while_the_model_loads_ends_with_130_at_once(script, slow_command
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(slow_command):
-    with subprocess.Popen(
-        slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         os.read(process.stdout.fileno(), 1)
         process.stdout.close()
         assert process.wait(timeout=20) == 141

@@ -1,0 +1,1 @@
+"""The demo: a small model that truly looks, clips of its world, a robot that is asked."""

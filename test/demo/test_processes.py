@@ -1,0 +1,114 @@
+"""The demo's processes are gone when it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from edge_vlm_ros.demo.processes import Child, Children
+
+STUBBORN = """\
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+helper = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+print(helper.pid, flush=True)
+time.sleep(60)
+"""
+POLITE = """\
+import time
+print('here', flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print('good-bye', flush=True)
+"""
+
+
+@pytest.fixture
+def child(tmp_path):
+    started = []
+
+    def start(code):
+        module = tmp_path / f'module{len(started)}.py'
+        module.write_text(code)
+        env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+        started.append(Child('it', module.stem, [], env, tmp_path / f'{len(started)}.log'))
+        _wait_for_output(started[-1])
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop(0.1)
+
+
+def _wait_for_output(child):
+    deadline = time.monotonic() + 20
+    while not child.last_lines() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert child.last_lines()
+
+
+def _is_running(pid):
+    try:
+        with open(f'/proc/{pid}/stat') as stat:  # noqa: PTH123
+            return stat.read().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+def test_a_polite_process_is_asked_first(child):
+    one = child(POLITE)
+    assert one.returncode is None
+    assert one.stop() == 0
+    assert one.last_lines() == ['here', 'good-bye']
+
+
+def test_a_stubborn_process_goes_with_all_it_started(child):
+    one = child(STUBBORN)
+    helper = int(one.last_lines()[0])
+    assert _is_running(helper)
+    assert one.stop(0.2) == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while _is_running(helper) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _is_running(helper)
+
+
+def test_one_that_has_ended_is_noticed(tmp_path):
+    with Children() as children:
+        ended = children.start('it', 'no_such_module', [], os.environ, tmp_path / 'log')
+        deadline = time.monotonic() + 20
+        while children.ended() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert children.ended() is ended
+        assert 'no_such_module' in ended.last_lines()[-1]
+
+
+def test_a_killed_parent_takes_its_processes_along(tmp_path, spawn):
+    (tmp_path / 'polite.py').write_text(POLITE)
+    parent = spawn(
+        [
+            sys.executable,
+            '-c',
+            'import os, sys, time\n'
+            'from pathlib import Path\n'
+            'from edge_vlm_ros.demo.processes import Child\n'
+            f'child = Child("it", "polite", [], dict(os.environ), Path({str(tmp_path)!r}) / "log")\n'
+            'print("pid", child._process.pid, "end", flush=True)\n'
+            'time.sleep(60)\n',
+        ],
+        env={**os.environ, 'PYTHONPATH': f'{os.getcwd()}:{tmp_path}'},  # noqa: PTH109
+    )
+    parent.wait_for_output('end')
+    pid = int(parent.output().split()[1])
+    assert _is_running(pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while _is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _is_running(pid)
