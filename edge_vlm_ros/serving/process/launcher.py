@@ -2,8 +2,8 @@
 
 A fresh interpreter through `subprocess`, not `multiprocessing`: its spawn method imports the
 parent's `__main__` again (rclpy and all, for a node) and starts a resource tracker beside. Here
-parent's `__main__` again (rclpy and all, for a node) and starts a resource tracker beside. Here
-script or a test.
+the child imports what it serves and nothing else, whatever started the parent: `python -m`, a
+console script or a test.
 
 The environment is inherited as it is: with ROS wheels from PyPI it carries the library path that
 the parent found, and the mark that says so.

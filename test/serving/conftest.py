@@ -1,0 +1,65 @@
+"""Scripted models, and a tiny real one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from edge_vlm_ros.core import FrameSource, RawImage, StoredFrame
+from edge_vlm_ros.serving import ModelSpec, ServingSettings, VlmPipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """Write a script, `scripted(answers=[...], faults=[...])`, and return its ModelSpec."""
+    count = iter(range(1000))
+
+    def make(**script):
+        path = tmp_path / f'script-{next(count)}.yaml'
+        path.write_text(yaml.safe_dump(script))
+        return ModelSpec('scripted', str(path))
+
+    return make
+
+
+@pytest.fixture
+def open_scripted(scripted):
+    """Open a pipeline on a script; closed after the test."""
+    opened = []
+
+    def make(settings=ServingSettings(), **script):
+        opened.append(VlmPipeline.open(scripted(**script), settings=settings))
+        return opened[-1]
+
+    yield make
+    for pipeline in opened:
+        pipeline.close()
+
+
+@pytest.fixture(scope='session')
+def tiny_spec(tmp_path_factory):
+    """A tiny random model for the CPU engine, with chunks so short that prompts take several."""
+    folder = tmp_path_factory.mktemp('tiny')
+    command = [sys.executable, '-m', 'tools.tiny_model.make', str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return ModelSpec('cpu', str(folder), options={'prefill_chunk': 16, 'threads': 1})
+
+
+def make_frame(value=128, *, stamp_ns=1, side=8, camera='front', received_ns=0):
+    """Make a frame of one grey value (0 to 255), or of the pixels given."""
+    pixels = np.broadcast_to(np.asarray(value, np.uint8), (side, side, 3))
+    image = RawImage('rgb8', side, side, 3 * side, pixels.tobytes())
+    return StoredFrame(FrameSource(camera, '/image', 'optical'), stamp_ns, image, received_ns)
+
+
+@pytest.fixture
+def frame():
+    """Make frames: `frame(grey_value, stamp_ns=...)`."""
+    return make_frame

@@ -1,0 +1,88 @@
+"""The great law, through the pipeline and on real arithmetic: what the KV cache already holds
+changes the time an answer takes, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_vlm_ros.core import Question, SamplingOptions
+from edge_vlm_ros.serving import VlmPipeline
+
+GREEDY = SamplingOptions(max_tokens=24)
+
+
+@pytest.fixture(scope='module')
+def pipeline(tiny_spec):
+    with VlmPipeline.open(tiny_spec) as opened:
+        yield opened
+
+
+def forget_all(pipeline):
+    """Have the KV cache hold something that shares nothing with any prompt but its opening."""
+    pipeline.reset_session()
+    pipeline.ask(Question('zzz')).answer(60)
+
+
+def ask(pipeline, text, **more):
+    answer = pipeline.ask(Question(text, sampling=GREEDY, **more)).answer(60)
+    assert answer.success, answer.message
+    return answer
+
+
+def pictures(frame, seed, number):
+    rng = np.random.default_rng(seed)
+    return tuple(
+        frame(rng.integers(0, 256, (40, 40, 3)), stamp_ns=n + 1, side=40) for n in range(number)
+    )
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_answers_are_equal_with_and_without_reuse(pipeline, frame, seed):
+    frames = pictures(frame, seed, seed)
+    questions = ['What do you see?', 'What do you hear?', 'What do you see?']
+    reused, fresh = [], []
+    forget_all(pipeline)
+    for text in questions:
+        reused.append(ask(pipeline, text, frames=frames))
+    for text in questions:
+        forget_all(pipeline)
+        fresh.append(ask(pipeline, text, frames=frames))
+    assert [answer.text for answer in reused] == [answer.text for answer in fresh]
+    cached = [answer.timings.cached_prompt_tokens for answer in (*reused[1:], *fresh)]
+    vision_tokens = reused[0].timings.vision_tokens
+    assert min(cached[:2]) > vision_tokens
+    assert max(cached[2:]) <= 8, 'not more than the opening of the prompt'
+
+
+def test_a_conversation_goes_on_alike_with_and_without_reuse(pipeline, frame):
+    first, second = pictures(frame, 7, 2)
+    turns = [('What is this?', (first,)), ('And this?', (second,)), ('Which is larger?', ())]
+
+    def talk(is_disturbed):
+        forget_all(pipeline)
+        answers = []
+        for text, frames in turns:
+            answers.append(ask(pipeline, text, session_id='talk', frames=frames))
+            if is_disturbed:
+                ask(pipeline, 'zzz')
+        return answers
+
+    reused, fresh = talk(is_disturbed=False), talk(is_disturbed=True)
+    assert [answer.text for answer in reused] == [answer.text for answer in fresh]
+    for one, other in zip(reused[1:], fresh[1:], strict=True):
+        assert one.timings.prompt_tokens == other.timings.prompt_tokens
+        assert one.timings.cached_prompt_tokens > other.timings.cached_prompt_tokens
+
+
+def test_a_question_cancelled_half_way_changes_no_later_answer(pipeline, frame):
+    frames = pictures(frame, 9, 2)
+    forget_all(pipeline)
+    expected = ask(pipeline, 'What do you see?', frames=frames).text
+    for chunks in range(1, 5):
+        stream = pipeline.ask(Question('What do you hear?', frames=frames))
+        for chunk in stream:
+            if chunk.sequence + 1 >= chunks:
+                break
+        stream.cancel()
+        assert ask(pipeline, 'What do you see?', frames=frames).text == expected

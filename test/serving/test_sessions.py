@@ -1,0 +1,191 @@
+"""Conversations: what is remembered, what is not, and for how long."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_vlm_ros.core import (
+    ErrorCode,
+    ManualClock,
+    Question,
+    SamplingOptions,
+    VisionInputs,
+)
+from edge_vlm_ros.serving.conversation import Conversation, SessionStore, ShownFrame, name_frame
+
+ECHO = {'answers': [{'question': 'images', 'answer': '{images}'}, {'answer': '{means}'}]}
+
+
+def ask(pipeline, text, session_id='s', **more):
+    return pipeline.ask(Question(text, session_id=session_id, **more)).answer(10)
+
+
+def test_a_session_without_new_frames_talks_about_those_shown_before(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    shown = (frame(10), frame(200, stamp_ns=2))
+    first = ask(pipeline, 'How bright?', frames=shown)
+    second = ask(pipeline, 'And again?')
+    assert second.text == first.text
+    assert [ref.stamp_ns for ref in second.frames] == [1, 2]
+    assert second.timings.cached_prompt_tokens >= first.timings.prompt_tokens
+    assert second.timings.encode_s == 0
+
+
+def test_new_frames_join_those_shown_before(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    ask(pipeline, 'How bright?', frames=(frame(10),))
+    answer = ask(pipeline, 'How many images?', frames=(frame(200, stamp_ns=2),))
+    assert answer.text == '2'
+    assert [ref.stamp_ns for ref in answer.frames] == [1, 2]
+
+
+def test_a_frame_shown_before_is_not_shown_again(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    ask(pipeline, 'How bright?', frames=(frame(10),))
+    assert ask(pipeline, 'How many images?', frames=(frame(10),)).text == '1'
+
+
+def test_two_sessions_and_questions_without_one_never_leak(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    dark, light = (ask(pipeline, 'How bright?', n, frames=(frame(v),)).text for n, v in DARK_LIGHT)
+    assert dark != light
+    for _ in range(2):
+        assert ask(pipeline, 'Still?', 'a').text == dark
+        assert ask(pipeline, 'Still?', 'b').text == light
+        assert ask(pipeline, 'How many images?', '').text == '0'
+
+
+DARK_LIGHT = (('a', 10), ('b', 200))
+
+
+def test_a_reset_session_begins_anew(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    ask(pipeline, 'How bright?', frames=(frame(10),))
+    assert pipeline.reset_session('s') == 1
+    assert pipeline.reset_session('s') == 0
+    assert ask(pipeline, 'How many images?').text == '0'
+
+
+def test_all_sessions_can_be_reset(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    for name, value in DARK_LIGHT:
+        ask(pipeline, 'How bright?', name, frames=(frame(value),))
+    assert pipeline.reset_session() == 2
+    assert ask(pipeline, 'How many images?', 'a').text == '0'
+
+
+@pytest.mark.parametrize('trouble', ['cancel', 'error', 'reset'])
+def test_a_turn_that_came_to_nothing_leaves_no_trace(open_scripted, frame, trouble):
+    def talk(is_disturbed):
+        pipeline = open_scripted(
+            answers=[{'question': 'long', 'answer': 'word ' * 100}, *ECHO['answers']],
+            faults=[{'at': 'decode', 'question': 'crash', 'token': 2}],
+            latency={'decode_s': 0.001},
+        )
+        ask(pipeline, 'How bright?', frames=(frame(10),))
+        if is_disturbed:
+            text = 'a crash' if trouble == 'error' else 'a long story'
+            question = Question(text, session_id='s', frames=(frame(99, stamp_ns=9),))
+            stream = pipeline.ask(question)
+            next(iter(stream))
+            if trouble == 'cancel':
+                stream.cancel()
+            if trouble == 'reset':
+                pipeline.reset_session('s')
+            code = stream.answer(10).error_code
+            wanted = {'cancel': ErrorCode.CANCELLED, 'error': ErrorCode.DEVICE}
+            assert code is wanted.get(trouble, ErrorCode.NONE)
+        return ask(pipeline, 'How many images?')
+
+    plain, disturbed = talk(is_disturbed=False), talk(is_disturbed=True)
+    if trouble == 'reset':
+        assert disturbed.text == '0', 'a turn that runs meanwhile does not bring the session back'
+    else:
+        assert disturbed.text == plain.text == '1'
+        assert disturbed.timings.prompt_tokens == plain.timings.prompt_tokens
+
+
+def test_features_given_up_since_are_made_again(open_scripted, frame):
+    from edge_vlm_ros.serving import ServingSettings
+
+    pipeline = open_scripted(ServingSettings(max_cached_frames=1), **ECHO)
+    first = ask(pipeline, 'How bright?', frames=(frame(10), frame(200, stamp_ns=2)))
+    ask(pipeline, 'How bright?', '', frames=(frame(77, stamp_ns=3),))
+    again = ask(pipeline, 'How bright?')
+    assert again.text == first.text
+    assert again.timings.cached_prompt_tokens < 10
+    assert again.timings.encode_s > 0
+
+
+def test_the_system_prompt_of_a_session_stays(open_scripted):
+    pipeline = open_scripted()
+    assert ask(pipeline, 'Hello', system_prompt='Be brief.').success
+    assert ask(pipeline, 'Hello', system_prompt='Be brief.').success
+    assert ask(pipeline, 'Hello').success
+    refused = ask(pipeline, 'Hello', system_prompt='Be long.')
+    assert refused.error_code is ErrorCode.BAD_REQUEST
+    assert 'reset' in refused.message
+
+
+def test_a_session_that_fills_the_context_says_so_and_stays(open_scripted):
+    pipeline = open_scripted(answers=[{'answer': 'x' * 100}], limits={'context_tokens': 400})
+    answers = [ask(pipeline, f'Question {n}') for n in range(5)]
+    codes = [answer.error_code for answer in answers]
+    assert codes[0] is ErrorCode.NONE
+    assert codes[-2:] == [ErrorCode.PROMPT_TOO_LONG] * 2
+    assert 'earlier turns' in answers[-1].message
+    pipeline.reset_session('s')
+    assert ask(pipeline, 'Question').success
+
+
+def test_an_answer_cut_short_goes_on_in_the_next_turn(open_scripted):
+    pipeline = open_scripted(answers=[{'answer': 'abcdef'}])
+    short = ask(pipeline, 'Say', sampling=SamplingOptions(max_tokens=2))
+    assert short.text == 'ab'
+    assert ask(pipeline, 'Say').text == 'abcdef'
+
+
+def shown(frame):
+    return ShownFrame(frame, name_frame(frame), VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4), 8, 8)
+
+
+def with_frame(frame):
+    return Conversation(frames=(shown(frame),))
+
+
+def test_the_store_keeps_its_number_of_sessions():
+    store = SessionStore(ManualClock(), max_sessions=2)
+    for name in 'abc':
+        before = store.get(name)
+        store.put(name, before, Conversation(system_prompt=name))
+    assert [store.get(name).system_prompt for name in 'bca'] == ['b', 'c', '']
+
+
+def test_the_store_forgets_what_is_not_used():
+    clock = ManualClock()
+    store = SessionStore(clock, ttl_s=10)
+    store.put('a', store.get('a'), Conversation(system_prompt='a'))
+    clock.advance(9)
+    assert store.get('a').system_prompt == 'a'
+    clock.advance(9)
+    assert store.get('a').system_prompt == 'a'
+    clock.advance(11)
+    assert len(store) == 0
+    assert store.get('a').system_prompt == ''
+
+
+def test_the_store_keeps_its_bytes(frame):
+    stored = frame(1, side=10)
+    store = SessionStore(ManualClock(), max_bytes=2 * stored.nbytes)
+    for name in 'abc':
+        store.put(name, store.get(name), with_frame(stored))
+    assert [len(store.get(name).frames) for name in 'cba'] == [1, 1, 0]
+
+
+def test_no_session_is_kept_under_the_empty_name():
+    store = SessionStore(ManualClock())
+    before = store.get('')
+    assert not store.put('', before, Conversation(system_prompt='x'))
+    assert len(store) == 0
+    assert store.get('') == Conversation()
