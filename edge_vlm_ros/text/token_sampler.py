@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.core import SamplingOptions
 
 _Floats: TypeAlias = 'NDArray[np.float32] | NDArray[np.float64]'
+_Logits: TypeAlias = 'NDArray[np.floating]'
 _Ids: TypeAlias = NDArray[np.intp]
 
 _COLDEST = 1e-6
@@ -48,7 +49,7 @@ class TokenSampler:
         self._generator = np.random.default_rng(options.seed % 2**64)
         self._scratch = np.empty((2, 0), np.float32)
 
-    def choose(self, logits: NDArray[np.floating]) -> int:
+    def choose(self, logits: _Logits) -> int:
         """Return the id of the next token.
 
         Args:
@@ -71,11 +72,18 @@ class TokenSampler:
         np.subtract(logits, top, out=scaled, dtype=np.float32, casting='same_kind')
         np.divide(scaled, temperature, out=scaled)
         draw = float(self._generator.random())
-        if 0 < self._options.top_k < logits.size:
-            return self._choose_among(_largest(scaled, self._options.top_k), scaled, draw)
+        top_k, top_p = self._options.top_k, self._options.top_p
+        if 0 < top_k < logits.size:
+            ids = _largest(logits, scaled, top_k)
+            kept_weights = np.exp(scaled[ids].astype(np.float64))
+            if top_p < 1.0:
+                wanted = top_p * float(kept_weights.sum())
+                kept = _fewest(logits[ids], scaled[ids], kept_weights, wanted)
+                ids, kept_weights = ids[kept], kept_weights[kept]
+            return int(ids[_pick(kept_weights, draw)])
         np.exp(scaled, out=weights)
-        if self._options.top_p < 1.0:
-            ids = _nucleus_of_all(scaled, weights, self._options.top_p)
+        if top_p < 1.0:
+            ids = _nucleus(logits, scaled, weights, top_p)
             return int(ids[_pick(weights[ids], draw)])
         return _pick(weights, draw)
 
@@ -85,66 +93,50 @@ class TokenSampler:
             self._scratch = np.empty((2, size), np.float32)
         return self._scratch
 
-    def _choose_among(self, ids: _Ids, scaled: _Floats, draw: float) -> int:
-        """Apply top-p to the tokens that top-k left."""
-        weights = np.exp(scaled[ids].astype(np.float64))
-        if self._options.top_p < 1.0:
-            order = np.argsort(-weights, kind='stable')
-            kept = np.sort(order[: _nucleus(weights[order], self._options.top_p * weights.sum())])
-            ids, weights = ids[kept], weights[kept]
-        return int(ids[_pick(weights, draw)])
 
-
-def _nucleus_of_all(scaled: _Floats, weights: _Floats, top_p: float) -> _Ids:
-    """Return the fewest ids, rising, that hold `top_p` of all weight, largest weights first."""
+def _nucleus(logits: _Logits, scaled: _Floats, weights: _Floats, top_p: float) -> _Ids:
+    """Return the fewest ids, rising, that hold `top_p` of all weight, largest logits first."""
     wanted = top_p * float(weights.sum(dtype=np.float64))
     near = np.flatnonzero(scaled > -_REACHES[-1])
     if weights[near].sum(dtype=np.float64) < wanted:
         near = np.arange(scaled.size)
-    return near[_fewest(scaled[near], weights[near], wanted)]
+    return near[_fewest(logits[near], scaled[near], weights[near], wanted)]
 
 
-def _fewest(scaled: _Floats, weights: _Floats, wanted: float) -> _Ids:
-    """Return the indices, rising, of the largest weights that reach `wanted`.
+def _fewest(logits: _Logits, scaled: _Floats, weights: _Floats, wanted: float) -> _Ids:
+    """Return the indices, rising, of the largest logits whose weights reach `wanted`.
 
-    They are not sorted but laid into bins by logit; only the bin in which the sum passes `wanted`
-    has to be sorted.
+    They are not sorted but laid into bins; only the bin in which the sum passes `wanted` has to be
+    sorted, and that by the logits themselves: scaling may round two of them to one.
     """
     bins = np.minimum(scaled * np.float32(-_BINS_PER_UNIT), np.float32(_BINS - 1)).astype(np.intp)
     sums = np.cumsum(np.bincount(bins, weights=weights))
     edge = min(int(np.searchsorted(sums, wanted)), sums.size - 1)
     is_taken = bins < edge
     doubtful = np.flatnonzero(bins == edge)
-    doubtful = doubtful[np.argsort(-scaled[doubtful], kind='stable')]
-    missing = wanted - (sums[edge - 1] if edge else 0.0)
-    is_taken[doubtful[: _nucleus(weights[doubtful], missing)]] = True
+    doubtful = doubtful[np.argsort(-logits[doubtful], kind='stable')]
+    reached = np.cumsum(weights[doubtful], dtype=np.float64) + (sums[edge - 1] if edge else 0.0)
+    is_taken[doubtful[: int(np.searchsorted(reached, wanted)) + 1]] = True
     return np.flatnonzero(is_taken)
 
 
-def _largest(values: _Floats, count: int) -> _Ids:
-    """Return the ids of the `count` largest values, rising; of equal values the lowest ids.
+def _largest(logits: _Logits, scaled: _Floats, count: int) -> _Ids:
+    """Return the ids of the `count` largest logits, rising; of equal ones the lowest ids.
 
     Selecting from the whole vocabulary costs a millisecond, so what stands near the top is looked
     at first.
     """
-    ids: _Ids = np.arange(values.size)
+    ids: _Ids = np.arange(logits.size)
     for reach in _REACHES:
-        near = np.flatnonzero(values > -reach)
+        near = np.flatnonzero(scaled > -reach)
         if near.size >= count:
             ids = near
             break
-    found = values[ids]
+    found = logits[ids]
     least = np.partition(found, found.size - count)[found.size - count]
     above = ids[found > least]
     equal = ids[found == least][: count - above.size]
     return np.sort(np.concatenate([above, equal]))
-
-
-def _nucleus(falling: _Floats, wanted: float) -> int:
-    """Return how many of the largest weights it takes to reach `wanted`; at least one."""
-    return min(
-        int(np.searchsorted(np.cumsum(falling, dtype=np.float64), wanted)) + 1, falling.size
-    )
 
 
 def _pick(weights: _Floats, draw: float) -> int:

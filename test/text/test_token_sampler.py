@@ -107,6 +107,13 @@ def test_of_equal_logits_top_k_keeps_the_lowest_ids():
     assert {sampler.choose(logits) for _ in range(200)} == {1, 2, 3}
 
 
+def test_logits_that_scaling_rounds_to_one_keep_their_order():
+    logits = np.array([-7e-10, 0, 0, 1, 0], np.float32)  # the first is below the second
+    for options in ({'top_k': 2}, {'top_p': 0.5}, {'top_k': 4, 'top_p': 0.6}):
+        sampler = TokenSampler(SamplingOptions(temperature=1.0, seed=3, **options))
+        assert {sampler.choose(logits) for _ in range(100)} == {1, 3}, options
+
+
 def test_greedy_takes_the_lowest_of_equal_ids():
     assert TokenSampler(SamplingOptions()).choose(np.array([1, 5, 5, 2], np.float32)) == 1
 
