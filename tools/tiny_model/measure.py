@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -36,8 +37,8 @@ def plain_decode(files: ModelFiles, prompt: np.ndarray, threads: int) -> Callabl
     )
     past_names = [i.name for i in decoder.get_inputs() if i.name.startswith('past')]
     wanted = ['logits', *(name.replace('past_key_values', 'present') for name in past_names)]
-    shapes = {i.name: i.shape for i in decoder.get_inputs()}
-    empty = [(1, int(shapes[name][1]), 0, int(shapes[name][3])) for name in past_names]
+    shapes: dict[str, Any] = {i.name: i.shape for i in decoder.get_inputs()}
+    empty = [(1, shapes[name][1], 0, shapes[name][3]) for name in past_names]
     clock = time.process_time if threads == 1 else time.perf_counter
 
     def step(tokens: np.ndarray, past: list[np.ndarray]) -> tuple[int, list[np.ndarray]]:
