@@ -63,7 +63,7 @@ def test_a_conversation_goes_on_alike_with_and_without_reuse(pipeline, frame):
         forget_all(pipeline)
         answers = []
         for text, frames in turns:
-            answers.append(ask(pipeline, text, session_id='talk', frames=frames))
+            answers += [ask(pipeline, text, session_id='talk', frames=frames)]
             if is_disturbed:
                 ask(pipeline, 'zzz')
         return answers

@@ -51,7 +51,7 @@ def test_the_same_frame_under_another_index_is_the_same():
 
 def test_other_positions_end_what_is_shared():
     part = prompt([5, 6])
-    moved = replace(part, positions=part.positions + [0, 0, 1, 1])
+    moved = replace(part, positions=part.positions + np.array([0, 0, 1, 1]))
     assert record_of(part).shared(moved, (), ()) == 2
 
 
@@ -102,7 +102,9 @@ images = st.lists(st.integers(0, 2), max_size=3)
 
 
 @given(words, images, words, images, st.data())
-def test_the_record_finds_what_a_token_by_token_comparison_finds(ours, shown, theirs, wanted, data):
+def test_the_record_finds_what_a_token_by_token_comparison_finds(
+    ours, shown, theirs, wanted, data
+):
     held, new = prompt(ours, shown), prompt(theirs, wanted)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(held)), max_size=3)))
     record = KvRecord()

@@ -67,9 +67,7 @@ def test_an_answer_says_which_frames_it_used_and_what_it_cost(open_scripted, fra
     assert (second.source, second.stamp_ns, second.width, second.height) == (new.source, 6, 16, 16)
     assert (first.age_s, second.age_s) == (2.0, 1.0)
     timings = answer.timings
-    stages_s = (
-        timings.queue_s + timings.decode_images_s + timings.encode_s + timings.prefill_s
-    )
+    stages_s = timings.queue_s + timings.decode_images_s + timings.encode_s + timings.prefill_s
     assert timings.encode_s >= 0.04
     assert timings.prefill_s >= 0.03
     assert timings.decode_s >= 0.06

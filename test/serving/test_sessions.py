@@ -147,7 +147,9 @@ def test_an_answer_cut_short_goes_on_in_the_next_turn(open_scripted):
 
 
 def shown(frame):
-    return ShownFrame(frame, name_frame(frame), VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4), 8, 8)
+    return ShownFrame(
+        frame, name_frame(frame), VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4), 8, 8
+    )
 
 
 def with_frame(frame):

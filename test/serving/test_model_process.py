@@ -1,0 +1,430 @@
+"""The pipeline in a process of its own: it dies, hangs, comes back; every question ends once."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_vlm_ros.core import (
+    BadRequestError,
+    CompressedImage,
+    ErrorCode,
+    FinishReason,
+    FrameSource,
+    Question,
+    RawImage,
+    StoredFrame,
+)
+from edge_vlm_ros.serving import EnginePhase, ModelProcess, ModelSpec, ServingSettings
+from edge_vlm_ros.serving.process import ProcessSettings
+
+QUICK = ProcessSettings(first_backoff_s=0.05, max_backoff_s=0.2, start_s=30, stall_s=30)
+DEFAULTS = ServingSettings()
+LONG = {'answers': [{'answer': 'word ' * 400}], 'latency': {'decode_s': 0.01}}
+
+
+class Asker:
+    """A model process and all it said."""
+
+    def __init__(self, spec, process_settings=QUICK, settings=DEFAULTS):
+        self.chunks, self.states = [], []
+        self._changed = threading.Condition()
+        self.process = ModelProcess(
+            spec,
+            on_chunk=lambda chunk: self._note(self.chunks, chunk),
+            on_state=lambda state: self._note(self.states, state),
+            settings=settings,
+            process_settings=process_settings,
+        )
+        self.process.start()
+
+    def _note(self, notes, note):
+        with self._changed:
+            notes.append(note)
+            self._changed.notify_all()
+
+    def wait_for(self, condition, timeout_s=30):
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout_s), (self.chunks[-3:], self.states)
+
+    def ready(self):
+        assert self.process.wait_ready(30).is_ready, self.states
+        return self
+
+    def finals(self):
+        return {chunk.request_id: chunk.answer for chunk in self.chunks if chunk.done}
+
+    def answer(self, request_id, timeout_s=30):
+        self.wait_for(lambda: request_id in self.finals(), timeout_s)
+        return self.finals()[request_id]
+
+    def ask(self, text, request_id, **more):
+        self.process.ask(Question(text, request_id, **more))
+        return request_id
+
+
+@pytest.fixture
+def ask_process(scripted):
+    """Start a model process on a script: `ask_process(faults=[...])`; ended after the test."""
+    askers = []
+
+    def start(process_settings=QUICK, settings=DEFAULTS, spec=None, **script):
+        askers.append(Asker(spec or scripted(**script), process_settings, settings))
+        return askers[-1]
+
+    yield start
+    for asker in askers:
+        asker.process.close()
+
+
+def children():
+    """The model processes of this test process."""
+    found = subprocess.run(
+        ['ps', '--ppid', str(os.getpid()), '-o', 'comm='],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.split().count('edge-vlm-model')
+
+
+def test_a_question_is_answered_as_the_pipeline_would(ask_process, frame):
+    asker = ask_process(answers=[{'answer': 'A door 门. {means}'}]).ready()
+    shown = (frame(10, stamp_ns=5), frame(200, stamp_ns=6))
+    answer = asker.answer(asker.ask('What?', 'a', frames=shown, session_id='s'))
+    assert answer.text.startswith('A door 门. ')
+    assert [(ref.stamp_ns, ref.width) for ref in answer.frames] == [(5, 8), (6, 8)]
+    assert answer.timings.encode_s > 0
+    deltas = [chunk.delta for chunk in asker.chunks]
+    assert ''.join(deltas) == answer.text
+    assert [chunk.sequence for chunk in asker.chunks] == list(range(len(deltas)))
+    asker.process.reset_session('s')
+    follow_up = asker.answer(asker.ask('And now?', 'b', session_id='s'))
+    assert follow_up.frames == ()
+
+
+def test_pixels_cross_whatever_holds_them(ask_process):
+    asker = ask_process(answers=[{'answer': '{means}'}]).ready()
+    pixels = bytes(range(192))
+    holders = {
+        'bytes': pixels,
+        'bytearray': bytearray(pixels),
+        'memoryview': memoryview(pixels),
+        'every second': memoryview(bytes(n for n in range(192) for _ in 'ab'))[::2],
+        'array': array.array('B', pixels),
+        'numpy': np.frombuffer(pixels, np.uint8),
+        'list': list(pixels),
+    }
+    texts = set()
+    for name, held in holders.items():
+        stored = StoredFrame(FrameSource('front'), 1, RawImage('rgb8', 8, 8, 24, held))
+        texts.add(asker.answer(asker.ask('How bright?', name, frames=(stored,))).text)
+    assert len(texts) == 1
+    assert texts != {''}
+
+
+def test_a_cancel_reaches_the_process(ask_process):
+    asker = ask_process(**LONG).ready()
+    asker.ask('Talk', 'a')
+    asker.wait_for(lambda: len(asker.chunks) > 3)
+    started = time.monotonic()
+    assert asker.process.cancel('a') == 1
+    assert asker.answer('a').finish_reason is FinishReason.CANCELLED
+    assert time.monotonic() - started < 0.2
+    assert asker.process.cancel('a') == 0
+
+
+@pytest.mark.parametrize(
+    ('fault', 'sign'), [({'kind': 'exit'}, 'status 42'), ({'kind': 'segfault'}, 'SIGSEGV')]
+)
+def test_a_process_that_dies_ends_every_question_and_comes_back(ask_process, fault, sign):
+    asker = ask_process(
+        answers=[{'answer': 'abcdef'}],
+        latency={'decode_s': 0.01},
+        faults=[{'at': 'decode', 'question': 'crash', 'token': 3, **fault}],
+    ).ready()
+    names = [asker.ask('crash now', 'a'), asker.ask('Hello', 'b'), asker.ask('Hello', 'c')]
+    answers = [asker.answer(name) for name in names]
+    assert {answer.error_code for answer in answers} == {ErrorCode.ENGINE_DIED}
+    assert {answer.finish_reason for answer in answers} == {FinishReason.ERROR}
+    assert answers[0].text == 'abcd', 'what was said so far'
+    assert sign in answers[0].message
+    asker.wait_for(lambda: asker.process.state.is_ready)
+    assert asker.process.state.restarts == 1
+    again = next(state for state in asker.states if state.restarts)
+    assert (again.phase, again.error_code) == (EnginePhase.STARTING, ErrorCode.ENGINE_DIED)
+    assert sign in again.message
+    assert asker.answer(asker.ask('Hello', 'd')).text == 'abcdef'
+    assert Counter(chunk.request_id for chunk in asker.chunks if chunk.done) == Counter('abcd')
+
+
+def test_while_it_is_not_ready_questions_are_refused_with_the_reason(ask_process):
+    asker = ask_process(latency={'load_s': 0.5})
+    asker.ask('Hello', 'a')
+    refused = asker.finals()['a']
+    assert refused.error_code is ErrorCode.NOT_READY
+    assert 'starting' in refused.message or 'loading' in refused.message
+    asker.ready()
+    assert asker.answer(asker.ask('Hello', 'b')).text == 'Hello'
+
+
+def test_a_hanging_chip_is_noticed_and_the_process_started_anew(ask_process):
+    bounds = ProcessSettings(stall_s=0.5, first_backoff_s=0.05)
+    asker = ask_process(
+        bounds,
+        answers=[{'answer': 'abc'}],
+        faults=[{'at': 'decode', 'question': 'hang', 'kind': 'hang'}],
+    ).ready()
+    answer = asker.answer(asker.ask('hang', 'a'))
+    assert answer.error_code is ErrorCode.DEVICE
+    assert '0.5 s' in answer.message
+    asker.wait_for(lambda: asker.process.state.is_ready)
+    assert asker.answer(asker.ask('Hello', 'b')).text == 'abc'
+
+
+def test_a_long_rest_is_no_stall(ask_process):
+    asker = ask_process(ProcessSettings(stall_s=0.4), answers=[{'answer': 'abc'}]).ready()
+    time.sleep(0.8)
+    assert asker.answer(asker.ask('Hello', 'a')).text == 'abc'
+    assert asker.process.state.restarts == 0
+
+
+def test_cancel_and_deadline_are_kept_while_the_chip_hangs(ask_process):
+    faults = [{'at': 'decode', 'question': 'Hello', 'kind': 'hang'}]
+    asker = ask_process(answers=[{'answer': 'abc'}], faults=faults).ready()
+    deadline_ns = time.monotonic_ns() + 300_000_000
+    asker.ask('Hello', 'a')
+    asker.ask('Hello', 'b', deadline_ns=deadline_ns)
+    assert asker.answer('b', 2).error_code is ErrorCode.DEADLINE
+    started = time.monotonic()
+    asker.process.cancel('a')
+    assert asker.answer('a', 2).error_code is ErrorCode.CANCELLED
+    assert time.monotonic() - started < 0.2
+
+
+def test_a_bad_model_file_is_told_and_not_tried_again(ask_process, tmp_path):
+    path = tmp_path / 'broken.yaml'
+    path.write_text('answers: [: broken')
+    asker = ask_process(spec=ModelSpec('scripted', str(path)))
+    state = asker.process.wait_ready(30)
+    assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.MODEL_FILE)
+    assert 'broken.yaml' in state.message
+    time.sleep(0.3)
+    assert [s.phase for s in asker.states].count(EnginePhase.FAILED) == 1
+    asker.ask('Hello', 'a')
+    assert asker.finals()['a'].error_code is ErrorCode.NOT_READY
+    assert 'broken.yaml' in asker.finals()['a'].message
+    assert children() == 0
+    path.write_text('answers: [{answer: Fine.}]')
+    asker.process.start()
+    asker.ready()
+    assert asker.answer(asker.ask('Hello', 'b')).text == 'Fine.'
+
+
+def test_a_process_that_never_gets_ready_is_given_up(ask_process):
+    bounds = ProcessSettings(first_backoff_s=0.01, max_failed_starts=2)
+    asker = ask_process(bounds, faults=[{'at': 'load', 'kind': 'exit'}])
+    state = asker.process.wait_ready(30)
+    assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.ENGINE_DIED)
+    assert '2 starts failed' in state.message
+
+
+def test_a_start_that_takes_too_long_is_ended(ask_process):
+    bounds = ProcessSettings(start_s=1.0, first_backoff_s=0.01, max_failed_starts=1)
+    asker = ask_process(bounds, faults=[{'at': 'load', 'kind': 'hang'}])
+    state = asker.process.wait_ready(30)
+    assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.DEVICE)
+    assert 'within 1 s' in state.message
+
+
+def test_the_same_request_id_is_refused_while_it_runs(ask_process):
+    asker = ask_process(**LONG).ready()
+    asker.ask('Talk', 'a')
+    with pytest.raises(BadRequestError) as raised:
+        asker.ask('Talk', 'a')
+    assert raised.value.code is ErrorCode.DUPLICATE_REQUEST
+    asker.process.cancel()
+    asker.answer('a')
+    assert sum(chunk.done for chunk in asker.chunks) == 1
+
+
+def test_closing_ends_questions_and_process_in_bounded_time(ask_process):
+    asker = ask_process(**LONG).ready()
+    names = [asker.ask('Talk', name) for name in 'abc']
+    started = time.monotonic()
+    asker.process.close()
+    asker.process.close()
+    assert time.monotonic() - started < 3
+    assert {asker.finals()[name].error_code for name in names} == {ErrorCode.CANCELLED}
+    assert asker.process.state.phase is EnginePhase.CLOSED
+    assert children() == 0
+
+
+def test_closing_a_hanging_process_is_bounded_too(ask_process):
+    bounds = ProcessSettings(close_s=0.5)
+    asker = ask_process(bounds, faults=[{'at': 'next_token', 'question': 'hang', 'kind': 'hang'}])
+    asker.ready()
+    asker.ask('hang', 'a')
+    time.sleep(0.2)
+    started = time.monotonic()
+    asker.process.close()
+    assert time.monotonic() - started < 3
+    assert asker.finals()['a'].error_code is ErrorCode.CANCELLED
+    assert children() == 0
+
+
+def test_closing_while_it_loads_does_not_wait_for_it(ask_process):
+    asker = ask_process(latency={'load_s': 30})
+    time.sleep(0.2)
+    started = time.monotonic()
+    asker.process.close()
+    assert time.monotonic() - started < 3
+    assert children() == 0
+
+
+def test_random_faults_and_cancels_end_every_question_exactly_once(ask_process):
+    rng = np.random.default_rng(5)
+    asker = ask_process(
+        settings=ServingSettings(max_waiting=4),
+        answers=[{'answer': 'abcdefgh'}],
+        latency={'decode_s': 0.002},
+        faults=[
+            {'at': 'prefill', 'question': 'prefill'},
+            {'at': 'decode', 'question': 'decode', 'token': 2},
+            {'at': 'decode', 'question': 'crash', 'kind': 'segfault'},
+            {'at': 'next_token', 'question': 'leave', 'kind': 'exit'},
+        ],
+    ).ready()
+    sure = {60: 'crash', 140: 'leave'}
+    bad = StoredFrame(FrameSource('front'), 1, CompressedImage('jpeg', b'no picture'))
+    names = []
+    for number in range(200):
+        frames = (bad,) if rng.random() < 0.1 else ()
+        text = str(rng.choice(['Hello', 'Hello', 'prefill', 'decode']))
+        if number in sure:
+            # With nobody before it, so that it is surely begun.
+            asker.wait_for(lambda: len(asker.finals()) == len(names))
+            asker.wait_for(lambda: asker.process.state.is_ready)
+            text, frames = sure[number], ()
+        names.append(asker.ask(text, f'{number}', frames=frames))
+        if number in sure:
+            asker.answer(names[-1])
+        if rng.random() < 0.3 and number not in sure:
+            asker.process.cancel(names[int(rng.integers(len(names)))])
+        time.sleep(float(rng.random()) * 0.03)
+        if number % 20 == 0:
+            asker.wait_for(lambda: asker.process.state.is_ready)
+    asker.wait_for(lambda: len(asker.finals()) == len(names))
+    time.sleep(0.2)
+    ends = Counter(chunk.request_id for chunk in asker.chunks if chunk.done)
+    assert ends == Counter(names)
+    last = {}
+    for chunk in asker.chunks:
+        assert not last.get(chunk.request_id, False), 'nothing follows the final chunk'
+        last[chunk.request_id] = chunk.done
+    codes = {answer.error_code for answer in asker.finals().values()}
+    assert {ErrorCode.NONE, ErrorCode.DEVICE, ErrorCode.BAD_IMAGE} <= codes
+    assert ErrorCode.ENGINE_DIED in codes
+    asker.wait_for(lambda: asker.process.state.is_ready)
+    assert asker.process.state.restarts == 2
+    assert asker.answer(asker.ask('Hello', 'last')).text == 'abcdefgh'
+
+
+PARENT = """
+    import sys, threading
+    from edge_vlm_ros.core import Question
+    from edge_vlm_ros.serving import ModelProcess, ModelSpec
+
+    print('the main module runs', flush=True)
+    done = threading.Event()
+
+    def on_chunk(chunk):
+        if chunk.done:
+            print('answer:', chunk.answer.text, flush=True)
+            done.set()
+
+    process = ModelProcess(ModelSpec('scripted'), on_chunk=on_chunk)
+    process.start()
+    assert process.wait_ready(30).is_ready, process.state
+    process.ask(Question('Hello', 'a'))
+    done.wait(10)
+    {end}
+"""
+
+
+@pytest.fixture
+def parent(tmp_path, spawn):
+    """Start a program without a `__main__` guard that has a model process."""
+
+    def start(end):
+        path = tmp_path / 'parent_program'
+        path.write_text(textwrap.dedent(PARENT).replace('{end}', end))
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        return spawn([sys.executable, path], env=environment)
+
+    return start
+
+
+def model_processes_of(pid):
+    found = subprocess.run(
+        ['ps', '--ppid', str(pid), '-o', 'pid=,comm='], capture_output=True, text=True, check=False
+    )
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if 'edge-vlm-model' in line]
+
+
+def is_alive(pid):
+    try:
+        stat = Path(f'/proc/{pid}/stat').read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(')')[2].split()[0] != 'Z'
+
+
+def wait_until_gone(pid, timeout_s=10):
+    deadline = time.monotonic() + timeout_s
+    while is_alive(pid):
+        assert time.monotonic() < deadline, 'the model process outlived its parent'
+        time.sleep(0.02)
+
+
+def test_the_parents_main_module_is_not_run_again(parent):
+    program = parent('process.close()')
+    assert program.wait() == 0
+    assert program.output().count('the main module runs') == 1
+    assert 'answer: You asked: Hello' in program.output()
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_the_process_ends_with_its_parent(parent, number):
+    program = parent('threading.Event().wait()')
+    program.wait_for_output('answer:')
+    (child,) = model_processes_of(program.pid)
+    os.kill(program.pid, number)
+    program.wait()
+    wait_until_gone(child)
+
+
+def test_ctrl_c_is_the_parents_to_act_on(parent):
+    program = parent(
+        'try: threading.Event().wait()\n'
+        'except KeyboardInterrupt: print("state:", process.state.phase.value, flush=True)\n'
+        'process.close()'
+    )
+    program.wait_for_output('answer:')
+    (child,) = model_processes_of(program.pid)
+    os.kill(child, signal.SIGINT)
+    program.signal(signal.SIGINT)
+    assert program.wait() == 0
+    assert 'state: ready' in program.output()
+    assert not is_alive(child)
