@@ -23,7 +23,7 @@ from edge_vlm_ros.nodes.conversions import (
 from edge_vlm_ros.vision import ChosenFrames, choose_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from edge_vlm_ros.core import StoredFrame
     from edge_vlm_ros.nodes.conversions import AskRequest
@@ -129,19 +129,20 @@ class Admission:
                 as_of_ns=as_of_ns,
                 now_ns=facts.asked_ros_ns,
             )
-            self._check_age(name, chosen.frames, as_of_ns or facts.asked_ros_ns, max_age_s)
+            if not chosen.frames:
+                problem = self._feeds[name].health().problem
+                raise NoFreshFrameError(f'camera {name}: {problem or "no image has come yet"}')
+            if max_age_s and as_of_ns:
+                _check_distance(name, chosen.frames[-1], as_of_ns, max_age_s)
+            elif max_age_s:
+                self._check_age(name, chosen.frames[-1], facts.asked_ros_ns, max_age_s)
             frames += chosen.frames
             is_truncated |= chosen.window_truncated
         return tuple(frames), is_truncated
 
-    def _check_age(
-        self, name: str, frames: Sequence[StoredFrame], wanted_ns: int, max_age_s: float
-    ) -> None:
-        if not frames:
-            problem = self._feeds[name].health().problem
-            raise NoFreshFrameError(f'camera {name}: {problem or "no image has come yet"}')
-        age = age_s(frames[-1].stamp_ns, wanted_ns)
-        if not max_age_s or age <= max_age_s:
+    def _check_age(self, name: str, frame: StoredFrame, now_ns: int, max_age_s: float) -> None:
+        age = age_s(frame.stamp_ns, now_ns)
+        if age <= max_age_s:
             return
         if age > LONG_AGO_S:
             cause = 'camera and node go by different clocks (is use_sim_time as it should be?)'
@@ -150,6 +151,16 @@ class Admission:
         raise NoFreshFrameError(
             f'camera {name}: the newest frame is {age:.1f} s old, the limit is {max_age_s:.1f} s; '
             f'{cause}',
+            ErrorCode.STALE_FRAME,
+        )
+
+
+def _check_distance(name: str, frame: StoredFrame, as_of_ns: int, max_age_s: float) -> None:
+    distance_s = abs(frame.stamp_ns - as_of_ns) / NS_PER_S
+    if distance_s > max_age_s:
+        raise NoFreshFrameError(
+            f'camera {name}: the frame nearest to as_of is {distance_s:.1f} s away from it, the '
+            f'limit is {max_age_s:.1f} s',
             ErrorCode.STALE_FRAME,
         )
 

@@ -1,0 +1,267 @@
+"""A robot for a whole module: a domain of its own, processes, and a client that asks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIP = ROOT / 'edge_vlm_ros' / 'demo' / 'clips' / 'box_cone_and_rolling_ball.mp4'
+WAIT_S = 45.0
+
+
+def _helpers(config):
+    """Return the module of test/conftest.py, which has the domains and the processes."""
+    wanted = ROOT / 'test' / 'conftest.py'
+    for plugin in config.pluginmanager.get_plugins():
+        if Path(getattr(plugin, '__file__', None) or '.').resolve() == wanted:
+            return plugin
+    raise LookupError(wanted)
+
+
+@pytest.fixture(scope='module')
+def helpers(request):
+    return _helpers(request.config)
+
+
+@pytest.fixture(scope='module')
+def robot(request, helpers, tmp_path_factory):
+    """Give the module a ROS domain, processes in it, and a client."""
+    reason = helpers.REQUIREMENTS['ros']()
+    if reason:
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        yield Robot(helpers, tmp_path_factory.mktemp('robot'), stack)
+
+
+@pytest.fixture
+def other_robot(request, helpers, tmp_path):
+    """Likewise, for a single test."""
+    with contextlib.ExitStack() as stack:
+        yield Robot(helpers, tmp_path, stack)
+
+
+class Robot:
+    """Processes on one ROS domain."""
+
+    def __init__(self, helpers, folder, stack):
+        self.domain, lock = helpers._take_domain()
+        stack.callback(lock.close)
+        self.folder = folder
+        self._helpers = helpers
+        self._stack = stack
+        self._started = 0
+        self._client = None
+        self.env = {
+            **os.environ,
+            'ROS_DOMAIN_ID': str(self.domain),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'FASTDDS_DEFAULT_PROFILES_FILE': str(helpers.FASTDDS_PROFILE),
+        }
+        for name in ('ROS_LOCALHOST_ONLY', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+            self.env.pop(name, None)
+        if os.environ.get('ROS_DISTRO') in {'humble', 'jazzy'}:
+            self.env['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(helpers.FASTDDS_PROFILE)
+        if os.environ.get('ROS_DISTRO') == 'humble':
+            self.env['ROS_LOCALHOST_ONLY'] = '1'
+
+    def start(self, module, parameters=(), remaps=(), env=None):
+        """Start `python -m edge_vlm_ros.nodes.<module>`; it is gone after the test."""
+        import subprocess
+
+        words = [sys.executable, '-m', f'edge_vlm_ros.nodes.{module}', '--ros-args']
+        for name, value in dict(parameters).items():
+            words += ['-p', f'{name}:={value}']
+        for remap in remaps:
+            words += ['-r', remap]
+        log = self.folder / f'{module}-{self._started}.log'
+        self._started += 1
+        with log.open('w') as output:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=ROOT,
+                env={**self.env, **(env or {})},
+            )
+        spawned = self._helpers.Spawned(process, log)
+        self._stack.callback(spawned.stop)
+        return spawned
+
+    def vlm(self, parameters=(), remaps=(), env=None):
+        """Start a vlm node."""
+        return self.start('vlm_main', parameters, remaps, env)
+
+    def camera(self, parameters=(), remaps=()):
+        """Start a camera that plays the shipped clip, small, over and over."""
+        chosen = {'source': CLIP, 'fps': 10.0, 'width': 160, **dict(parameters)}
+        return self.start('camera_main', chosen, remaps)
+
+    def script(self, text, name='script.yaml'):
+        """Write a script for chip scripted; return its path."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    @property
+    def client(self):
+        """The node of the test's own process, made when first wanted."""
+        if self._client is None:
+            self._client = self.new_client()
+        return self._client
+
+    def new_client(self, namespace=''):
+        """Make one more node in the test's own process."""
+        saved = {name: os.environ.get(name) for name in self.env}
+        os.environ.update(self.env)
+        try:
+            with warnings.catch_warnings():
+                # The message generator, imported with the first message, imports old modules.
+                warnings.simplefilter('ignore', DeprecationWarning)
+                client = Client(self.domain, namespace)
+        finally:
+            for name, value in saved.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+        self._stack.callback(client.close)
+        return client
+
+
+class Client:
+    """Asks the node, and hears everything that it says."""
+
+    def __init__(self, domain, namespace=''):
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from edge_vlm_ros.action import Ask as AskAction
+        from edge_vlm_ros.msg import AnswerChunk
+        from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession
+        from rclpy.action import ActionClient
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from std_msgs.msg import String
+
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('client', context=self.context, namespace=namespace)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.chunks, self.texts, self.diagnostics, self.states = [], [], [], []
+        node = self.node
+        node.create_subscription(AnswerChunk, 'vlm/answer', self.chunks.append, 1000)
+        node.create_subscription(
+            String, 'vlm/answer_text', lambda m: self.texts.append(m.data), 100
+        )
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(
+            String, 'vlm/state', lambda m: self.states.append(m.data), latched
+        )
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
+        self._ask = node.create_client(Ask, 'ask')
+        self._describe = node.create_client(Describe, 'describe')
+        self._cancel = node.create_client(Cancel, 'vlm/cancel')
+        self._reset = node.create_client(ResetSession, 'vlm/reset_session')
+        self.action = ActionClient(node, AskAction, 'vlm/ask')
+        self._parts = {'ask': Ask, 'describe': Describe, 'cancel': Cancel, 'reset': ResetSession}
+
+    def close(self):
+        self.action.destroy()
+        self.node.destroy_node()
+        self.executor.shutdown()
+        self.context.try_shutdown()
+
+    # --- waiting ---
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(0.02)
+
+    def until(self, condition, timeout_s=WAIT_S, what='it'):
+        end = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f'{what} did not come within {timeout_s} s')
+            self.executor.spin_once(0.02)
+
+    def result(self, future, timeout_s=WAIT_S):
+        self.until(future.done, timeout_s, 'the reply')
+        return future.result()
+
+    # --- asking ---
+
+    def call(self, kind, **fields):
+        """Call a service; return its future."""
+        client = getattr(self, f'_{kind}')
+        self.until(client.service_is_ready, what=f'service {kind}')
+        return client.call_async(self._parts[kind].Request(**fields))
+
+    def ask(self, question, within_s=WAIT_S, **fields):
+        """Ask and wait; return the answer."""
+        response = self.result(self.call('ask', question=question, **fields), within_s)
+        assert response.success == (response.answer.error_code == 0)
+        return response.answer
+
+    def ask_later(self, question, **fields):
+        return self.call('ask', question=question, **fields)
+
+    def describe(self, **fields):
+        return self.result(self.call('describe', **fields)).answer
+
+    def cancel(self, request_id=''):
+        return self.result(self.call('cancel', request_id=request_id))
+
+    def chunks_of(self, request_id):
+        return [chunk for chunk in self.chunks if chunk.request_id == request_id]
+
+    def all_chunks_of(self, request_id):
+        """Wait for the final chunk, and a little for what must not follow; return all."""
+        self.until(lambda: any(c.done for c in self.chunks_of(request_id)), what='final chunk')
+        self.spin(0.1)
+        return self.chunks_of(request_id)
+
+    # --- watching ---
+
+    def until_state(self, word, timeout_s=WAIT_S):
+        self.until(
+            lambda: bool(self.states) and self.states[-1].startswith(word),
+            timeout_s,
+            f'state {word}',
+        )
+
+    def status(self, name, vlm='vlm'):
+        """Return the newest diagnostic status of that name; None = there is none yet."""
+        for array in reversed(self.diagnostics):
+            for status in array.status:
+                if status.name == f'{vlm}: {name}':
+                    return status
+        return None
+
+    def level(self, name, vlm='vlm'):
+        """Return a status's level as a number (the message has it as one byte); None = none."""
+        status = self.status(name, vlm)
+        if status is None:
+            return None
+        return status.level[0] if isinstance(status.level, bytes) else status.level
+
+    def until_frames(self, camera='camera', timeout_s=WAIT_S):
+        """Wait until the node says that the camera is well."""
+        self.until(
+            lambda: self.level(f'camera {camera}') == 0,
+            timeout_s,
+            f'frames of {camera}',
+        )
+
+    def _on_diagnostics(self, message):
+        self.diagnostics.append(message)
+        del self.diagnostics[:-20]

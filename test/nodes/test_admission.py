@@ -1,0 +1,177 @@
+"""From a request to its frames."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+
+pytestmark = pytest.mark.ros
+pytest.importorskip('rclpy')
+pytest.importorskip('edge_vlm_ros.msg')
+
+from builtin_interfaces.msg import Time  # noqa: E402
+from edge_vlm_ros.srv import Ask  # noqa: E402
+from sensor_msgs.msg import CompressedImage as CompressedImageMsg  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from edge_vlm_ros.core import (  # noqa: E402
+    BadRequestError,
+    CompressedImage,
+    ErrorCode,
+    FrameSource,
+    NoFreshFrameError,
+    StoredFrame,
+    TooManyFramesError,
+)
+from edge_vlm_ros.nodes.admission import Admission, question_from  # noqa: E402
+from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
+from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
+from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
+from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
+
+S = 10**9
+NOW = 100 * S
+DEFAULTS = RequestDefaults(
+    max_frames=8, max_age_s=2.0, timeout_s=10.0, max_tokens=50, system_prompt='Be kind.'
+)
+
+
+class Feed:
+    """A camera with frames at given seconds; `newest` may be ahead of the buffer."""
+
+    def __init__(self, name, seconds, newest=None):
+        self.buffer = FrameBuffer(max_frames=1000, max_seconds=1000, max_bytes=10**9)
+        source = FrameSource(name, f'/{name}/image_raw', f'{name}_optical_frame')
+        self.frames = [
+            StoredFrame(source, round(s * S), CompressedImage('jpeg', b'x')) for s in seconds
+        ]
+        for frame in self.frames:
+            self.buffer.add(frame)
+        self.newest = self.frames[-1] if self.frames else None
+        if newest is not None:
+            self.newest = StoredFrame(source, round(newest * S), CompressedImage('jpeg', b'x'))
+        self.name = name
+
+    def health(self):
+        return CameraHealth(name=self.name, topic=f'/{self.name}/image_raw')
+
+
+FRONT = Feed('front', [90 + i / 10 for i in range(100)])
+REAR = Feed('rear', [95.0, 99.5])
+
+
+def choose(fields, feeds=(FRONT, REAR), **options):
+    admission = Admission({feed.name: feed for feed in feeds})
+    facts = RequestFacts('r', asked_ros_ns=NOW)
+    return admission.choose(Ask.Request(**fields), facts, DEFAULTS, **options)
+
+
+def seconds(facts):
+    return [frame.stamp_ns / S for frame in facts.frames]
+
+
+def test_nothing_said_means_the_newest_frame_of_the_first_camera():
+    facts = choose({})
+    assert [(f.source.camera, f.stamp_ns) for f in facts.frames] == [('front', 99.9 * S)]
+    assert not facts.window_truncated
+
+
+def test_cameras_come_in_the_order_asked_for_and_each_once():
+    facts = choose({'cameras': ['rear', 'front', 'rear']})
+    assert [frame.source.camera for frame in facts.frames] == ['rear', 'front']
+
+
+def test_an_unknown_camera_lists_the_known():
+    with pytest.raises(BadRequestError, match='front, rear') as caught:
+        choose({'cameras': ['side']})
+    assert caught.value.code is ErrorCode.UNKNOWN_CAMERA
+
+
+def test_a_clip_has_as_many_frames_as_are_asked_for_else_as_the_node_says():
+    assert len(choose({'last_seconds': 4.0}).frames) == 8
+    facts = choose({'last_seconds': 4.0, 'max_frames': 3})
+    assert seconds(facts) == pytest.approx([96.0, 97.9, 99.9], abs=0.1)
+    assert len(choose({'last_seconds': 4.0}, max_images=4).frames) == 4
+
+
+def test_more_frames_than_the_model_takes_are_refused_with_both_numbers():
+    with pytest.raises(TooManyFramesError, match='6 frames, the model takes 4'):
+        choose({'last_seconds': 4.0, 'max_frames': 6}, max_images=4)
+    with pytest.raises(TooManyFramesError):
+        choose({'cameras': ['front', 'rear']}, max_images=1)
+
+
+def test_a_clip_of_several_cameras_shares_the_frames_between_them():
+    facts = choose({'last_seconds': 4.0, 'max_frames': 4, 'cameras': ['front', 'rear']})
+    assert [f.source.camera for f in facts.frames].count('front') == 2
+
+
+def test_a_clip_ends_with_the_newest_frame_even_where_few_are_kept():
+    thin = Feed('thin', [90, 92, 94, 96, 98], newest=99.8)
+    facts = choose({'last_seconds': 8.0, 'max_frames': 3}, [thin])
+    assert len(facts.frames) == 3
+    assert seconds(facts)[-1] == 99.8
+
+
+def test_as_of_looks_at_that_time_and_counts_age_from_it():
+    assert seconds(choose({'as_of': Time(sec=93)})) == [93.0]
+    with pytest.raises(NoFreshFrameError) as caught:
+        choose({'as_of': Time(sec=97, nanosec=500_000_000), 'cameras': ['rear'], 'max_age_s': 1.0})
+    assert caught.value.code is ErrorCode.STALE_FRAME
+
+
+def test_an_old_frame_is_refused_with_its_age_and_the_limit():
+    old = Feed('old', [90.0])
+    with pytest.raises(NoFreshFrameError, match=r'10\.0 s old, the limit is 2\.0 s') as caught:
+        choose({}, [old])
+    assert caught.value.code is ErrorCode.STALE_FRAME
+    assert seconds(choose({'max_age_s': 11.0}, [old])) == [90.0]
+
+
+def test_a_frame_of_another_clock_names_the_likely_cause():
+    admission = Admission({'old': Feed('old', [1.0])})
+    facts = RequestFacts('r', asked_ros_ns=10**18)
+    with pytest.raises(NoFreshFrameError, match='use_sim_time'):
+        admission.choose(Ask.Request(), facts, DEFAULTS)
+
+
+def test_no_frame_names_topic_and_likely_cause():
+    with pytest.raises(NoFreshFrameError, match=r'/none/image_raw: nobody publishes') as caught:
+        choose({}, [Feed('none', [])])
+    assert caught.value.code is ErrorCode.NO_FRAME
+
+
+def test_images_in_the_request_come_before_cameras():
+    image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))
+    facts = choose({'images': [image], 'compressed_images': [CompressedImageMsg(format='png')]})
+    assert [frame.source.camera for frame in facts.frames] == ['', '']
+    assert facts.frames[0].image.data == image.data
+    with pytest.raises(TooManyFramesError):
+        choose({'images': [image, image]}, max_images=1)
+
+
+def test_a_later_turn_is_about_the_same_frames_unless_it_says_otherwise():
+    assert choose({}, has_shown_frames=True).frames == ()
+    assert len(choose({'cameras': ['front']}, has_shown_frames=True).frames) == 1
+    assert len(choose({'last_seconds': 1.0}, has_shown_frames=True).frames) > 1
+    image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))
+    assert len(choose({'images': [image]}, has_shown_frames=True).frames) == 1
+
+
+@pytest.mark.parametrize('field', ['last_seconds', 'max_age_s'])
+@pytest.mark.parametrize('value', [-1.0, float('nan'), float('inf')])
+def test_numbers_that_make_no_sense_are_refused(field, value):
+    with pytest.raises(BadRequestError, match=field):
+        choose({field: value})
+
+
+def test_a_question_takes_the_defaults_where_a_request_says_nothing():
+    facts = RequestFacts('r', session_id='s')
+    question = question_from(Ask.Request(question='Eh?'), facts, DEFAULTS, asked_ns=5)
+    assert (question.system_prompt, question.sampling.max_tokens) == ('Be kind.', 50)
+    assert (question.asked_ns, question.deadline_ns) == (5, 5 + 10 * S)
+    request = Ask.Request(question='Eh?', timeout_s=1.0, max_tokens=3, choices=['a'])
+    question = question_from(request, facts, DEFAULTS, asked_ns=5)
+    assert (question.deadline_ns, question.sampling.max_tokens) == (5 + S, 3)
+    assert question.choices == ('a',)
