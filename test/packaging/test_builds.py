@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,22 +15,28 @@ PYTHON_VERSION = f'python{sys.version_info.major}.{sys.version_info.minor}'
 WHEEL_VARIABLES = ('_ROS_WHEELS_BOOTSTRAP_COMPLETE', 'LD_LIBRARY_PATH')
 ROS_IS_SOURCED = 'ROS_DISTRO' in os.environ
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def run(command, **options):
-    """Run a command that must succeed; return what it printed."""
-    done = subprocess.run(
+    """Run a command that must succeed; return what it printed. A timeout ends its children too."""
+    process = subprocess.Popen(
         [str(word) for word in command],
-        check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         **options,
     )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+    try:
+        printed, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    assert process.returncode == 0, printed[-6000:]
+    return printed
 
 
 def own_files(tree):
