@@ -198,9 +198,7 @@ class Scheduler:
             if 0 < question.deadline_ns <= now_ns
         ]
         return [
-            notice
-            for request_id in overdue
-            for notice in self._end(request_id, Ending.DEADLINE)
+            notice for request_id in overdue for notice in self._end(request_id, Ending.DEADLINE)
         ]
 
     def _work_for(self, steps: _Steps) -> Work:

@@ -89,14 +89,8 @@ def ask_process(scripted):
 
 
 def children():
-    """The model processes of this test process."""
-    found = subprocess.run(
-        ['ps', '--ppid', str(os.getpid()), '-o', 'comm='],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.split().count('edge-vlm-model')
+    """Count the model processes of this test process."""
+    return len(model_processes_of(os.getpid()))
 
 
 def test_a_question_is_answered_as_the_pipeline_would(ask_process, frame):
@@ -145,28 +139,42 @@ def test_a_cancel_reaches_the_process(ask_process):
     assert asker.process.cancel('a') == 0
 
 
-@pytest.mark.parametrize(
-    ('fault', 'sign'), [({'kind': 'exit'}, 'status 42'), ({'kind': 'segfault'}, 'SIGSEGV')]
-)
-def test_a_process_that_dies_ends_every_question_and_comes_back(ask_process, fault, sign):
+def test_a_process_that_ends_itself_ends_every_question_and_comes_back(ask_process):
     asker = ask_process(
         answers=[{'answer': 'abcdef'}],
         latency={'decode_s': 0.01},
-        faults=[{'at': 'decode', 'question': 'crash', 'token': 3, **fault}],
+        faults=[{'at': 'decode', 'question': 'crash', 'token': 3, 'kind': 'exit'}],
     ).ready()
     names = [asker.ask('crash now', 'a'), asker.ask('Hello', 'b'), asker.ask('Hello', 'c')]
     answers = [asker.answer(name) for name in names]
+    assert answers[0].text == 'abcd', 'what was said so far'
+    check_death_and_return(asker, answers, 'status 42')
+    assert asker.answer(asker.ask('Hello', 'd')).text == 'abcdef'
+    assert Counter(chunk.request_id for chunk in asker.chunks if chunk.done) == Counter('abcd')
+
+
+@pytest.mark.parametrize('number', [signal.SIGSEGV, signal.SIGKILL])
+def test_a_process_that_is_killed_ends_every_question_and_comes_back(ask_process, number):
+    asker = ask_process(**LONG).ready()
+    names = [asker.ask('Talk', name) for name in 'abc']
+    asker.wait_for(lambda: len(asker.chunks) > 3)
+    (pid,) = model_processes_of(os.getpid())
+    os.kill(pid, number)
+    answers = [asker.answer(name) for name in names]
+    assert answers[0].text.startswith('wor')
+    check_death_and_return(asker, answers, number.name)
+
+
+def check_death_and_return(asker, answers, sign):
+    """Check what is said of a death, and that the process is there again."""
     assert {answer.error_code for answer in answers} == {ErrorCode.ENGINE_DIED}
     assert {answer.finish_reason for answer in answers} == {FinishReason.ERROR}
-    assert answers[0].text == 'abcd', 'what was said so far'
     assert sign in answers[0].message
     asker.wait_for(lambda: asker.process.state.is_ready)
     assert asker.process.state.restarts == 1
     again = next(state for state in asker.states if state.restarts)
     assert (again.phase, again.error_code) == (EnginePhase.STARTING, ErrorCode.ENGINE_DIED)
     assert sign in again.message
-    assert asker.answer(asker.ask('Hello', 'd')).text == 'abcdef'
-    assert Counter(chunk.request_id for chunk in asker.chunks if chunk.done) == Counter('abcd')
 
 
 def test_while_it_is_not_ready_questions_are_refused_with_the_reason(ask_process):
@@ -302,7 +310,7 @@ def test_random_faults_and_cancels_end_every_question_exactly_once(ask_process):
         faults=[
             {'at': 'prefill', 'question': 'prefill'},
             {'at': 'decode', 'question': 'decode', 'token': 2},
-            {'at': 'decode', 'question': 'crash', 'kind': 'segfault'},
+            {'at': 'decode', 'question': 'crash', 'kind': 'exit'},
             {'at': 'next_token', 'question': 'leave', 'kind': 'exit'},
         ],
     ).ready()

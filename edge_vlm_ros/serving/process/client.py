@@ -261,9 +261,9 @@ class ModelProcess:
         self._ready_ns = 0
         self._failure: EngineState | None = None
         try:
-            error = self._listen(child, outbox, restarts)
+            reason = self._listen(child, outbox, restarts)
             ready_ns = self._clock.now_ns() - self._ready_ns if self._ready_ns else 0
-            return _End(error, was_ready=ready_ns > 0, ready_s=ready_ns / NS_PER_S)
+            return _End(reason, was_ready=ready_ns > 0, ready_s=ready_ns / NS_PER_S)
         finally:
             with self._changed:
                 self._outbox = None
