@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -19,6 +21,7 @@ from edge_vlm_ros.core import (
     ModelFileError,
     ModelFiles,
     NotReadyError,
+    Positions,
     PromptPart,
     SamplingOptions,
     Spliced,
@@ -35,7 +38,7 @@ from edge_vlm_ros.engines.cpu.graphs import (
     read_config,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
-from edge_vlm_ros.engines.cpu.runtime import Graph, Value, to_array, to_value
+from edge_vlm_ros.engines.cpu.runtime import Graph
 
 _log = logging.getLogger(__name__)
 
@@ -202,28 +205,26 @@ class CpuEngine:
         if not self._is_open:
             raise NotReadyError('the engine is closed')
 
-    def _append(self, embeds: Value, positions: np.ndarray) -> None:
+    def _append(self, embeds: NDArray[Any], positions: Positions) -> None:
         past_tokens = self._kv.length
         logits, present = self._decoder.run(embeds, positions, self._kv.past(), past_tokens)
         self._kv.replace(present, past_tokens + positions.shape[-1])
         self._logits = Logits(logits)
         self._scored_length = self._kv.length
 
-    def _embed(self, part: PromptPart) -> Value:
-        embeds = self._embedder.run(part.tokens)
-        if self._embedder.dtype == self._decoder.dtype:
-            return embeds
-        return to_value(to_array(embeds).astype(self._decoder.dtype))
+    def _embed(self, part: PromptPart) -> NDArray[Any]:
+        embeds: NDArray[Any] = self._embedder.run(part.tokens)
+        return embeds.astype(self._decoder.dtype, copy=False)
 
-    def _splice(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> Value:
+    def _splice(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> NDArray[Any]:
         """Look up the words and put the features over the placeholders."""
-        embeds = to_array(self._embed(part))
+        embeds = self._embed(part).copy()
         for span in part.spans:
             spliced = features[span.image]
             assert isinstance(spliced, Spliced)
             rows = spliced.rows[span.first_row : span.first_row + len(span)]
             embeds[0, span.start : span.stop] = rows
-        return to_value(embeds)
+        return embeds
 
 
 def usable_cores() -> int:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import ModelFileError
-from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo, Value, to_array, to_value
+from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo
 
 _PAST = re.compile(r'past_key_values\.(\d+)\.(key|value)')
 _MROPE_RANK = 3
@@ -120,10 +120,9 @@ class VisionEncoder:
         return np.concatenate([self._run_tile(pixels[i : i + 1]) for i in range(len(pixels))])
 
     def _run_tile(self, tile: NDArray[np.float32]) -> NDArray[Any]:
-        feed = to_value(tile.astype(self._pixels.dtype, copy=False))
+        feed = tile.astype(self._pixels.dtype, copy=False)
         (features,) = self._graph.run(['image_features'], {'pixel_values': feed})
-        array = to_array(features)
-        return array.reshape(-1, array.shape[-1])
+        return features.reshape(-1, features.shape[-1])
 
     def _tile_px(self, config: ModelConfig) -> int:
         height, width = self._pixels.shape[2:]
@@ -153,12 +152,12 @@ class TokenEmbedder:
         _output(graph, 'inputs_embeds')
         _refuse_other_inputs(graph, {'input_ids'})
         self._id_dtype = ids.dtype
-        probed = to_array(self.run(np.zeros(1, np.int64)))
+        probed = self.run(np.zeros(1, np.int64))
         self.dtype, self.hidden_size = probed.dtype, int(probed.shape[-1])
 
-    def run(self, tokens: NDArray[np.int64]) -> Value:
-        """Look up (S,) ids: (1, S, hidden), in ONNX Runtime's memory."""
-        ids = to_value(tokens[None].astype(self._id_dtype, copy=False))
+    def run(self, tokens: NDArray[np.int64]) -> NDArray[Any]:
+        """Look up (S,) ids: (1, S, hidden)."""
+        ids = tokens[None].astype(self._id_dtype, copy=False)
         (embeds,) = self._graph.run(['inputs_embeds'], {'input_ids': ids})
         return embeds
 
@@ -173,9 +172,9 @@ class KvTensor:
     head_dim: int
     dtype: np.dtype[Any]
 
-    def empty(self) -> Value:
+    def empty(self) -> NDArray[Any]:
         """Make the cache of no tokens."""
-        return to_value(np.zeros((1, self.heads, 0, self.head_dim), self.dtype))
+        return np.zeros((1, self.heads, 0, self.head_dim), self.dtype)
 
 
 class Decoder:
@@ -207,8 +206,12 @@ class Decoder:
         return self._positions is not None and len(self._positions.shape) == _MROPE_RANK
 
     def run(
-        self, embeds: Value, positions: NDArray[np.int64], past: list[Value], past_tokens: int
-    ) -> tuple[NDArray[np.float32], list[Value]]:
+        self,
+        embeds: NDArray[Any],
+        positions: NDArray[np.int64],
+        past: list[NDArray[Any]],
+        past_tokens: int,
+    ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
         """Append S tokens.
 
         Args:
@@ -223,16 +226,16 @@ class Decoder:
         tokens = positions.shape[-1]
         feeds = {
             'inputs_embeds': embeds,
-            'attention_mask': to_value(np.ones((1, past_tokens + tokens), self._mask_dtype)),
+            'attention_mask': np.ones((1, past_tokens + tokens), self._mask_dtype),
         }
         if self._positions is not None:
-            feeds['position_ids'] = to_value(self._shape_positions(positions))
+            feeds['position_ids'] = self._shape_positions(positions)
         if self._keep is not None:
             one = np.ones((1,) * len(self._keep.shape), _dtype(self._graph, self._keep))
-            feeds['num_logits_to_keep'] = to_value(one)
+            feeds['num_logits_to_keep'] = one
         feeds.update((tensor.past, value) for tensor, value in zip(self.kv, past, strict=True))
         logits, *present = self._graph.run(self._wanted, feeds)
-        return to_array(logits)[0, -1].astype(np.float32, copy=False), present
+        return logits[0, -1].astype(np.float32, copy=False), present
 
     def _shape_positions(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         info = self._positions
@@ -255,14 +258,14 @@ class Decoder:
 
     def _probe(self) -> int:
         """Run one token, so that a graph that cannot run is refused now and not at a question."""
-        embeds = to_value(np.zeros((1, 1, self.hidden_size), self.dtype))
+        embeds = np.zeros((1, 1, self.hidden_size), self.dtype)
         logits, present = self.run(
             embeds, np.zeros(1, np.int64), [tensor.empty() for tensor in self.kv], 0
         )
         for tensor, value in zip(self.kv, present, strict=True):
             expected = [1, tensor.heads, 1, tensor.head_dim]
-            if list(value.shape()) != expected:
-                raise misfit(self._graph, tensor.present, f'{expected}', f'{list(value.shape())}')
+            if list(value.shape) != expected:
+                raise misfit(self._graph, tensor.present, f'{expected}', f'{list(value.shape)}')
         return len(logits)
 
 

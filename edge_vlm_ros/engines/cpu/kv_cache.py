@@ -1,11 +1,11 @@
-"""The CPU engine's KV cache: ONNX Runtime's own tensors, handed from one run to the next."""
+"""The CPU engine's KV cache: the tensors that one run gives and the next one takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edge_vlm_ros.engines.cpu.runtime import Value, cut_rows
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from edge_vlm_ros.engines.cpu.graphs import KvTensor
@@ -20,7 +20,7 @@ class CpuKvCache:
 
     def __init__(self, tensors: Sequence[KvTensor]) -> None:
         self._tensors = tensors
-        self._values: list[Value] = []
+        self._values: list[NDArray[Any]] = []
         self._stored = 0
         self._length = 0
 
@@ -39,16 +39,16 @@ class CpuKvCache:
             raise ValueError(f'cannot truncate {self._length} tokens to {length}')
         self._length = length
 
-    def past(self) -> list[Value]:
+    def past(self) -> list[NDArray[Any]]:
         """Give the tensors, cut to `length`."""
         if not self._length:
             self._values = [tensor.empty() for tensor in self._tensors]
         elif self._stored != self._length:
-            self._values = [cut_rows(value, self._length) for value in self._values]
+            self._values = [value[:, :, : self._length] for value in self._values]
         self._stored = self._length
         return self._values
 
-    def replace(self, present: list[Value], length: int) -> None:
+    def replace(self, present: list[NDArray[Any]], length: int) -> None:
         """Take over a run's present, which holds `length` tokens."""
         self._values, self._stored, self._length = present, length, length
 

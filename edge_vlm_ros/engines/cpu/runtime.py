@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
-
-Value: TypeAlias = Any
-"""An OrtValue: a tensor in memory that ONNX Runtime owns or borrows."""
 
 _FATAL = 4
 # Everything worth saying is raised as an exception; the rest is about devices we do not ask for.
@@ -44,23 +41,6 @@ class TensorInfo:
     dtype: np.dtype[Any] | None
     type_name: str
     shape: tuple[int | None, ...]
-
-
-def to_value(array: NDArray[Any]) -> Value:
-    """Lend an array to ONNX Runtime; on the CPU it is not copied and must not change meanwhile."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order='C'))
-
-
-def to_array(value: Value) -> NDArray[Any]:
-    """Copy a tensor out of ONNX Runtime."""
-    # Newer versions give a view, which does not keep memory that was lent by `to_value` alive.
-    array: NDArray[Any] = value.numpy()
-    return array if array.flags.owndata else array.copy()
-
-
-def cut_rows(value: Value, rows: int) -> Value:
-    """Copy the first `rows` of a tensor's third dimension."""
-    return to_value(value.numpy()[:, :, :rows].copy())
 
 
 class Graph:
@@ -98,14 +78,17 @@ class Graph:
         self.outputs = _declared(session.get_outputs())
         self._session = session
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Value]) -> list[Value]:
-        """Compute the named outputs; they stay in ONNX Runtime's memory, owned by the result.
+    def run(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute the named outputs.
+
+        Plain arrays on both sides: on the CPU ONNX Runtime borrows what it is fed and gives out
+        its own memory; OrtValues made a step slower (`python -m tools.tiny_model.measure`).
 
         Raises:
             DeviceError: ONNX Runtime failed, for want of memory for example.
         """
         try:
-            results: list[Value] = self._session.run_with_ort_values(names, feeds)
+            results: list[NDArray[Any]] = self._session.run(names, feeds)
         except Exception as error:  # as above
             raise DeviceError(f'{self.path.name}: ONNX Runtime failed: {_brief(error)}') from error
         return results
