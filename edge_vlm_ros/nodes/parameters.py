@@ -64,7 +64,7 @@ class CameraSettings:
     topic: str
     transport: str = 'raw'
     reliability: str = 'best_effort'
-    depth: int = 5
+    depth: int = 2
     buffer_frames: int = 300
     buffer_seconds: float = 10.0
     buffer_bytes: int = 128 * BYTES_PER_MEGABYTE
@@ -304,7 +304,7 @@ def _declare_camera(node: Node, name: str, topic: str) -> None:
         'best_effort takes from every publisher, reliable only from reliable ones.',
         constraint=_choices(RELIABILITIES),
     )
-    declare('qos.depth', 5, 'messages that wait in the middleware.', low=1, high=1000)
+    declare('qos.depth', 2, 'messages that wait in the middleware.', low=1, high=1000)
     declare('buffer.frames', 300, 'frames kept, at most.', low=1, high=100_000)
     declare('buffer.seconds', 10.0, 's; older frames are dropped.', low=0.1, high=3600.0)
     declare('buffer.megabytes', 128.0, 'MB of frames kept, at most.', low=1.0, high=65536.0)

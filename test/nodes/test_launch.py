@@ -1,0 +1,91 @@
+"""Launch and parameter files: what can be said of them without starting anything."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
+CONFIG = ROOT / 'config'
+CHIPS = ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted']
+# Not in Humble's launch or launch_ros.
+TOO_NEW = {'EqualsSubstitution', 'NotEqualsSubstitution', 'IfElseSubstitution', 'FileContent'}
+
+
+@pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
+def test_a_launch_file_runs_no_code_of_others_and_is_fit_for_humble(path):
+    tree = ast.parse(path.read_text(), str(path))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    modules = {
+        n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names
+    }
+    imported = {
+        n.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for n in node.names
+    }
+    assert not {'eval', 'exec', '__import__'} & names
+    assert not {'subprocess'} & modules
+    assert not TOO_NEW & imported
+
+
+@pytest.mark.parametrize('chip', ['vlm', *CHIPS])
+def test_every_chip_has_a_file_of_parameters_for_any_node_name(chip):
+    content = yaml.safe_load((CONFIG / f'{chip}.yaml').read_text())
+    (node,) = content
+    assert node == '/**'
+    parameters = content[node]['ros__parameters']
+    assert parameters['chip'] == ('cpu' if chip == 'vlm' else chip)
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.name.replace('.', '_'), path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(path):
+    pytest.importorskip('launch.actions')
+    pytest.importorskip('launch_ros.actions')
+    description = load(path).generate_launch_description()
+    return {a.name: a for a in description.get_launch_arguments()}
+
+
+def test_the_arguments_of_the_launch_file_are_described():
+    found = arguments(ROOT / 'launch' / 'vlm.launch.py')
+    assert set(found) == {
+        'autostart',
+        'cameras',
+        'chip',
+        'device_ids',
+        'image_topic',
+        'log_level',
+        'model',
+        'namespace',
+        'params_file',
+        'use_sim_time',
+    }
+    assert all(argument.description for argument in found.values())
+    assert found['chip'].choices == CHIPS
+
+
+def test_arguments_set_parameters_and_empty_ones_set_none():
+    pytest.importorskip('launch.actions')
+    pytest.importorskip('launch_ros.actions')
+    overrides = load(ROOT / 'launch' / 'vlm.launch.py').overrides
+    given = {'chip': 'cpu', 'autostart': 'true', 'use_sim_time': 'false'}
+    assert overrides(lambda name: given.get(name, '')) == {
+        'chip': 'cpu',
+        'autostart': True,
+        'use_sim_time': False,
+    }
+    given |= {'cameras': 'front, rear', 'image_topic': '/f', 'device_ids': '0,1', 'model': 'demo'}
+    chosen = overrides(lambda name: given.get(name, ''))
+    assert chosen['cameras'] == ['front', 'rear']
+    assert chosen['cameras.front.topic'] == '/f'
+    assert chosen['device_ids'] == [0, 1]
+    assert chosen['model'] == 'demo'

@@ -1,0 +1,107 @@
+"""Parameters: declared, described, read into settings; what makes no sense is named."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.ros
+rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('edge_vlm_ros.msg')
+
+from edge_vlm_ros.core import BadRequestError  # noqa: E402
+from edge_vlm_ros.nodes.parameters import (  # noqa: E402
+    PRESETS,
+    SettingsError,
+    declare_parameters,
+    read_preset,
+    read_request_defaults,
+    read_settings,
+)
+
+CONFIG = Path(__file__).resolve().parents[2] / 'config'
+
+
+@pytest.fixture
+def make_node(ros_domain):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    nodes = []
+
+    def make(*arguments):
+        with warnings.catch_warnings():
+            # The message generator, imported with the first message, imports old modules.
+            warnings.simplefilter('ignore', DeprecationWarning)
+            words = ['--ros-args', *arguments]
+            nodes.append(rclpy.create_node('vlm', context=context, cli_args=words))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
+
+
+def declared(node):
+    declare_parameters(node)
+    return read_settings(node)
+
+
+def test_defaults_are_one_camera_and_the_shipped_model(make_node):
+    node = make_node()
+    settings = declared(node)
+    assert (settings.chip, settings.model, settings.device_ids) == ('cpu', '', (0,))
+    (camera,) = settings.cameras
+    assert (camera.name, camera.topic, camera.transport) == ('camera', 'image_raw', 'raw')
+    assert settings.presets == tuple(PRESETS)
+    assert read_preset(node, settings, '') == PRESETS['scene']
+    assert read_request_defaults(node).max_frames == 8
+
+
+def test_each_camera_has_its_own(make_node):
+    settings = declared(
+        make_node(
+            '-p', "cameras:=['front','rear']",
+            '-p', 'cameras.front.topic:=/f/image',
+            '-p', 'cameras.rear.transport:=compressed',
+            '-p', 'cameras.rear.buffer.megabytes:=1.5',
+            '-p', 'cameras.rear.qos.reliability:=reliable',
+        )
+    )  # fmt: skip
+    front, rear = settings.cameras
+    assert front.topic == '/f/image'
+    assert rear.topic == 'rear/image_raw/compressed'
+    assert (rear.buffer_bytes, rear.reliability) == (1_500_000, 'reliable')
+
+
+@pytest.mark.parametrize('chip', ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted'])
+def test_the_shipped_files_are_taken(make_node, chip):
+    files = [str(CONFIG / f'{name}.yaml') for name in ('vlm', chip)]
+    settings = declared(make_node('--params-file', files[0], '--params-file', files[1]))
+    assert settings.chip == chip
+
+
+@pytest.mark.parametrize(
+    ('argument', 'part'),
+    [
+        ("cameras:=['front door']", 'front door'),
+        ("cameras:=['a','a']", 'twice'),
+        ('chip:=toaster', 'toaster'),
+        ('cameras.camera.transport:=smoke', 'smoke'),
+        ('cameras.camera.qos.reliability:=maybe', 'maybe'),
+        ("engine_options:=['speed']", 'speed'),
+        ("presets:=['scene','mood']", 'mood'),
+    ],
+)
+def test_what_makes_no_sense_is_named(make_node, argument, part):
+    with pytest.raises(SettingsError, match=part):
+        declared(make_node('-p', argument))
+
+
+def test_an_unknown_preset_lists_the_known(make_node):
+    node = make_node()
+    settings = declared(node)
+    with pytest.raises(BadRequestError, match='scene, path'):
+        read_preset(node, settings, 'mood')

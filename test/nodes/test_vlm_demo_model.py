@@ -1,0 +1,52 @@
+"""The vlm node with the model that ships, on the CPU: camera, node and client apart."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+
+@pytest.fixture(scope='module')
+def client(robot):
+    robot.camera({'width': 320})
+    robot.vlm({'chip': 'cpu', 'model': 'demo', 'max_age_s': 5.0})
+    robot.client.until_state('ready', 90)
+    robot.client.until_frames()
+    return robot.client
+
+
+def test_a_still_is_described_word_by_word(client):
+    answer = client.describe(request_id='still')
+    assert answer.error_code == 0, answer.message
+    assert answer.finish_reason == answer.FINISH_STOP
+    assert (answer.model, answer.chip) == ('demo', 'cpu')
+    chunks = client.all_chunks_of('still')
+    assert len(chunks) > 2
+    assert ''.join(chunk.delta for chunk in chunks) == answer.text
+    assert answer.text.strip()
+    stats = answer.stats
+    assert stats.vision_tokens == 16
+    assert stats.prompt_tokens > stats.vision_tokens
+    parts = stats.queue_s + stats.decode_images_s + stats.encode_s + stats.prefill_s
+    assert parts + stats.decode_s <= stats.total_s * 1.05
+
+
+def test_a_clip_of_eight_frames_takes_eight_images(client):
+    client.spin(1.5)
+    answer = client.ask('What is moving?', last_seconds=4.0, max_frames=8)
+    assert answer.error_code == 0, answer.message
+    assert len(answer.frames) == 8
+    assert answer.stats.vision_tokens == 8 * 16
+
+
+def test_the_same_question_about_the_same_image_has_the_same_answer(client):
+    from array import array
+
+    from sensor_msgs.msg import Image
+
+    image = Image(encoding='rgb8', width=112, height=112, step=336)
+    image.data = array('B', bytes(range(256)) * 147)
+    answers = [client.ask('Describe what you see.', images=[image]) for _ in range(2)]
+    assert answers[0].error_code == 0, answers[0].message
+    assert answers[0].text == answers[1].text
