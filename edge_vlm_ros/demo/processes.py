@@ -45,6 +45,11 @@ class Child:
             )
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """Its exit status; None while it runs."""
         return self._process.poll()

@@ -113,7 +113,7 @@ def _fill(message, fields):
 @pytest.mark.ros
 def test_json_fits_the_types_of_a_real_message(ask, grey_image, monkeypatch):
     monkeypatch.setenv('ROS_PYTHON_CHECK_FIELDS', '1')
-    from edge_vlm_ros.msg import Answer, FrameRef  # noqa: PLC0415
+    from edge_vlm_ros.msg import Answer, FrameRef
 
     answer = json.loads(ask('--image', grey_image(90), '--json', 'Well?').stdout)
     message, frame = Answer(), FrameRef()

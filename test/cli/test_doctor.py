@@ -70,9 +70,8 @@ def test_another_middleware_needs_no_profile(no_profile, monkeypatch):
     [(64, 64, State.WARNING), (1024, 20, State.WARNING), (1024, 900, State.OK)],
 )
 def test_small_or_full_shared_memory_is_a_warning(monkeypatch, megabytes, free, state):
-    room = os.statvfs_result(
-        (4096, 4096, megabytes * 256, free * 256, free * 256, 0, 0, 0, 0, 255)
-    )
+    total, left = megabytes * 256, free * 256
+    room = os.statvfs_result((4096, 4096, total, left, left, 0, 0, 0, 0, 255))
     monkeypatch.setattr(probes.os, 'statvfs', lambda _: room)
     found = probes.find_shared_memory()[1]
     assert found.state is state

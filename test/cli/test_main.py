@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -16,10 +17,9 @@ def test_help_loads_nothing_heavy(edge_vlm):
     assert done.returncode == 0
     code = (
         'import sys; from edge_vlm_ros.cli.parser import build_parser; build_parser();'
-        'print(sorted({"numpy", "cv2", "onnxruntime", "transformers", "rclpy"} & set(sys.modules)))'
+        'heavy = {"numpy", "cv2", "onnxruntime", "transformers", "rclpy"};'
+        'print(sorted(heavy & set(sys.modules)))'
     )
-    import subprocess  # noqa: PLC0415
-
     told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert told.stdout == '[]\n'
 

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from edge_vlm_ros.demo.processes import Child, Children
 
+ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = """\
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -26,6 +28,16 @@ try:
     time.sleep(60)
 except KeyboardInterrupt:
     print('good-bye', flush=True)
+"""
+
+
+PARENT = """\
+import os, time
+from pathlib import Path
+from edge_vlm_ros.demo.processes import Child
+child = Child('it', 'polite', [], dict(os.environ), Path({!r}))
+print('pid', child.pid, 'end', flush=True)
+time.sleep(60)
 """
 
 
@@ -55,10 +67,10 @@ def _wait_for_output(child):
 
 def _is_running(pid):
     try:
-        with open(f'/proc/{pid}/stat') as stat:  # noqa: PTH123
-            return stat.read().rpartition(')')[2].split()[0] != 'Z'
+        stat = Path(f'/proc/{pid}/stat').read_text()
     except OSError:
         return False
+    return stat.rpartition(')')[2].split()[0] != 'Z'
 
 
 def test_a_polite_process_is_asked_first(child):
@@ -91,19 +103,8 @@ def test_one_that_has_ended_is_noticed(tmp_path):
 
 def test_a_killed_parent_takes_its_processes_along(tmp_path, spawn):
     (tmp_path / 'polite.py').write_text(POLITE)
-    parent = spawn(
-        [
-            sys.executable,
-            '-c',
-            'import os, sys, time\n'
-            'from pathlib import Path\n'
-            'from edge_vlm_ros.demo.processes import Child\n'
-            f'child = Child("it", "polite", [], dict(os.environ), Path({str(tmp_path)!r}) / "log")\n'
-            'print("pid", child._process.pid, "end", flush=True)\n'
-            'time.sleep(60)\n',
-        ],
-        env={**os.environ, 'PYTHONPATH': f'{os.getcwd()}:{tmp_path}'},  # noqa: PTH109
-    )
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{tmp_path}'}
+    parent = spawn([sys.executable, '-c', PARENT.format(str(tmp_path / 'log'))], env=env)
     parent.wait_for_output('end')
     pid = int(parent.output().split()[1])
     assert _is_running(pid)

@@ -47,10 +47,10 @@ def _left_over(tmp_path):
     found = []
     for process in Path('/proc').glob('[0-9]*'):
         try:
-            target = os.readlink(process / 'fd' / '1')
+            target = (process / 'fd' / '1').readlink()
         except OSError:
             continue
-        if target.startswith(str(tmp_path / 'out')):
+        if tmp_path / 'out' in target.parents:
             found.append(process.name)
     return found
 

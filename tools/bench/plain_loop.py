@@ -1,7 +1,7 @@
 """A vision-language model run the plain way: what an example program beside the weights does.
 
-PIL resizes, ONNX Runtime is called with whatever the last call gave, every question starts with an
-empty cache. No thread, no queue, no session, no cancel: the floor that the pipeline is held against.
+PIL resizes, ONNX Runtime is called with whatever the last call gave, every question starts with
+an empty cache. No thread, no queue, no session, no cancel: what the pipeline is held against.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from edge_vlm_ros.core import RgbImage
+
+Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class PlainLoop:
         shown = json.loads((folder / 'preprocessor_config.json').read_text(encoding='utf-8'))
         self._mean = np.array(shown['image_mean'], np.float32)
         self._std = np.array(shown['image_std'], np.float32)
-        self._side_px = int(self._vision.get_inputs()[0].shape[-1])
+        side_px: Any = self._vision.get_inputs()[0].shape[-1]
+        self._side_px = int(side_px)
         self._context = self._tokenizer.token_to_id('<IMG_CONTEXT>')
         self._stop = self._tokenizer.token_to_id('<|im_end|>')
 
@@ -76,7 +79,8 @@ class PlainLoop:
         logits, past = self._decode(embedded, self._empty_past(), 0)
         token = int(logits[0, -1].argmax())
         first_s = time.perf_counter()
-        length, tokens = len(ids), []
+        length = len(ids)
+        tokens: list[int] = []
         while token != self._stop and len(tokens) < max_tokens:
             tokens.append(token)
             embedded = self._embed.run(None, {'input_ids': np.array([[token]], np.int64)})[0]
@@ -96,7 +100,8 @@ class PlainLoop:
         side = (self._side_px, self._side_px)
         small = Image.fromarray(image).resize(side, Image.Resampling.BICUBIC)
         array = (np.asarray(small).astype(np.float32) / 255.0 - self._mean) / self._std
-        return array.transpose(2, 0, 1)
+        channels_first: Pixels = array.transpose(2, 0, 1)
+        return channels_first
 
     def _prompt(self, images: int, tokens: int, question: str) -> str:
         seen = f'<img>{"<IMG_CONTEXT>" * tokens}</img>\n'
@@ -105,11 +110,10 @@ class PlainLoop:
         return f'<|im_start|>user\n{frames}{question}<|im_end|>\n<|im_start|>assistant\n'
 
     def _empty_past(self) -> dict[str, NDArray[np.float32]]:
-        return {
-            i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32)
-            for i in self._decoder.get_inputs()
-            if i.name.startswith('past_key_values.')
-        }
+        past: list[Any] = [
+            i for i in self._decoder.get_inputs() if i.name.startswith('past_key_values.')
+        ]
+        return {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in past}
 
     def _decode(
         self, embedded: NDArray[np.float32], past: dict[str, NDArray[np.float32]], length: int
@@ -124,9 +128,12 @@ class PlainLoop:
         }
         known = {i.name for i in self._decoder.get_inputs()}
         outputs = self._decoder.run(None, {k: v for k, v in feed.items() if k in known})
-        names = [o.name.replace('present.', 'past_key_values.') for o in self._decoder.get_outputs()]
-        by_name = dict(zip(names, outputs, strict=True))
-        return by_name.pop('logits'), by_name
+        names = [
+            o.name.replace('present.', 'past_key_values.') for o in self._decoder.get_outputs()
+        ]
+        by_name: dict[str, Any] = dict(zip(names, outputs, strict=True))
+        logits: Pixels = by_name.pop('logits')
+        return logits, by_name
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -1,7 +1,7 @@
 """The demo model on this CPU: time to first token for 1 and 8 frames, tokens per second.
 
-Each question comes with frames that were never seen before, so nothing is cached; against the plain
-ONNX Runtime loop of `tools/bench/plain_loop.py` with the same weights, frames and words.
+Each question comes with frames that were never seen before, so nothing is cached; against the
+plain ONNX Runtime loop of `tools/bench/plain_loop.py` with the same weights, frames and words.
 """
 
 from __future__ import annotations
