@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tools.bench import registry
 from tools.bench.figure import Figure, as_table
 from tools.bench.timing import Pairs, in_turn
