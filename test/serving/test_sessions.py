@@ -191,3 +191,13 @@ def test_no_session_is_kept_under_the_empty_name():
     assert not store.put('', before, Conversation(system_prompt='x'))
     assert len(store) == 0
     assert store.get('') == Conversation()
+
+
+def test_a_turn_from_before_a_reset_does_not_come_back_into_the_new_session():
+    store = SessionStore(ManualClock())
+    store.put('a', store.get('a'), Conversation(system_prompt='old'))
+    before = store.get('a')
+    store.reset('a')
+    store.put('a', store.get('a'), Conversation(system_prompt='new'))
+    assert not store.put('a', before, Conversation(system_prompt='older'))
+    assert store.get('a').system_prompt == 'new'
