@@ -167,6 +167,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             outcome = Decoded(data.draw(st.booleans()))
         self.take(self.scheduler.handle(WorkDone(work, outcome)))
 
+    @rule(data=st.data(), items=st.integers(1, 12))
+    @precondition(lambda self: isinstance(self.work, Idle))
+    def work_on(self, data, items):
+        """Several items on end, so that questions get far."""
+        for _ in range(items):
+            self.begin_work()
+            if isinstance(self.work, Idle):
+                return
+            self.end_work(data, fails=1)
+
     @invariant()
     def knows_the_same_as_we(self):
         if not hasattr(self, 'scheduler'):
