@@ -83,11 +83,13 @@ def _questions(args: Namespace) -> Iterator[Question]:
     for number, text in enumerate(texts):
         yield Question(
             _whole_text(text),
-            request_id=_REQUEST_ID if number == len(texts) - 1 else f'{_REQUEST_ID}-{number + 1}',
+            request_id=_REQUEST_ID if number == len(args.turn) else f'{_REQUEST_ID}-{number + 1}',
             frames=frames if number == 0 else (),
             session_id=_REQUEST_ID if args.turn else '',
             system_prompt=_whole_text(args.system),
             sampling=sampling,
+            # The question's own; the turns before it are free text.
+            choices=tuple(map(_whole_text, args.choice)) if number == len(args.turn) else (),
         )
 
 

@@ -145,6 +145,14 @@ def _add_ask(commands: argparse._SubParsersAction[Any]) -> None:
     talk.add_argument('--system', default='', metavar='TEXT', help='who the model is to be')
     tokens = ask.add_argument_group('the answer')
     tokens.add_argument(
+        '--choice',
+        nargs='+',
+        action=_ListAction,
+        default=[],
+        metavar='TEXT',
+        help='answers to choose from; JSON says which one it was',
+    )
+    tokens.add_argument(
         '--max-tokens',
         type=_number(int, 0, '0 or more'),
         default=0,

@@ -140,7 +140,7 @@ def _find_profile(topic: str) -> Finding:
     variable = next((v for v in PROFILE_VARIABLES if os.environ.get(v)), '')
     if not variable:
         found = f'{PROFILE_VARIABLES[0]} is not set: images above 512 KB get lost'
-        remedy = f"our nodes set it themselves; others' camera drivers: {export_line(shipped_profile())}"
+        remedy = f'our nodes set it; for any other camera: {export_line(shipped_profile())}'
         return Finding(topic, name, State.WARNING, found, remedy)
     path = Path(os.environ[variable])
     remedy = export_line(shipped_profile())

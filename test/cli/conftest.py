@@ -18,6 +18,8 @@ answers:
     answer: 'one two three four five six seven eight nine ten and much more than that'
   - question: 'language'
     answer: 'Grüße, 你好, 🙂.'
+  - question: 'Yes or no'
+    answer: 'Yes.'
   - answer: '{images} seen with {means}: {question}'
 latency: {decode_s: 0.01}
 faults:

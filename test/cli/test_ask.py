@@ -124,6 +124,12 @@ def test_json_fits_the_types_of_a_real_message(ask, grey_image, monkeypatch):
     assert (frame.width, frame.height) == (64, 48)
 
 
+@pytest.mark.parametrize(('question', 'choice'), [('Yes or no?', 'Yes'), ('Which way?', '')])
+def test_json_says_which_choice_it_was(ask, question, choice):
+    answer = json.loads(ask('--choice', 'No', 'Yes', '--json', '--', question).stdout)
+    assert (answer['choice'], answer['choice_valid']) == (choice, bool(choice))
+
+
 BAD_INPUT = {
     'an empty question': ['  '],
     'a question of 100 KB': ['x' * 100_000],
