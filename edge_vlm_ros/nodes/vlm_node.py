@@ -19,13 +19,18 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action.server import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, JumpThreshold, TimeJump
-from rclpy.clock_type import ClockType
+from rclpy.clock import (
+    Clock,
+    ClockType,  # type: ignore[attr-defined] # in Humble it is nowhere else
+    JumpThreshold,
+    TimeJump,
+)
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.task import Future
@@ -104,10 +109,12 @@ class VlmNode(LifecycleNode):
         self._shown_sessions: OrderedDict[str, None] = OrderedDict()
         self._goal_requests: dict[bytes, str] = {}
         self._waiting_replies = 0
-        self._requests = OpenRequests(
-            self, self._wake, int(self.get_parameter('queue_size').value)
-        )
+        self._handed_over: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._group = ReentrantCallbackGroup()
+        self._guard = self.create_guard_condition(self._run_handed_over, self._group)
+        self._requests = OpenRequests(
+            self, self._guard.trigger, int(self.get_parameter('queue_size').value)
+        )
         self._open_outlets()
         self._open_services()
         self._timer = self.create_timer(
@@ -557,12 +564,17 @@ class VlmNode(LifecycleNode):
     # --- the executor and the clock --------------------------------------------------------------
 
     def _hand_over(self, work: Callable[[], None]) -> None:
-        if self.executor is not None:
-            self.executor.create_task(work)
+        # The guard condition also works while no executor has the node yet. Triggered, it wakes
+        # the executor, which then looks at replies that wait for their future, too.
+        self._handed_over.put(work)
+        self._guard.trigger()
 
-    def _wake(self) -> None:
-        if self.executor is not None:
-            self.executor.wake()
+    def _run_handed_over(self) -> None:
+        while not self._handed_over.empty():
+            try:
+                self._handed_over.get()()
+            except Exception as error:  # noqa: BLE001 - an exception here would end the node
+                self.get_logger().error(f'engine state not followed: {error!r}')
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         for feed in self._feeds.values():
