@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action.server import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import (
+from rclpy.clock import (  # type: ignore[attr-defined] # Humble has ClockType nowhere else
     Clock,
-    ClockType,  # type: ignore[attr-defined] # in Humble it is nowhere else
+    ClockType,
     JumpThreshold,
     TimeJump,
 )
@@ -570,11 +570,11 @@ class VlmNode(LifecycleNode):
         self._guard.trigger()
 
     def _run_handed_over(self) -> None:
-        while not self._handed_over.empty():
-            try:
+        try:
+            while not self._handed_over.empty():
                 self._handed_over.get()()
-            except Exception as error:  # noqa: BLE001 - an exception here would end the node
-                self.get_logger().error(f'engine state not followed: {error!r}')
+        except Exception as error:  # noqa: BLE001 - an exception here would end the node
+            self.get_logger().error(f'engine state not followed: {error!r}')
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         for feed in self._feeds.values():

@@ -171,7 +171,10 @@ class Client:
         self._describe = node.create_client(Describe, 'describe')
         self._cancel = node.create_client(Cancel, 'vlm/cancel')
         self._reset = node.create_client(ResetSession, 'vlm/reset_session')
-        self.action = ActionClient(node, AskAction, 'vlm/ask')
+        # The default depth of 10 loses feedback where this process is kept from running.
+        self.action = ActionClient(
+            node, AskAction, 'vlm/ask', feedback_sub_qos_profile=QoSProfile(depth=1000)
+        )
         self._parts = {'ask': Ask, 'describe': Describe, 'cancel': Cancel, 'reset': ResetSession}
 
     def close(self):
