@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 RgbImage: TypeAlias = NDArray[np.uint8]
 """uint8, (H, W, 3), RGB."""
 
-# array.array, bytes, memoryview and numpy bytes all serve: nothing is copied when a frame is stored.
+# array.array, bytes, memoryview and numpy bytes all serve: storing a frame copies nothing.
 Buffer: TypeAlias = 'bytes | bytearray | memoryview | Sequence[int]'
 
 

@@ -24,7 +24,7 @@ class VisionSpan:
         image: Index into the images of the conversation, oldest first.
         start: First placeholder, counted from the part's first token.
         stop: One past the last placeholder.
-        first_row: The feature row that stands at `start`; above 0 where a part was cut in an image.
+        first_row: The feature row at `start`; above 0 where a part was cut inside an image.
     """
 
     image: int

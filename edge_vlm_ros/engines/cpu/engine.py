@@ -213,8 +213,9 @@ class CpuEngine:
         self._scored_length = self._kv.length
 
     def _embed(self, part: PromptPart) -> NDArray[Any]:
-        embeds: NDArray[Any] = self._embedder.run(part.tokens)
-        return embeds.astype(self._decoder.dtype, copy=False)
+        embeds = self._embedder.run(part.tokens)
+        cast: NDArray[Any] = embeds.astype(self._decoder.dtype, copy=False)
+        return cast
 
     def _splice(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> NDArray[Any]:
         """Look up the words and put the features over the placeholders."""
