@@ -33,6 +33,7 @@ _D_AT: Final = _X_AT + X_BINS
 _Y_AT: Final = _D_AT + D_BINS
 FEATURES: Final = _Y_AT + 2
 CODE: Final = 4 * FEATURES + 1  # the last is always one, so that empty tokens have a direction
+TRACK: Final = 4 * 2
 _COLOUR_OF: Final = {c: i for i, c in enumerate(COLOURS)}
 _SHAPE_OF: Final = {s: i for i, s in enumerate(SHAPES)}
 
@@ -59,6 +60,24 @@ def _shares(value: float, ramp: float) -> list[tuple[int, float]]:
         after = 0.5 + 0.5 * off
         return [(border - 1, 1 - after), (border, after)]
     return [(cell, 1.0)]
+
+
+def encode_tracks(
+    first: Sequence[Seen | None], now: Sequence[Seen | None], *, ramp: float = 0.012
+) -> NDArray[np.float32]:
+    """Return how each thing has moved since the first frame, (16, TRACK), where it is now.
+
+    For each sub-cell: the way to the right and the logarithm of the distance ratio, scaled.
+    """
+    grid = np.zeros((GRID, GRID, 2, 2, 2), np.float32)
+    for then, thing in zip(first, now, strict=True):
+        if then is None or thing is None:
+            continue
+        moved = np.array([4 * (thing.cx - then.cx), 2 * np.log(thing.distance / then.distance)])
+        for column, share_x in _shares(thing.cx, ramp):
+            for row, share_y in _shares(thing.cy, ramp):
+                grid[row // 2, column // 2, row % 2, column % 2] += share_x * share_y * moved
+    return grid.reshape(GRID * GRID, TRACK)
 
 
 def encode(

@@ -298,12 +298,15 @@ class LanguageModel(nn.Module):
         self.model = LanguageStack(size)
         self._head, self._theta = size.head, size.rope_theta
 
-    def forward(self, packed: Packed, image: Tensor) -> Tensor:
+    def forward(
+        self, packed: Packed, image: Tensor, watched: list[Tensor] | None = None
+    ) -> Tensor:
         """Return logits, (wanted, vocabulary).
 
         Args:
             packed: Prefix and dialogues.
             image: (rows, image places, width); rows with no places for text alone.
+            watched: Gets the image places as they are after each layer, for losses in training.
         """
         stack, rows, long = self.model, image.shape[0], len(packed.prefix)
         prefix = stack.embed_tokens(packed.prefix).expand(rows, -1, -1)
@@ -320,6 +323,8 @@ class LanguageModel(nn.Module):
         masks = [_mask(0 if i == 0 else long, t, dtype) for i, (_, t) in enumerate(shapes)]
         for layer in stack.layers:
             x = layer(x, rows, shapes, ropes, masks)
+            if watched is not None:
+                watched.append(x[: rows * long].view(rows, long, -1)[:, packed.image_at])
         return fn.linear(stack.norm(x[packed.wanted]), stack.embed_tokens.weight)
 
     def _rope(self, start: int, count: int, dtype: torch.dtype) -> Rope:

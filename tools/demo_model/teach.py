@@ -19,17 +19,18 @@ from tools.demo_model.scenes import CLIP_FRAMES, Seen
 
 # How often each kind is asked, the hard ones more; long ones are packed apart from short ones.
 SHORT: Final = {
-    'existence': 1.2,
-    'count': 1.1,
-    'colour': 0.7,
-    'identity': 0.9,
+    'existence': 1.4,
+    'count': 2.0,
+    'colour': 0.5,
+    'identity': 0.6,
     'place': 1.0,
     'relation': 2.0,
-    'nearest': 1.3,
-    'path': 1.3,
+    'nearest': 1.2,
+    'path': 1.1,
     'absent': 1.4,
 }
-LONG: Final = {'describe': 1.0, 'follow-up': 0.6, 'outside': 0.35}
+LONG: Final = {'describe': 1.0, 'follow-up': 0.5, 'outside': 0.25, 'path': 0.1, 'place': 0.1}
+SHORT_WORDS: Final = 16  # longer ones of the short kinds would pad all others
 
 
 def there(things: Iterable[Seen | None]) -> list[Seen]:
@@ -44,19 +45,22 @@ class Teacher:
         self._rng = random.Random(seed)
         self.asker = Asker(self._rng)
 
-    def one(self, things: list[Seen], kinds: Mapping[str, float]) -> Dialogue:
-        """Return a dialogue of one of these kinds, each with its weight."""
+    def one(self, things: list[Seen], kinds: Mapping[str, float], *, limit: int = 99) -> Dialogue:
+        """Return a dialogue of one of these kinds, each with its weight, of so many words."""
         while True:
             kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
             dialogue = self.asker.ask(things, kind)
-            if dialogue is not None:
+            if (
+                dialogue is not None
+                and sum(q.count(' ') + a.count(' ') for q, a in dialogue) < limit
+            ):
                 return dialogue
 
     def still(self, things: list[Seen], long: int, short: int) -> list[list[Dialogue]]:
         """Return dialogues of the long kinds and of the short ones."""
         return [
             [self.one(things, LONG) for _ in range(long)],
-            [self.one(things, SHORT) for _ in range(short)],
+            [self.one(things, SHORT, limit=SHORT_WORDS) for _ in range(short)],
         ]
 
     def clip(self, motion: str, mover: Seen | None, last: list[Seen] | None) -> list[Dialogue]:
@@ -86,12 +90,20 @@ class Teacher:
         return made
 
 
-class SeenBatch(NamedTuple):
-    """Dialogues with normalised pixels, and the pictures they came from (none for clips)."""
+class SeenStills(NamedTuple):
+    """Rendered frames, normalised, with dialogues about the first of them."""
 
     batch: Batch
     pixels: Tensor
     pictures: list[data.Picture]
+
+
+class Clips(NamedTuple):
+    """Dialogues about clips, shown as pixels or as codes, and how things have moved in them."""
+
+    batch: Batch
+    shown: Tensor
+    tracks: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,7 @@ class Lessons:
         """Return questions without a frame."""
         return self.packer.pack(0, [[self.teacher.text_only() for _ in range(rows)]])
 
-    def coded_stills(self, count: int) -> tuple[Batch, NDArray[np.float32]]:
+    def coded_stills(self, count: int) -> tuple[Batch, Tensor]:
         """Return dialogues about true scenes, repainted, and their codes."""
         coded, dialogues = [], []
         for i in self.rng.choice(self.store.usable, count):
@@ -117,35 +129,39 @@ class Lessons:
             (things,) = data.repaint([things], self.rng)
             coded.append(codes.encode(things, self.rng))
             dialogues.append(self.teacher.still(there(things), 2, 4))
-        return self._pack_stills(dialogues), np.stack(coded)
+        return self._pack_stills(dialogues), torch.from_numpy(np.stack(coded))
 
-    def coded_clips(self, count: int) -> tuple[Batch, NDArray[np.float32]]:
+    def coded_clips(self, count: int) -> Clips:
         """Return dialogues about true clips, repainted, and their codes."""
-        frames, coded, dialogues = self._clip_length(), [], []
+        frames, coded, dialogues, tracks = self._clip_length(), [], [], []
         for clip in self._draw_clips(count):
             turned = data.turned_clip(self.store, clip, back=self._coin(), flip=self._coin())
             rows = data.repaint(turned.things, self.rng)
             dialogues.append(self._clip_dialogues(turned._replace(things=rows), clip.who, frames))
             coded.append(np.concatenate([codes.encode(r, self.rng) for r in rows[-frames:]]))
-        return self.packer.pack(frames, [dialogues]), np.stack(coded)
+            tracks.append(_tracks(rows[-frames:]))
+        batch = self.packer.pack(frames, [dialogues])
+        return Clips(batch, torch.from_numpy(np.stack(coded)), torch.from_numpy(np.stack(tracks)))
 
-    def seen_stills(self, count: int, asked: int) -> SeenBatch:
+    def seen_stills(self, count: int, asked: int) -> SeenStills:
         """Return rendered frames, changed a little, with dialogues about the first of them."""
         pictures = self.pictures(count)
         dialogues = [self.teacher.still(there(p.things), 1, 3) for p in pictures[:asked]]
-        return SeenBatch(self._pack_stills(dialogues), stack_pixels(pictures), pictures)
+        return SeenStills(self._pack_stills(dialogues), stack_pixels(pictures), pictures)
 
-    def seen_clips(self, count: int) -> SeenBatch:
+    def seen_clips(self, count: int) -> Clips:
         """Return dialogues about rendered clips, played back or mirrored at times."""
-        frames, pixels, dialogues = self._clip_length(), [], []
+        frames, pixels, dialogues, tracks = self._clip_length(), [], [], []
         for clip in self._draw_clips(count):
             back, flip = self._coin(), self._coin()
             turned = data.turned_clip(self.store, clip, back=back, flip=flip)
             dialogues.append(self._clip_dialogues(turned, clip.who, frames))
             images = data.clip_pixels(self.store, clip, self.rng, back=back, flip=flip)
             pixels.append(images[-frames:])
+            tracks.append(_tracks(turned.things[-frames:]))
         batch = self.packer.pack(frames, [dialogues])
-        return SeenBatch(batch, data.normalise(np.concatenate(pixels)), [])
+        shown = data.normalise(np.concatenate(pixels))
+        return Clips(batch, shown, torch.from_numpy(np.stack(tracks)))
 
     def pictures(self, count: int) -> list[data.Picture]:
         """Return rendered frames, changed a little."""
@@ -171,6 +187,10 @@ class Lessons:
             mover = turned.things[-1][who] if who >= 0 else None
             return self.teacher.clip(turned.motion, mover, last)
         return self.teacher.unrelated() if last is None else self.teacher.some(last)
+
+
+def _tracks(rows: list[data.Things]) -> NDArray[np.float32]:
+    return np.concatenate([codes.encode_tracks(rows[0], r) for r in rows])
 
 
 def stack_pixels(pictures: list[data.Picture]) -> Tensor:

@@ -34,6 +34,9 @@ from tools.demo_model.teach import Lessons, Teacher, code_targets, stack_pixels
 
 SHARES: Final = (0.20, 0.12)  # of all minutes: sight beside words, then sight alone
 PROCESSES: Final = 2
+SIGHT_RATE: Final = 0.3  # of the vision tower in the joint stage: it can see by then
+CODED_UNTIL: Final = 0.6  # share of the joint stage with coded scenes among the rendered ones
+TRACK_WEIGHT: Final = 1.0
 DENSE_WEIGHT: Final = 0.25  # of the dense loss beside the answers
 SAVE_SECONDS: Final = 150.0
 MAP_CLASSES: Final = 1 + len(COLOURS) + 1 + len(SHAPES)
@@ -103,6 +106,28 @@ class DenseHead(nn.Module):
         return cells[..., :colours], cells[..., colours:]
 
 
+class TrackHead(nn.Module):
+    """Helper of training: what the language model must find out about motion, early on.
+
+    After the second layer, the image places tell how each thing has moved since the first frame.
+    """
+
+    layer = 1
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.tracks = nn.Linear(width, codes.TRACK)
+        nn.init.zeros_(self.tracks.weight)
+        nn.init.zeros_(self.tracks.bias)
+
+    def loss(self, watched: list[Tensor], tracks: Tensor) -> Tensor:
+        """Return the loss per frame."""
+        found = self.tracks(self.norm(watched[self.layer])).float()
+        frames = tracks.shape[0] * tracks.shape[1] / ModelSize().tokens
+        return (found - tracks).square().sum() / frames
+
+
 class Sight:
     """The dense loss: visual tokens against their code, patches against the instance map."""
 
@@ -123,19 +148,19 @@ class Sight:
             + 2 * fn.cross_entropy(shapes.flatten(0, 2), shape.flatten(), ignore_index=-1)
         )
 
-    def tokens(self, code: np.ndarray) -> Tensor:
+    def tokens(self, code: Tensor) -> Tensor:
         """Return visual tokens that carry the code exactly."""
-        return torch.from_numpy(code) @ self._directions
+        return code.flatten(1, -2) @ self._directions
 
 
-def optimisers(modules: Iterable[nn.Module]) -> list[torch.optim.Optimizer]:
-    """Return Muon for the inner matrices and AdamW for the rest."""
+def optimisers(modules: Iterable[nn.Module], rate: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Return Muon for the inner matrices and AdamW for the rest, at a share of the rates."""
     inner, tables, vectors = [], [], []
     for module in modules:
         for name, weight in module.named_parameters():
             if weight.ndim != 2:
                 vectors.append(weight)
-            elif 'embed' in name or 'cells' in name:
+            elif 'embed' in name or 'cells' in name or 'tracks' in name:
                 tables.append(weight)
             else:
                 inner.append(weight)
@@ -148,7 +173,7 @@ def optimisers(modules: Iterable[nn.Module]) -> list[torch.optim.Optimizer]:
     ]
     for optimiser in made:
         for group in optimiser.param_groups:
-            group['base'] = group['lr']
+            group['base'] = rate * group['lr']
     return made
 
 
@@ -182,7 +207,8 @@ class Stage:
             return False
         state = torch.load(self._path)
         for name, module in modules.items():
-            module.load_state_dict(state[name])
+            if name in state:  # helpers of training may start fresh
+                module.load_state_dict(state[name])
         self._spent = state['spent']
         return True
 
@@ -228,9 +254,11 @@ def autocast() -> torch.autocast:
     return torch.autocast('cpu', dtype=torch.bfloat16)
 
 
-def answer_loss(model: DemoModel, batch: Batch, image: Tensor) -> Tensor:
+def answer_loss(
+    model: DemoModel, batch: Batch, image: Tensor, watched: list[Tensor] | None = None
+) -> Tensor:
     """Return the cross entropy of the answer tokens."""
-    logits = model.language_model(batch.packed, image)
+    logits = model.language_model(batch.packed, image, watched)
     return fn.cross_entropy(logits.float(), batch.wanted_ids)
 
 
@@ -274,8 +302,8 @@ def train_words(plan: Plan, *, scenes: int = 40, clips: int = 12) -> None:
     """Train the language model on the code of true scenes."""
     torch.set_num_threads(1)
     torch.manual_seed(plan.seed)
-    model = DemoModel(ModelSize())
-    parts = {'language': model.language_model}
+    model, head = DemoModel(ModelSize()), TrackHead(ModelSize().width)
+    parts = {'language': model.language_model, 'tracker': head}
     stage = Stage('words', plan)
     stage.load(parts)
     if stage.share() >= 1:
@@ -283,22 +311,25 @@ def train_words(plan: Plan, *, scenes: int = 40, clips: int = 12) -> None:
     lessons = open_lessons(plan, 1, int(1e4 * stage.share()))
     sight = Sight(ModelSize().width)
     made = optimisers(parts.values())
-    weights = list(model.language_model.parameters())
+    weights = [w for m in parts.values() for w in m.parameters()]
     count = 0
     while (share := stage.share()) < 1:
+        watched: list[Tensor] | None = None
         if count % 25 == 24:
             kind, seen = 'text', 16
             batch, image = lessons.text_only(seen), torch.zeros(seen, 0, ModelSize().width)
         elif share > 0.12 and count % 3 == 2:
-            kind, seen = 'clips', clips
-            batch, code = lessons.coded_clips(seen)
+            kind, seen, watched = 'clips', clips, []
+            batch, code, tracks = lessons.coded_clips(seen)
             image = sight.tokens(code)
         else:
             kind, seen = 'stills', scenes
             batch, code = lessons.coded_stills(seen)
             image = sight.tokens(code)
         with autocast():
-            loss = answer_loss(model, batch, image)
+            loss = answer_loss(model, batch, image, watched)
+        if watched:
+            loss = loss + TRACK_WEIGHT * head.loss(watched, tracks)
         loss.backward()
         step(made, weights, warm_rate(count, share))
         count += 1
@@ -307,64 +338,104 @@ def train_words(plan: Plan, *, scenes: int = 40, clips: int = 12) -> None:
     stage.save(parts, now=True)
 
 
-def train_joint(
-    crew: Crew, plan: Plan, *, frames: int = 60, asked: int = 24, clips: int = 8
-) -> None:
+class JointSteps:
+    """The kinds of step of the joint stage; each returns its loss and what to log of it."""
+
+    def __init__(self, lessons: Lessons) -> None:
+        size = ModelSize()
+        self.model = DemoModel(size)
+        self.head, self.tracker = DenseHead(size.vision_width), TrackHead(size.width)
+        self.parts: dict[str, nn.Module] = {
+            'model': self.model,
+            'head': self.head,
+            'tracker': self.tracker,
+        }
+        self._lessons, self._sight = lessons, Sight(size.width)
+
+    def text(self, rows: int = 8) -> tuple[Tensor, int]:
+        """Questions without a frame."""
+        image = torch.zeros(rows, 0, self.model.size.width)
+        with autocast():
+            return answer_loss(self.model, self._lessons.text_only(rows), image), rows
+
+    def stills(self, frames: int = 32) -> tuple[Tensor, int]:
+        """Rendered frames, everything trained."""
+        batch, pixels, pictures = self._lessons.seen_stills(frames, frames)
+        with autocast():
+            patches, tokens = self.model.see(pixels)
+            answers = answer_loss(self.model, batch, tokens)
+        dense = self._sight.loss(self.head, patches, tokens, pictures)
+        return answers + DENSE_WEIGHT * dense, frames
+
+    def clips(self, count: int = 12) -> tuple[Tensor, int]:
+        """Rendered clips; the vision tower is not trained on them."""
+        batch, pixels, tracks = self._lessons.seen_clips(count)
+        with autocast(), torch.no_grad():
+            tokens = self.model.see(pixels)[1].reshape(count, -1, self.model.size.width)
+        return self._with_tracks(batch, tokens, tracks), count
+
+    def coded_stills(self, count: int = 40) -> tuple[Tensor, int]:
+        """True scenes, not rendered: the language model alone."""
+        batch, code = self._lessons.coded_stills(count)
+        with autocast():
+            return answer_loss(self.model, batch, self._sight.tokens(code)), count
+
+    def coded_clips(self, count: int = 16) -> tuple[Tensor, int]:
+        """True clips, not rendered: the language model alone."""
+        batch, code, tracks = self._lessons.coded_clips(count)
+        return self._with_tracks(batch, self._sight.tokens(code), tracks), count
+
+    def _with_tracks(self, batch: Batch, tokens: Tensor, tracks: Tensor) -> Tensor:
+        watched: list[Tensor] = []
+        with autocast():
+            answers = answer_loss(self.model, batch, tokens, watched)
+        return answers + TRACK_WEIGHT * self.tracker.loss(watched, tracks)
+
+
+def joint_kind(count: int, share: float) -> str:
+    """Return which kind of step comes next: coded scenes at first, rendered ones to the end."""
+    if count % 48 == 46:
+        return 'text'
+    if share < CODED_UNTIL:
+        return ('stills', 'coded_clips', 'coded_stills', 'clips', 'coded_stills', 'coded_clips')[
+            count % 6
+        ]
+    return ('stills', 'clips')[count % 2]
+
+
+def train_joint(crew: Crew, plan: Plan) -> None:
     """Train everything together."""
     crew.join(plan.seed)
-    model, head = DemoModel(ModelSize()), DenseHead(ModelSize().vision_width)
-    parts: dict[str, nn.Module] = {'model': model, 'head': head}
+    steps = JointSteps(open_lessons(plan, 2, crew.rank, int(time.time())))
     stage = Stage('joint', plan, quiet=crew.rank > 0)
-    if not stage.load(parts):
-        join_parts(plan.out, model, head)
-    lessons = open_lessons(plan, 2, crew.rank, int(1e4 * stage.share()))
-    sight = Sight(model.size.width)
-    made = optimisers(parts.values())
-    weights = [w for m in parts.values() for w in m.parameters()]
+    if not stage.load(steps.parts):
+        join_parts(plan.out, steps)
+    model = steps.model
+    made = optimisers([model.language_model, steps.tracker])
+    made += optimisers([model.vision_model, model.mlp1, steps.head], SIGHT_RATE)
+    weights = [w for m in steps.parts.values() for w in m.parameters()]
     count = 0
     while (share := crew.agree(stage.share())) < 1:
-        if count % 48 == 45:
-            with autocast():
-                image = torch.zeros(8, 0, model.size.width)
-                loss = answer_loss(model, lessons.text_only(8), image)
-            stage.note(8 * crew.size, text=loss.item())
-        elif count % 3 == 2:
-            loss = clip_loss(model, lessons, clips)
-            stage.note(clips * crew.size, clips=loss.item())
-        else:
-            batch, pixels, pictures = lessons.seen_stills(frames, asked)
-            with autocast():
-                patches, tokens = model.see(pixels)
-                answers = answer_loss(model, batch, tokens[:asked])
-            dense = sight.loss(head, patches, tokens, pictures)
-            loss = answers + DENSE_WEIGHT * dense
-            stage.note(frames * crew.size, stills=answers.item(), dense=dense.item())
+        kind = joint_kind(count, share)
+        loss, seen = getattr(steps, kind)()
         loss.backward()
         crew.average(weights)
         step(made, weights, joint_rate(count, share))
         count += 1
-        stage.save(parts)
-    stage.save(parts, now=True)
+        stage.note(seen * crew.size, **{kind: loss.item()})
+        stage.save(steps.parts)
+    stage.save(steps.parts, now=True)
     crew.part()
 
 
-def clip_loss(model: DemoModel, lessons: Lessons, clips: int) -> Tensor:
-    """Return the answer loss of rendered clips; the vision tower is not trained on them."""
-    batch, pixels, _ = lessons.seen_clips(clips)
-    with autocast():
-        with torch.no_grad():
-            tokens = model.see(pixels)[1]
-        return answer_loss(model, batch, tokens.reshape(clips, -1, model.size.width))
-
-
-def join_parts(out: Path, model: DemoModel, head: DenseHead) -> None:
+def join_parts(out: Path, steps: JointSteps) -> None:
     """Load what the first two stages made."""
-    sight = torch.load(out / 'sight.pt')
-    words = torch.load(out / 'words.pt')
-    model.vision_model.load_state_dict(sight['vision'])
-    model.mlp1.load_state_dict(sight['mlp1'])
-    head.load_state_dict(sight['head'])
-    model.language_model.load_state_dict(words['language'])
+    sight, words = torch.load(out / 'sight.pt'), torch.load(out / 'words.pt')
+    steps.model.vision_model.load_state_dict(sight['vision'])
+    steps.model.mlp1.load_state_dict(sight['mlp1'])
+    steps.head.load_state_dict(sight['head'])
+    steps.model.language_model.load_state_dict(words['language'])
+    steps.tracker.load_state_dict(words['tracker'])
 
 
 def _free_port() -> int:
