@@ -106,12 +106,15 @@ class FrameKey:
         stamp_ns: The sensor's stamp (ROS time), nanoseconds.
         content: What tells apart frames of the same stamp (images that no camera sent, a
             simulation that starts over); '' = the stamp is enough.
+        in_clip: Shown together with others: families spend fewer pixels on each of several frames
+            than on one alone, so the same frame has other features there.
     """
 
     camera: str
     topic: str
     stamp_ns: int
     content: str = ''
+    in_clip: bool = False
 
 
 @dataclass(frozen=True, slots=True)

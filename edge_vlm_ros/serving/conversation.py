@@ -28,8 +28,14 @@ if TYPE_CHECKING:
     from edge_vlm_ros.families.base import ModelFamily
 
 
-def name_frame(stored: StoredFrame) -> FrameKey:
-    """Name a frame so that no other frame has its name.
+def name_frames(frames: Sequence[StoredFrame]) -> list[FrameKey]:
+    """Name the frames that one question shows, so that no other frame has their names."""
+    in_clip = len(frames) > 1
+    return [replace(_name_frame(frame), in_clip=in_clip) for frame in frames]
+
+
+def _name_frame(stored: StoredFrame) -> FrameKey:
+    """Name a frame by what it shows.
 
     A camera's frame is told by stamp and time of arrival; images that no camera sent (files, the
     images of a request) are told by their bytes.

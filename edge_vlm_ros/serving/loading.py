@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from edge_vlm_ros.engines import open_engine, require_engine
 from edge_vlm_ros.engines.base import Engine
-from edge_vlm_ros.families import load_family
+from edge_vlm_ros.families import FamilyOptions, load_family
 from edge_vlm_ros.families.base import ModelFamily
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.serving.model_info import ModelSpec
@@ -37,10 +38,13 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     Raises:
         ModelFileError: Files are missing, damaged or of another kind.
         DeviceError: There is no engine for the chip, or the chip does not work.
-        BadRequestError: An option that the engine does not have.
+        BadRequestError: An option that neither family nor engine has.
     """
     require_engine(spec.chip)
     files = find_model(spec.chip, spec.model, spec.model_dirs)
-    family = load_family(files.tokenizer_folder)
-    engine = open_engine(spec.chip, files, spec.device_ids, spec.options)
+    names = {field.name for field in fields(FamilyOptions)}
+    chosen: dict[str, Any] = {n: v for n, v in spec.options.items() if n in names}
+    family = load_family(files.tokenizer_folder, FamilyOptions(**chosen))
+    rest = {name: value for name, value in spec.options.items() if name not in names}
+    engine = open_engine(spec.chip, files, spec.device_ids, rest)
     return LoadedModel(engine, family, files.name, spec.chip, files.family)

@@ -18,7 +18,7 @@ class ModelSpec:
         model: Catalogue name or path; '' = the chip's default.
         device_ids: Devices of that kind; empty = the first one.
         model_dirs: Folders to look in before the usual ones.
-        options: The engine's own.
+        options: The family's (`FamilyOptions`) and the engine's own, by name.
     """
 
     chip: str = 'cpu'

@@ -136,11 +136,15 @@ class ModelSteps:
 
     def _prepare(self, running: Running, key: FrameKey, stored: StoredFrame) -> Prepared:
         frame = decode_frame(stored)
-        inputs = self._family.preprocess(frame)
+        inputs = self._preprocess(frame, key)
         height, width = frame.pixels.shape[:2]
         running.pixels[key] = inputs
         running.shown[key] = ShownFrame(stored, key, without_pixels(inputs), width, height)
         return Prepared()
+
+    def _preprocess(self, frame: Frame, key: FrameKey) -> VisionInputs:
+        several = 2  # families ask only whether a frame stands alone
+        return self._family.preprocess(frame, several if key.in_clip else 1)
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
@@ -208,7 +212,7 @@ class ModelSteps:
         shown = next(frame for frame in turn.frames if frame.key == key)
         inputs = running.pixels.pop(key, None)
         if inputs is None:  # Shown in an earlier turn, its features given up since.
-            inputs = self._family.preprocess(decode_frame(shown.stored))
+            inputs = self._preprocess(decode_frame(shown.stored), key)
         features = self._engine.encode(inputs)
         turn.features[key] = features
         self._features[key] = _Kept(features, shown.inputs, shown.width, shown.height)

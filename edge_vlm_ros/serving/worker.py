@@ -44,7 +44,7 @@ from edge_vlm_ros.scheduling import (
     Work,
     WorkDone,
 )
-from edge_vlm_ros.serving.conversation import SessionStore, name_frame
+from edge_vlm_ros.serving.conversation import SessionStore, name_frames
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
@@ -127,12 +127,12 @@ class ChipWorker:
             NotReadyError: The worker is closed.
         """
         request_id = question.request_id
-        stream = AnswerStream(request_id, cancel=self.cancel, on_chunk=on_chunk)
+        stream = AnswerStream(request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk)
         running = Running(question, stream, {}, self._clock.now_ns())
         refusal: EdgeVlmError | None = None
         try:
             self._check(question)
-            running.stored.update((name_frame(frame), frame) for frame in question.frames)
+            running.stored.update(zip(name_frames(question.frames), question.frames, strict=True))
         except EdgeVlmError as error:
             refusal = error
         with self._changed:

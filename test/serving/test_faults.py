@@ -59,10 +59,10 @@ class Broken:
     def __getattr__(self, name):
         return getattr(self._family, name)
 
-    def preprocess(self, decoded):
+    def preprocess(self, decoded, frames=1):
         if decoded.source.camera == 'front':
             raise self.error
-        return self._family.preprocess(decoded)
+        return self._family.preprocess(decoded, frames)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from edge_vlm_ros.core import (
     SamplingOptions,
     VisionInputs,
 )
-from edge_vlm_ros.serving.conversation import Conversation, SessionStore, ShownFrame, name_frame
+from edge_vlm_ros.serving.conversation import Conversation, SessionStore, ShownFrame, name_frames
 
 ECHO = {'answers': [{'question': 'images', 'answer': '{images}'}, {'answer': '{means}'}]}
 
@@ -148,7 +148,7 @@ def test_an_answer_cut_short_goes_on_in_the_next_turn(open_scripted):
 
 def shown(frame):
     return ShownFrame(
-        frame, name_frame(frame), VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4), 8, 8
+        frame, name_frames([frame])[0], VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4), 8, 8
     )
 
 

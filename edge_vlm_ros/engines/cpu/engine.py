@@ -214,12 +214,11 @@ class CpuEngine:
 
     def _embed(self, part: PromptPart) -> NDArray[Any]:
         embeds = self._embedder.run(part.tokens)
-        cast: NDArray[Any] = embeds.astype(self._decoder.dtype, copy=False)
-        return cast
+        return embeds.astype(self._decoder.dtype, copy=False)
 
     def _splice(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> NDArray[Any]:
         """Look up the words and put the features over the placeholders."""
-        embeds = self._embed(part).copy()
+        embeds: NDArray[Any] = self._embed(part).copy()
         for span in part.spans:
             spliced = features[span.image]
             assert isinstance(spliced, Spliced)
