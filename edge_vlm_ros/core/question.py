@@ -55,6 +55,8 @@ class Question:
         system_prompt: '' = the model's own default.
         sampling: How tokens are chosen.
         choices: Answers to choose from; empty = free text.
+        continues_session: It goes on with a conversation that must exist: where the session has
+            no turn (any more), it is refused with UNKNOWN_SESSION and not answered on words alone.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
     """
@@ -66,6 +68,7 @@ class Question:
     system_prompt: str = ''
     sampling: SamplingOptions = SamplingOptions()
     choices: tuple[str, ...] = ()
+    continues_session: bool = False
     asked_ns: int = 0
     deadline_ns: int = 0
 

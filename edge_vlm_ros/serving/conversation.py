@@ -13,6 +13,7 @@ import numpy as np
 from edge_vlm_ros.core import (
     NS_PER_S,
     BadRequestError,
+    ErrorCode,
     FrameKey,
     PromptPart,
     RawImage,
@@ -195,13 +196,24 @@ class SessionStore:
             self._forget_old()
             return len(self._sessions)
 
-    def get(self, session_id: str) -> Conversation:
-        """Return a session's conversation; a new one begins where there is none ('' = always)."""
-        if not session_id:
+    def get(self, session_id: str, *, must_exist: bool = False) -> Conversation:
+        """Return a session's conversation; a new one begins where there is none ('' = always).
+
+        Raises:
+            BadRequestError: It must exist, but has no turn or is gone (UNKNOWN_SESSION).
+        """
+        if not session_id and not must_exist:
             return Conversation()
         with self._lock:
             self._forget_old()
             session = self._sessions.get(session_id)
+            if must_exist and (session is None or session.conversation.history is None):
+                raise BadRequestError(
+                    f'the conversation {session_id!r} is not known here (any more): it was not '
+                    'used for long, made room for others, or the model was started anew; '
+                    'ask again with new frames to begin it anew',
+                    ErrorCode.UNKNOWN_SESSION,
+                )
             if session is None:
                 session = _Session(Conversation(), 0)
                 self._sessions[session_id] = session

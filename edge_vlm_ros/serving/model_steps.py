@@ -148,7 +148,9 @@ class ModelSteps:
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
-        conversation = self._sessions.get(question.session_id)
+        conversation = self._sessions.get(
+            question.session_id, must_exist=question.continues_session
+        )
         frames = [self._shown(running, key) for key in running.stored]
         new_frames = conversation.new_frames(frames)
         self._check_images([*conversation.frames, *new_frames])

@@ -118,6 +118,35 @@ def test_features_given_up_since_are_made_again(open_scripted, frame):
     assert again.timings.encode_s > 0
 
 
+def test_a_question_that_must_go_on_with_a_lost_session_is_refused(open_scripted, frame):
+    from edge_vlm_ros.serving import ServingSettings
+
+    pipeline = open_scripted(ServingSettings(max_sessions=2), **ECHO)
+    ask(pipeline, 'How bright?', 'a', frames=(frame(10),))
+    assert ask(pipeline, 'How many images?', 'a', continues_session=True).text == '1'
+    for name in ('b', 'c'):
+        ask(pipeline, 'How bright?', name, frames=(frame(200),))
+    lost = ask(pipeline, 'How many images?', 'a', continues_session=True)
+    assert lost.error_code is ErrorCode.UNKNOWN_SESSION
+    assert "'a'" in lost.message
+    assert 'ask again' in lost.message
+    assert lost.text == ''
+    # Refused, it takes no other conversation's room.
+    for name in ('b', 'c'):
+        assert ask(pipeline, 'How many images?', name, continues_session=True).text == '1'
+    assert ask(pipeline, 'How many images?', 'a', frames=(frame(10),)).text == '1'
+    nameless = ask(pipeline, 'How many images?', '', continues_session=True)
+    assert nameless.error_code is ErrorCode.UNKNOWN_SESSION
+
+
+def test_a_session_whose_first_turn_failed_is_not_one_to_go_on_with(open_scripted, frame):
+    pipeline = open_scripted(faults=[{'at': 'prefill', 'question': 'crash'}], **ECHO)
+    crash = ask(pipeline, 'crash', frames=(frame(10),))
+    assert crash.error_code is ErrorCode.DEVICE
+    lost = ask(pipeline, 'How many images?', continues_session=True)
+    assert lost.error_code is ErrorCode.UNKNOWN_SESSION
+
+
 def test_the_system_prompt_of_a_session_stays(open_scripted):
     pipeline = open_scripted()
     assert ask(pipeline, 'Hello', system_prompt='Be brief.').success
