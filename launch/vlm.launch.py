@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHIPS = ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted']
 PROFILE_VARIABLES = ['FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE']
+FAST_DDS_2_DISTROS = ['humble', 'iron', 'jazzy']
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -94,12 +95,15 @@ def config_folder() -> Path:
 def shared_memory_profile() -> list[SetEnvironmentVariable]:
     """Return actions that set the Fast DDS profile for large images.
 
-    Both variables, for Fast DDS 3 and 2, unless the user has set one of them himself.
+    Nothing where the user has set one himself. The old variable only where Fast DDS 2 reads it:
+    Fast DDS 3 warns about it in every process.
     """
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return []
     profile = config_folder() / 'fastdds_shm.xml'
-    return [SetEnvironmentVariable(name, str(profile)) for name in PROFILE_VARIABLES]
+    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
+    names = PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
+    return [SetEnvironmentVariable(name, str(profile)) for name in names]
 
 
 def vlm_node(context: LaunchContext) -> list[Node]:

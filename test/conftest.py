@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FASTDDS_PROFILE = ROOT / 'config' / 'fastdds_shm.xml'
+FAST_DDS_2_DISTROS = {'humble', 'iron', 'jazzy'}
 IN_CI = os.environ.get('CI', '').lower() in {'1', 'true'}
 # Fast DDS derives its ports from the domain: above 101 they leave the safe range.
 LAST_DOMAIN = 101
@@ -63,7 +64,9 @@ def ros_domain(monkeypatch):
     if os.environ.get('ROS_DISTRO') == 'humble':
         monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
     monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', str(FASTDDS_PROFILE))
-    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(FASTDDS_PROFILE))
+    monkeypatch.delenv('FASTRTPS_DEFAULT_PROFILES_FILE', raising=False)
+    if os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS:
+        monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(FASTDDS_PROFILE))
     yield domain
     lock.close()
 

@@ -27,6 +27,7 @@ SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
 SMALLEST_SHM_BYTES = 128 * _MEGABYTE
 """Room for a camera, the node and a few listeners with a segment of 16 MB each."""
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
 PROFILE_NAME = 'fastdds_shm.xml'
 _ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted'}
 _INTERFACES = 'from edge_vlm_ros.msg import Answer; from edge_vlm_ros.srv import Ask'
@@ -164,9 +165,11 @@ def shipped_profile() -> Path | None:
 
 
 def export_line(profile: Path | None) -> str:
-    """Return the shell line that sets the profile, under its old and its new name."""
+    """Return the shell line that sets the profile; its old name, too, where that one is read."""
     path = f'<edge_vlm_ros>/config/{PROFILE_NAME}' if profile is None else profile
-    return f'export {PROFILE_VARIABLES[0]}={path} {PROFILE_VARIABLES[1]}={path}'
+    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
+    names = PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
+    return ' '.join(['export', *(f'{name}={path}' for name in names)])
 
 
 def _find_shm(topic: str) -> Finding:

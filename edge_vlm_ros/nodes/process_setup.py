@@ -13,7 +13,9 @@ M_MMAP_THRESHOLD = -3
 
 PROFILE_NAME = 'fastdds_shm.xml'
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Read by Fast DDS 3 (Kilted on) and by Fast DDS 2 (Humble, Jazzy)."""
+"""Read by Fast DDS 3 (Kilted on) and by Fast DDS 2 (Humble to Jazzy)."""
+
+FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
 
 
 def keep_freed_memory(trim_bytes: int = 256 << 20, mmap_bytes: int = 32 << 20) -> bool:
@@ -50,9 +52,15 @@ def use_shared_memory_profile() -> Path | None:
     profile = profile_path()
     if profile is None:
         return None
-    for name in PROFILE_VARIABLES:
+    for name in profile_variables():
         os.environ[name] = str(profile)
     return profile
+
+
+def profile_variables() -> tuple[str, ...]:
+    """Name the variables to set: Fast DDS 3 warns in every process that has the old one."""
+    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
+    return PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
 
 
 def profile_path() -> Path | None:

@@ -19,7 +19,8 @@ PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
 def no_profile(monkeypatch):
     for name in probes.PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv('RMW_IMPLEMENTATION', raising=False)
+    for name in ('RMW_IMPLEMENTATION', 'ROS_DISTRO'):
+        monkeypatch.delenv(name, raising=False)
 
 
 def _profile():
@@ -30,8 +31,15 @@ def test_a_profile_that_is_not_set_comes_with_the_line_that_sets_it(no_profile):
     found = _profile()
     assert found.state is State.WARNING
     assert 'export FASTDDS_DEFAULT_PROFILES_FILE=' in found.remedy
+    assert 'FASTRTPS' not in found.remedy, 'Fast DDS 3 warns about it'
     assert probes.shipped_profile().is_file()
     assert str(probes.shipped_profile()) in found.remedy
+
+
+def test_fast_dds_2_gets_the_profile_under_its_old_name_too(no_profile, monkeypatch):
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    for name in probes.PROFILE_VARIABLES:
+        assert f'{name}=' in _profile().remedy
 
 
 @pytest.mark.parametrize('variable', probes.PROFILE_VARIABLES)

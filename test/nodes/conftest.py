@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import warnings
+from array import array
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ class Robot:
         }
         for name in ('ROS_LOCALHOST_ONLY', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
             self.env.pop(name, None)
-        if os.environ.get('ROS_DISTRO') in {'humble', 'jazzy'}:
+        if os.environ.get('ROS_DISTRO') in helpers.FAST_DDS_2_DISTROS:
             self.env['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(helpers.FASTDDS_PROFILE)
         if os.environ.get('ROS_DISTRO') == 'humble':
             self.env['ROS_LOCALHOST_ONLY'] = '1'
@@ -233,6 +234,24 @@ class Client:
         self.spin(0.1)
         return self.chunks_of(request_id)
 
+    # --- showing ---
+
+    def grey(self, brightness, stamp_ns=0, frame_id='', size=(8, 8)):
+        """Return an image of one brightness, 0 to 255; script answers tell it by `{means}`."""
+        from builtin_interfaces.msg import Time
+        from sensor_msgs.msg import Image
+
+        width, height = size
+        image = Image(encoding='mono8', width=width, height=height, step=width)
+        image.data = array('B', bytes([brightness]) * (width * height))
+        image.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        image.header.frame_id = frame_id
+        return image
+
+    def project(self, topic='image_raw', **options):
+        """Publish images from the test's own process while it spins; see `Projector`."""
+        return Projector(self, topic, **options)
+
     # --- watching ---
 
     def until_state(self, word, timeout_s=WAIT_S):
@@ -268,3 +287,37 @@ class Client:
     def _on_diagnostics(self, message):
         self.diagnostics.append(message)
         del self.diagnostics[:-20]
+
+
+class Projector:
+    """A camera in the test's own process: one image every 0.1 s while the client spins.
+
+    Args:
+        client: Whose node publishes.
+        topic: Where.
+        brightness: Of all its images.
+        reliability: 'best_effort' or 'reliable'.
+        clock: Gives the stamps in nanoseconds; None = ROS time of the client.
+    """
+
+    PERIOD_S = 0.1
+
+    def __init__(self, client, topic, *, brightness=128, reliability='best_effort', clock=None):
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import Image
+
+        self.is_on = True
+        self.stamps = []
+        self._client = client
+        self._brightness = brightness
+        self._clock = clock or (lambda: client.node.get_clock().now().nanoseconds)
+        chosen = ReliabilityPolicy[reliability.upper()]
+        profile = QoSProfile(depth=5, reliability=chosen)
+        self._publisher = client.node.create_publisher(Image, topic, profile)
+        client.node.create_timer(self.PERIOD_S, self._show)
+
+    def _show(self):
+        if self.is_on:
+            self.stamps.append(self._clock())
+            image = self._client.grey(self._brightness, self.stamps[-1], 'lens_optical_frame')
+            self._publisher.publish(image)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 import yaml
+
+from edge_vlm_ros.nodes import process_setup
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
@@ -89,3 +92,37 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
     assert chosen['cameras.front.topic'] == '/f'
     assert chosen['device_ids'] == [0, 1]
     assert chosen['model'] == 'demo'
+
+
+@pytest.mark.parametrize(
+    ('distro', 'names'),
+    [
+        ('humble', {'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'}),
+        ('kilted', {'FASTDDS_DEFAULT_PROFILES_FILE'}),
+        ('', {'FASTDDS_DEFAULT_PROFILES_FILE'}),
+    ],
+)
+def test_the_profile_is_set_under_the_names_that_the_distribution_reads(
+    monkeypatch, distro, names
+):
+    for name in process_setup.PROFILE_VARIABLES:
+        monkeypatch.setenv(name, '')
+    monkeypatch.setenv('ROS_DISTRO', distro)
+    profile = process_setup.use_shared_memory_profile()
+    assert profile is not None
+    found = {n for n in process_setup.PROFILE_VARIABLES if os.environ[n] == str(profile)}
+    assert found == names
+    assert process_setup.use_shared_memory_profile() is None, 'the user has his own'
+    pytest.importorskip('launch.actions')
+    pytest.importorskip('launch_ros.actions')
+    from launch.utilities import perform_substitutions
+
+    from launch import LaunchContext
+
+    launch_file = load(ROOT / 'launch' / 'vlm.launch.py')
+    assert launch_file.shared_memory_profile() == []
+    for name in process_setup.PROFILE_VARIABLES:
+        monkeypatch.setenv(name, '')
+    monkeypatch.setattr(launch_file, 'config_folder', lambda: CONFIG)
+    actions = launch_file.shared_memory_profile()
+    assert {perform_substitutions(LaunchContext(), a.name) for a in actions} == names
