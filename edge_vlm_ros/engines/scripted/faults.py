@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,8 @@ class FaultMaker:
         if fault.kind == 'exit':
             os._exit(EXIT_STATUS)
         if fault.kind == 'segfault':
-            os.kill(os.getpid(), signal.SIGSEGV)
+            # Sent to the process, it might be taken by another thread, and later.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
         if fault.kind == 'hang':
             self._sleep(fault.seconds)
         raise DeviceError(fault.message or f'scripted {fault.kind} at {fault.at}')
