@@ -1,9 +1,11 @@
 """Camera bytes to RGB: the encodings of `sensor_msgs/Image`, and compressed images.
 
-Encodings that this module does not know (bayer patterns and the like) are refused by name. Where
-`cv_bridge` is installed a ROS node can convert such a message to 'rgb8' before it gets here:
+Encodings that this module does not know (16-bit bayer patterns and the like) are refused by name.
+Where `cv_bridge` is installed a ROS node can convert such a message to 'rgb8' before it gets here:
 `encoding in SUPPORTED_ENCODINGS` says whether it must.
 
+Bayer patterns are named by their first two rows in ROS, by their second row's in OpenCV's older
+constants (the newer ones are missing in OpenCV 4.5); colours are interpolated.
 YUV is BT.601 with limited range (luma 16 to 235), as OpenCV and cv_bridge read it.
 Source: sensor_msgs/image_encodings.hpp; OpenCV, "Color conversions", RGB <-> YUV.
 """
@@ -188,6 +190,10 @@ _ENCODINGS = {
     '8UC1': _MONO,
     '8UC3': _BGR,  # OpenCV's own order, which cv_bridge assumes too
     '8UC4': _BGRA,
+    'bayer_bggr8': _Encoding(1, _by_opencv(cv2.COLOR_BayerRG2RGB, 1)),
+    'bayer_gbrg8': _Encoding(1, _by_opencv(cv2.COLOR_BayerGR2RGB, 1)),
+    'bayer_grbg8': _Encoding(1, _by_opencv(cv2.COLOR_BayerGB2RGB, 1)),
+    'bayer_rggb8': _Encoding(1, _by_opencv(cv2.COLOR_BayerBG2RGB, 1)),
     'bgr8': _BGR,
     'bgra8': _BGRA,
     'mono16': _Encoding(2, _mono16),

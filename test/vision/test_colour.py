@@ -134,6 +134,19 @@ def test_yuv_of_well_known_colours(yuv, rgb):
     assert_close(pixels, np.array([[rgb, rgb]]), within=2)
 
 
+@pytest.mark.parametrize('padding', PADDINGS)
+@pytest.mark.parametrize('first_rows', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_bayer_patterns_give_each_sensor_cell_its_colour(first_rows, padding):
+    """Colours that rise evenly are interpolated exactly, away from the border."""
+    rise = np.add.outer(2 * np.arange(HEIGHT), 3 * np.arange(WIDTH))
+    scene = np.stack([rise + 20, rise + 90, rise + 160], axis=-1)
+    cells = np.array(['rgb'.index(name) for name in first_rows]).reshape(2, 2)
+    channel = np.tile(cells, (HEIGHT // 2, WIDTH // 2))
+    mosaic = np.take_along_axis(scene, channel[..., None], axis=-1)[..., 0]
+    pixels = decode_image(raw(f'bayer_{first_rows}8', mosaic, padding))
+    assert_close(pixels[2:-2, 2:-2], scene[2:-2, 2:-2], within=1)
+
+
 def test_the_list_of_encodings_is_what_is_decoded():
     assert frozenset(colour._ENCODINGS) == SUPPORTED_ENCODINGS
     assert not SUPPORTED_ENCODINGS & DEPTH_ENCODINGS
@@ -178,7 +191,7 @@ def test_depth_is_refused_as_what_it_is(encoding):
         decode_image(RawImage(encoding, 2, 2, 16, bytes(64)))
 
 
-@pytest.mark.parametrize('encoding', ['bayer_rggb8', 'RGB8', '', 'h264'])
+@pytest.mark.parametrize('encoding', ['bayer_rggb16', 'RGB8', '', 'h264'])
 def test_an_unknown_encoding_is_refused_by_name(encoding):
     with pytest.raises(BadImageError) as caught:
         decode_image(RawImage(encoding, 2, 2, 6, bytes(12)))
