@@ -63,7 +63,7 @@ class Admission:
     def __init__(self, feeds: Mapping[str, Feed]) -> None:
         self._feeds = feeds
 
-    def choose(
+    def choose(  # noqa: PLR0913 (keywords)
         self,
         request: AskRequest,
         facts: RequestFacts,
@@ -71,6 +71,7 @@ class Admission:
         *,
         max_images: int = 0,
         has_shown_frames: bool = False,
+        now_ns: int = 0,
     ) -> RequestFacts:
         """Choose the frames a request is about.
 
@@ -83,6 +84,7 @@ class Admission:
             defaults: For the fields it leaves at 0.
             max_images: Most frames the model takes; 0 = not known, or no limit.
             has_shown_frames: Its session has had a turn.
+            now_ns: ROS time that "now" means, nanoseconds; 0 = when it was asked.
 
         Returns:
             The facts, with the frames.
@@ -94,18 +96,23 @@ class Admission:
         """
         frames = request_frames_from_ros(request)
         is_truncated = False
-        if not frames and not (has_shown_frames and _is_about_the_same(request)):
-            frames, is_truncated = self._from_cameras(request, facts, defaults, max_images)
+        is_continued = not frames and has_shown_frames and _is_about_the_same(request)
+        if not frames and not is_continued:
+            frames, is_truncated = self._from_cameras(
+                request, now_ns or facts.asked_ros_ns, defaults, max_images
+            )
         if max_images and len(frames) > max_images:
             raise TooManyFramesError(
                 f'the request is about {len(frames)} frames, the model takes {max_images}'
             )
-        return replace(facts, frames=frames, window_truncated=is_truncated)
+        return replace(
+            facts, frames=frames, window_truncated=is_truncated, continues_session=is_continued
+        )
 
     def _from_cameras(
         self,
         request: AskRequest,
-        facts: RequestFacts,
+        now_ns: int,
         defaults: RequestDefaults,
         max_images: int,
     ) -> tuple[tuple[StoredFrame, ...], bool]:
@@ -127,7 +134,7 @@ class Admission:
                 last_seconds=_not_negative('last_seconds', request.last_seconds),
                 max_frames=most,
                 as_of_ns=as_of_ns,
-                now_ns=facts.asked_ros_ns,
+                now_ns=now_ns,
             )
             if not chosen.frames:
                 problem = self._feeds[name].health().problem
@@ -135,7 +142,7 @@ class Admission:
             if max_age_s and as_of_ns:
                 _check_distance(name, chosen.frames[-1], as_of_ns, max_age_s)
             elif max_age_s:
-                self._check_age(name, chosen.frames[-1], facts.asked_ros_ns, max_age_s)
+                self._check_age(name, chosen.frames[-1], now_ns, max_age_s)
             frames += chosen.frames
             is_truncated |= chosen.window_truncated
         return tuple(frames), is_truncated
@@ -165,6 +172,20 @@ def _check_distance(name: str, frame: StoredFrame, as_of_ns: int, max_age_s: flo
         )
 
 
+def frame_wait_ns(
+    request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, question: Question
+) -> int:
+    """Return until when a request may wait for a frame, steady nanoseconds; 0 = not at all.
+
+    No camera sends frames of a time that is over.
+    """
+    as_of_ns = time_from_ros(request.as_of)
+    if not defaults.frame_wait_s or 0 < as_of_ns <= facts.asked_ros_ns:
+        return 0
+    stop_ns = question.asked_ns + round(defaults.frame_wait_s * NS_PER_S)
+    return min(stop_ns, question.deadline_ns) if question.deadline_ns else stop_ns
+
+
 def question_from(
     request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, asked_ns: int
 ) -> Question:
@@ -172,7 +193,7 @@ def question_from(
 
     Args:
         request: The service's request or the action's goal.
-        facts: Who asks, and the frames.
+        facts: Who asks, and the frames (`with_frames` adds those chosen later).
         defaults: For the fields it leaves at 0.
         asked_ns: Steady time when it came, nanoseconds.
 
@@ -188,9 +209,15 @@ def question_from(
         system_prompt=request.system_prompt or defaults.system_prompt,
         sampling=sampling_from_ros(request, defaults.max_tokens),
         choices=tuple(request.choices),
+        continues_session=facts.continues_session,
         asked_ns=asked_ns,
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
     )
+
+
+def with_frames(question: Question, facts: RequestFacts) -> Question:
+    """Return a question with the frames that were chosen for it."""
+    return replace(question, frames=facts.frames, continues_session=facts.continues_session)
 
 
 def _choose(

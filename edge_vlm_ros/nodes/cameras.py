@@ -15,6 +15,8 @@ from edge_vlm_ros.nodes.health import CameraHealth
 from edge_vlm_ros.vision import FrameBuffer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rclpy.callback_groups import CallbackGroup
     from rclpy.node import Node
 
@@ -41,14 +43,21 @@ class CameraFeed:
         settings: Topic, transport, QoS, bounds.
         clock: Steady time.
         callback_group: Of the subscription.
+        on_frame: Called when there is a new newest frame; must be quick.
     """
 
     def __init__(
-        self, node: Node, settings: CameraSettings, clock: Clock, callback_group: CallbackGroup
+        self,
+        node: Node,
+        settings: CameraSettings,
+        clock: Clock,
+        callback_group: CallbackGroup,
+        on_frame: Callable[[], None],
     ) -> None:
         self.settings = settings
         self._node = node
         self._clock = clock
+        self._on_frame = on_frame
         self._buffer = FrameBuffer(
             max_frames=settings.buffer_frames,
             max_seconds=settings.buffer_seconds,
@@ -142,6 +151,12 @@ class CameraFeed:
                 return
             self.clear()
         self._newest = frame = StoredFrame(self._source, stamp_ns, image_from_ros(message), now_ns)
+        self._keep(frame)
+        self._on_frame()
+
+    def _keep(self, frame: StoredFrame) -> None:
+        """Keep a frame for clips, if it is one of those to be kept."""
+        stamp_ns = frame.stamp_ns
         if stamp_ns < self._keep_from_ns:
             self._not_kept += 1
             return

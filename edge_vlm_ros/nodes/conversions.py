@@ -61,6 +61,8 @@ class RequestFacts:
         asked_ros_ns: ROS time when the request came, nanoseconds; ages are counted from it.
         frames: The frames chosen for it, in the order of the prompt.
         window_truncated: The buffers held less than the seconds asked for.
+        continues_session: No frames were chosen, for it is about those that its session has shown.
+        frame_wait_s: How long it waited for a frame, seconds of steady time.
     """
 
     request_id: str
@@ -68,6 +70,8 @@ class RequestFacts:
     asked_ros_ns: int = 0
     frames: tuple[StoredFrame, ...] = ()
     window_truncated: bool = False
+    continues_session: bool = False
+    frame_wait_s: float = 0.0
 
 
 def time_from_ros(stamp: Time) -> int:
@@ -205,11 +209,11 @@ def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
     """Return the message that says what an answer cost."""
     timings: Timings = answer.timings
     newest_ns = max((frame.stamp_ns for frame in answer.frames), default=0)
-    newest_age_s = age_s(newest_ns, facts.asked_ros_ns)
     first_token_s = timings.time_to_first_token_s
-    has_both = newest_ns > 0 and first_token_s > 0
+    first_token_ros_ns = facts.asked_ros_ns + round(first_token_s * NS_PER_S)
     return AnswerStatsMsg(
         queue_s=timings.queue_s,
+        frame_wait_s=facts.frame_wait_s,
         decode_images_s=timings.decode_images_s,
         encode_s=timings.encode_s,
         prefill_s=timings.prefill_s,
@@ -221,8 +225,10 @@ def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
         vision_tokens=timings.vision_tokens,
         answer_tokens=timings.answer_tokens,
         cached_prompt_tokens=timings.cached_prompt_tokens,
-        newest_frame_age_s=newest_age_s,
-        newest_frame_age_at_first_token_s=newest_age_s + first_token_s if has_both else 0.0,
+        newest_frame_age_s=age_s(newest_ns, facts.asked_ros_ns),
+        newest_frame_age_at_first_token_s=(
+            age_s(newest_ns, first_token_ros_ns) if first_token_s > 0 else 0.0
+        ),
         window_truncated=facts.window_truncated,
     )
 

@@ -36,6 +36,7 @@ PRESETS = {
     'motion': 'What is moving?',
 }
 NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+WHOLE_NUMBER = re.compile(r'[+-]?[0-9]+')
 BYTES_PER_MEGABYTE = 1_000_000
 
 
@@ -81,7 +82,7 @@ class VlmSettings:
         model: Catalogue name or path; '' = the chip's default.
         model_dirs: Folders to look for models in, before the usual ones.
         device_ids: Chips of a machine that has several.
-        engine_options: Name and value, for the engine.
+        engine_options: Name and value, for the engine and for the model's family.
         autostart: Configure and activate at start.
         queue_size: Most requests that run or wait.
         cameras: In the order of the parameter; the first is the default.
@@ -92,7 +93,7 @@ class VlmSettings:
     model: str
     model_dirs: tuple[str, ...]
     device_ids: tuple[int, ...]
-    engine_options: tuple[tuple[str, str], ...]
+    engine_options: tuple[tuple[str, str | int], ...]
     autostart: bool
     queue_size: int
     cameras: tuple[CameraSettings, ...]
@@ -106,6 +107,7 @@ class RequestDefaults:
     Attributes:
         max_frames: Frames of a clip.
         max_age_s: Age of the newest frame above which a question is refused; 0 = any age.
+        frame_wait_s: Longest wait for a frame that is fresh enough; 0 = none.
         timeout_s: Time to answer; 0 = no limit.
         max_tokens: Answer tokens; 0 = as many as the context holds.
         system_prompt: '' = the model family's own.
@@ -113,6 +115,7 @@ class RequestDefaults:
 
     max_frames: int
     max_age_s: float
+    frame_wait_s: float
     timeout_s: float
     max_tokens: int
     system_prompt: str
@@ -168,6 +171,7 @@ def read_request_defaults(node: Node) -> RequestDefaults:
     return RequestDefaults(
         max_frames=_value(node, 'max_frames'),
         max_age_s=_value(node, 'max_age_s'),
+        frame_wait_s=_value(node, 'frame_wait_s'),
         timeout_s=_value(node, 'timeout_s'),
         max_tokens=_value(node, 'max_tokens'),
         system_prompt=_value(node, 'system_prompt'),
@@ -217,7 +221,8 @@ def _declare_engine(node: Node) -> None:
         node,
         'engine_options',
         [''],
-        'Options of the chip\'s engine, each as "name=value"; empty: none.',
+        'Options of the chip\'s engine (cpu: "threads=2") and of the model\'s family '
+        '("resize=fast" or "resize=exact"; "max_tiles=4"), each as "name=value"; empty: none.',
         read_only=True,
     )
     _declare(
@@ -256,6 +261,16 @@ def _declare_requests(node: Node) -> None:
         'ERROR_STALE_FRAME; 0: any age will do.',
         low=0.0,
         high=1e9,
+    )
+    _declare(
+        node,
+        'frame_wait_s',
+        1.0,
+        's; how long a request waits for a frame where there is none or only too old ones, within '
+        'its own timeout; then it is refused with ERROR_NO_FRAME or ERROR_STALE_FRAME; '
+        '0: at once.',
+        low=0.0,
+        high=3600.0,
     )
     _declare(
         node,
@@ -406,11 +421,11 @@ def _one_of(name: str, value: str, values: tuple[str, ...]) -> str:
     return value
 
 
-def _option(text: str) -> tuple[str, str]:
+def _option(text: str) -> tuple[str, str | int]:
     name, equals, value = text.partition('=')
     if not equals or not name:
         raise SettingsError(f'engine_options: {text!r} is not of the form name=value')
-    return name, value
+    return name, int(value) if WHOLE_NUMBER.fullmatch(value) else value
 
 
 def _expanded(path: str) -> str:

@@ -58,6 +58,7 @@ class OpenRequest:
         reply: Completed with the `msg/Answer`; belongs to the executor.
         feedback: Given every chunk; the action's.
         deadline_ns: Steady time when it must be done; 0 = none.
+        is_asked: The model process has it; before, it may wait for a frame.
         deltas: What has been said.
     """
 
@@ -65,6 +66,7 @@ class OpenRequest:
     reply: Future[AnswerMsg]
     feedback: Callable[[AnswerChunkMsg], None] | None = None
     deadline_ns: int = 0
+    is_asked: bool = False
     deltas: list[str] = field(default_factory=list)
 
 
@@ -180,6 +182,12 @@ class OpenRequests:
         """Name the open requests, oldest first."""
         with self._lock:
             return list(self._open)
+
+    def is_asked(self, request_id: str) -> bool:
+        """Whether a request is open and the model process has it."""
+        with self._lock:
+            request = self._open.get(request_id)
+            return request is not None and request.is_asked
 
     def overdue(self, now_ns: int, grace_ns: int) -> list[str]:
         """Name the requests whose deadline passed longer than `grace_ns` ago (steady time)."""

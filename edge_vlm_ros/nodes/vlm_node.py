@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -43,17 +44,25 @@ from edge_vlm_ros.core import (
     DeadlineError,
     EdgeVlmError,
     ErrorCode,
+    NoFreshFrameError,
     NotReadyError,
     SteadyClock,
 )
+from edge_vlm_ros.engines import require_engine
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes import diagnostics, qos
-from edge_vlm_ros.nodes.admission import Admission, question_from
+from edge_vlm_ros.nodes.admission import (
+    Admission,
+    frame_wait_ns,
+    question_from,
+    with_frames,
+)
 from edge_vlm_ros.nodes.cameras import CameraFeed
 from edge_vlm_ros.nodes.conversions import RequestFacts
 from edge_vlm_ros.nodes.engine_link import EngineLink
+from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.parameters import (
     SettingsError,
     VlmSettings,
@@ -72,7 +81,9 @@ if TYPE_CHECKING:
     from rclpy.action.server import ServerGoalHandle
     from rclpy.lifecycle import LifecycleState
 
+    from edge_vlm_ros.core import Question
     from edge_vlm_ros.nodes.conversions import AskRequest
+    from edge_vlm_ros.nodes.parameters import RequestDefaults
 
 TICK_S = 1.0
 MAX_SESSIONS = 16
@@ -111,6 +122,7 @@ class VlmNode(LifecycleNode):
         self._waiting_replies = 0
         self._handed_over: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._group = ReentrantCallbackGroup()
+        self._frame_waits = FrameWaits(self, self._steady, self._group)
         self._guard = self.create_guard_condition(self._run_handed_over, self._group)
         self._requests = OpenRequests(
             self, self._guard.trigger, int(self.get_parameter('queue_size').value)
@@ -155,7 +167,9 @@ class VlmNode(LifecycleNode):
         assert self.settings is not None
         try:
             for camera in self.settings.cameras:
-                feed = CameraFeed(self, camera, self._steady, self._group)
+                feed = CameraFeed(
+                    self, camera, self._steady, self._group, self._frame_waits.frame_came
+                )
                 self._feeds[camera.name] = feed
         except Exception as error:  # noqa: BLE001 - rclpy would hide it
             self._close_cameras()
@@ -212,6 +226,7 @@ class VlmNode(LifecycleNode):
     # --- the model -------------------------------------------------------------------------------
 
     def _load_model(self, settings: VlmSettings) -> None:
+        require_engine(settings.chip)
         model_dirs = tuple(Path(folder) for folder in settings.model_dirs)
         files = find_model(settings.chip, settings.model, model_dirs)
         spec = ModelSpec(
@@ -357,7 +372,9 @@ class VlmNode(LifecycleNode):
         return response
 
     def _cancel(self, request_id: str) -> None:
-        if self._engine is None or self._engine.cancel(request_id):
+        engine = self._engine
+        is_asked = self._requests.is_asked(request_id)
+        if engine is None or not is_asked or engine.cancel(request_id):
             self._requests.fail(request_id, CancelledError('cancelled before it was asked'))
 
     async def _answer(
@@ -380,10 +397,11 @@ class VlmNode(LifecycleNode):
         try:
             if preset is not None:
                 request.question = self._preset(preset)
-            reply = self._ask(request, facts, asked_ns, feedback)
+            opened, question, defaults = self._open(request, facts, asked_ns, feedback)
             if goal is not None and goal.is_cancel_requested:
                 self._cancel(facts.request_id)
-            answer: AnswerMsg = await reply
+            await self._ask(request, opened, question, defaults)
+            answer: AnswerMsg = await opened.reply
         except EdgeVlmError as error:
             self.get_logger().debug(f'request {facts.request_id} refused: {error}')
             answer = self._requests.refuse(facts, error, feedback)
@@ -393,38 +411,82 @@ class VlmNode(LifecycleNode):
             self._waiting_replies -= 1
         if facts.session_id and answer.error_code == AnswerMsg.ERROR_NONE:
             self._remember_session(facts.session_id)
+        elif answer.error_code == AnswerMsg.ERROR_UNKNOWN_SESSION:
+            self._shown_sessions.pop(facts.session_id, None)
         return answer
 
-    def _ask(
+    def _open(
         self,
         request: AskRequest,
         facts: RequestFacts,
         asked_ns: int,
         feedback: Callable[[AnswerChunkMsg], None] | None,
-    ) -> Future[AnswerMsg]:
-        engine = self._engine
-        if engine is None or not self._is_accepting:
+    ) -> tuple[OpenRequest, Question, RequestDefaults]:
+        """Check all that needs no frame, and take the request in."""
+        if self._engine is None or not self._is_accepting:
             raise NotReadyError(self._failure or f'the node is {self._lifecycle_label()}')
         self._requests.check_room(facts.request_id)
         defaults = read_request_defaults(self)
-        limits = engine.limits
-        facts = self._admission.choose(
-            request,
-            facts,
-            defaults,
-            max_images=limits.max_images if limits is not None else 0,
-            has_shown_frames=facts.session_id in self._shown_sessions,
-        )
         question = question_from(request, facts, defaults, asked_ns)
         reply: Future[AnswerMsg] = Future(executor=self.executor)
-        self._requests.add(OpenRequest(facts, reply, feedback, question.deadline_ns))
+        opened = OpenRequest(facts, reply, feedback, question.deadline_ns)
+        self._requests.add(opened)
+        return opened, question, defaults
+
+    async def _ask(
+        self,
+        request: AskRequest,
+        opened: OpenRequest,
+        question: Question,
+        defaults: RequestDefaults,
+    ) -> None:
+        """Choose the frames of an open request, and ask the model; an error ends the request."""
+        facts = opened.facts
         try:
-            engine.ask(question)
+            await self._choose_frames(request, opened, question, defaults)
+            if self._engine is not None and not opened.reply.done():
+                opened.is_asked = True
+                self._engine.ask(with_frames(question, opened.facts))
         except EdgeVlmError as error:
             self._requests.fail(facts.request_id, error)
         except Exception as error:  # noqa: BLE001 - the request is open and must end
             self._requests.fail(facts.request_id, self._internal(facts, error))
-        return reply
+
+    async def _choose_frames(
+        self,
+        request: AskRequest,
+        opened: OpenRequest,
+        question: Question,
+        defaults: RequestDefaults,
+    ) -> None:
+        """Choose the frames of a request; wait for one while there is none that is fresh enough.
+
+        Returns early when the request has ended meanwhile.
+        """
+        stop_ns = frame_wait_ns(request, opened.facts, defaults, question)
+        has_waited = False
+        while not opened.reply.done():
+            limits = self._engine.limits if self._engine is not None else None
+            try:
+                opened.facts = self._admission.choose(
+                    request,
+                    opened.facts,
+                    defaults,
+                    max_images=limits.max_images if limits is not None else 0,
+                    has_shown_frames=opened.facts.session_id in self._shown_sessions,
+                    now_ns=int(self.get_clock().now().nanoseconds) if has_waited else 0,
+                )
+            except NoFreshFrameError as error:
+                if self._steady.now_ns() >= stop_ns:
+                    raise _with_wait(error, opened.facts.frame_wait_s) from None
+            else:
+                return
+            if not has_waited:
+                has_waited = True
+                opened.reply.add_done_callback(self._frame_waits.end)
+            await self._frame_waits.next_frame(opened.reply, stop_ns)
+            waited_s = (self._steady.now_ns() - question.asked_ns) / NS_PER_S
+            opened.facts = replace(opened.facts, frame_wait_s=waited_s)
 
     def _internal(self, facts: RequestFacts, error: Exception) -> EdgeVlmError:
         what = f'{type(error).__name__}: {error}'
@@ -579,3 +641,9 @@ class VlmNode(LifecycleNode):
     def _on_time_jump(self, _jump: TimeJump) -> None:
         for feed in self._feeds.values():
             feed.clear()
+
+
+def _with_wait(error: NoFreshFrameError, waited_s: float) -> NoFreshFrameError:
+    if not waited_s:
+        return error
+    return NoFreshFrameError(f'{error.message} (waited {waited_s:.1f} s for one)', error.code)

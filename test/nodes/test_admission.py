@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,12 @@ from edge_vlm_ros.core import (  # noqa: E402
     StoredFrame,
     TooManyFramesError,
 )
-from edge_vlm_ros.nodes.admission import Admission, question_from  # noqa: E402
+from edge_vlm_ros.nodes.admission import (  # noqa: E402
+    Admission,
+    frame_wait_ns,
+    question_from,
+    with_frames,
+)
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
 from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
 from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
@@ -33,7 +39,12 @@ from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 S = 10**9
 NOW = 100 * S
 DEFAULTS = RequestDefaults(
-    max_frames=8, max_age_s=2.0, timeout_s=10.0, max_tokens=50, system_prompt='Be kind.'
+    max_frames=8,
+    max_age_s=2.0,
+    frame_wait_s=1.0,
+    timeout_s=10.0,
+    max_tokens=50,
+    system_prompt='Be kind.',
 )
 
 
@@ -142,6 +153,37 @@ def test_no_frame_names_topic_and_likely_cause():
     assert caught.value.code is ErrorCode.NO_FRAME
 
 
+def test_after_a_wait_age_and_clip_are_counted_from_then():
+    with pytest.raises(NoFreshFrameError):
+        choose({}, now_ns=NOW + 3 * S)
+    later = Feed('later', [99.0, 101.0, 102.0, 103.0])
+    assert seconds(choose({'last_seconds': 2.0}, [later], now_ns=NOW + 3 * S))[-1] == 103.0
+
+
+def test_a_request_waits_for_a_frame_within_its_timeout_and_not_for_the_past():
+    def wait_s(defaults=DEFAULTS, **fields):
+        request, facts = Ask.Request(question='Eh?', **fields), RequestFacts('r', '', NOW)
+        question = question_from(request, facts, defaults, asked_ns=5 * S)
+        return max(0.0, frame_wait_ns(request, facts, defaults, question) / S - 5)
+
+    assert wait_s() == 1.0
+    assert wait_s(timeout_s=0.5) == 0.5
+    assert wait_s(replace(DEFAULTS, timeout_s=0.0)) == 1.0
+    assert wait_s(replace(DEFAULTS, frame_wait_s=0.0)) == 0.0
+    assert wait_s(as_of=Time(sec=99)) == 0.0
+    assert wait_s(as_of=Time(sec=101)) == 1.0
+
+
+def test_frames_chosen_later_are_added_to_the_question():
+    facts = RequestFacts('r', 's')
+    question = question_from(Ask.Request(question='Eh?'), facts, DEFAULTS, asked_ns=5)
+    assert (question.frames, question.continues_session) == ((), False)
+    shown = with_frames(question, replace(facts, frames=(FRONT.newest,)))
+    assert (shown.frames, shown.continues_session) == ((FRONT.newest,), False)
+    assert with_frames(question, replace(facts, continues_session=True)).continues_session
+    assert shown.asked_ns == 5
+
+
 def test_images_in_the_request_come_before_cameras():
     image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))
     facts = choose({'images': [image], 'compressed_images': [CompressedImageMsg(format='png')]})
@@ -152,7 +194,9 @@ def test_images_in_the_request_come_before_cameras():
 
 
 def test_a_later_turn_is_about_the_same_frames_unless_it_says_otherwise():
-    assert choose({}, has_shown_frames=True).frames == ()
+    facts = choose({}, has_shown_frames=True)
+    assert (facts.frames, facts.continues_session) == ((), True)
+    assert not choose({'cameras': ['front']}, has_shown_frames=True).continues_session
     assert len(choose({'cameras': ['front']}, has_shown_frames=True).frames) == 1
     assert len(choose({'last_seconds': 1.0}, has_shown_frames=True).frames) > 1
     image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,15 @@ FACTS = RequestFacts('r', asked_ros_ns=4 * 10**9, frames=FRAMES, window_truncate
 def answer(**fields):
     refs = tuple(FrameRef(frame.source, frame.stamp_ns, 640, 480) for frame in FRAMES)
     return Answer('r', 'Yes.', FinishReason.STOP, frames=refs, **fields)
+
+
+def test_a_frame_that_came_after_the_question_is_new_and_its_age_counts_from_its_stamp():
+    facts = replace(FACTS, asked_ros_ns=int(2.75 * 10**9), frame_wait_s=0.3)
+    stats = conversions.answer_to_ros(
+        answer(timings=Timings(time_to_first_token_s=0.5, total_s=1.0)), facts
+    ).stats
+    assert stats.frame_wait_s == pytest.approx(0.3)
+    assert (stats.newest_frame_age_s, stats.newest_frame_age_at_first_token_s) == (0.0, 0.25)
 
 
 def test_an_answer_is_stamped_with_its_newest_frame():

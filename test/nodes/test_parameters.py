@@ -58,6 +58,7 @@ def test_defaults_are_one_camera_and_the_shipped_model(make_node):
     assert settings.presets == tuple(PRESETS)
     assert read_preset(node, settings, '') == PRESETS['scene']
     assert read_request_defaults(node).max_frames == 8
+    assert read_request_defaults(node).frame_wait_s == 1.0
 
 
 def test_each_camera_has_its_own(make_node):
@@ -98,6 +99,12 @@ def test_the_shipped_files_are_taken(make_node, chip):
 def test_what_makes_no_sense_is_named(make_node, argument, part):
     with pytest.raises(SettingsError, match=part):
         declared(make_node('-p', argument))
+
+
+def test_engine_options_are_numbers_where_they_are_whole(make_node):
+    node = make_node('-p', "engine_options:=['threads=2','resize=fast','scale=1.5','a=b=c']")
+    options = dict(declared(node).engine_options)
+    assert options == {'threads': 2, 'resize': 'fast', 'scale': '1.5', 'a': 'b=c'}
 
 
 def test_an_unknown_preset_lists_the_known(make_node):

@@ -50,3 +50,19 @@ def test_the_same_question_about_the_same_image_has_the_same_answer(client):
     answers = [client.ask('Describe what you see.', images=[image]) for _ in range(2)]
     assert answers[0].error_code == 0, answers[0].message
     assert answers[0].text == answers[1].text
+
+
+def test_engine_and_family_options_are_taken(other_robot):
+    options = "['threads=1','resize=fast','max_tiles=1']"
+    other_robot.vlm({'chip': 'cpu', 'model': 'demo', 'engine_options': options})
+    other_robot.client.until_state('ready', 90)
+
+
+@pytest.mark.parametrize('option', ['hurry=1', 'threads=many', 'resize=nicely', 'max_tiles=few'])
+def test_an_option_that_makes_no_sense_fails_the_start_with_its_name(other_robot, option):
+    node = other_robot.vlm({'chip': 'cpu', 'model': 'demo', 'engine_options': f"['{option}']"})
+    assert node.wait(60) == 1
+    name, _, value = option.partition('=')
+    assert name in node.output()
+    assert value in node.output()
+    assert 'Traceback' not in node.output()

@@ -76,6 +76,23 @@ def test_a_device_error_is_an_answer(client):
     assert client.ask('and now?').error_code == 0
 
 
+def test_a_conversation_that_was_lost_is_refused_and_then_begun_anew(client):
+    client.until_frames()
+    assert client.ask('hello', session_id='talk', max_tokens=2).error_code == 0
+    assert client.ask('hello', session_id='talk', max_tokens=2).error_code == 0
+    # Conversations that come to nothing take room in the model process, unknown to the node.
+    for number in range(16):
+        assert client.ask('refuse this', session_id=f's{number}').error_code == 500
+    lost = client.ask('hello', session_id='talk', request_id='lost')
+    assert lost.error_code == lost.ERROR_UNKNOWN_SESSION
+    assert "'talk'" in lost.message
+    assert lost.text == ''
+    assert [chunk.done for chunk in client.all_chunks_of('lost')] == [True]
+    anew = client.ask('hello', session_id='talk', max_tokens=2)
+    assert anew.error_code == 0, anew.message
+    assert len(anew.frames) == 1
+
+
 def test_cancel_ends_an_answer_early_and_is_acknowledged_at_once(client):
     future = client.ask_later('a question', request_id='c1')
     queued = client.ask_later('a question', request_id='c2')
@@ -248,6 +265,14 @@ def test_a_missing_model_ends_the_process_with_status_1(other_robot, model, part
     node = other_robot.vlm({'chip': 'scripted', 'model': model})
     assert node.wait(30) == 1
     assert part in node.output()
+    assert 'Traceback' not in node.output()
+
+
+def test_a_chip_without_an_engine_is_told_before_its_model_is_looked_for(other_robot):
+    node = other_robot.vlm({'chip': 'bm1684x'})
+    assert node.wait(30) == 1
+    assert "this build has no engine for chip 'bm1684x'" in node.output()
+    assert 'ownload' not in node.output()
     assert 'Traceback' not in node.output()
 
 
