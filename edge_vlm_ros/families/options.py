@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from edge_vlm_ros.core import BadRequestError
+from edge_vlm_ros.core import BadRequestError, ErrorCode
 
 ResizeFilter: TypeAlias = Literal['exact', 'fast']
 """'exact': the filter that the model was trained with, bit for bit. 'fast': far cheaper; of camera
@@ -30,8 +30,15 @@ class FamilyOptions:
     resize: ResizeFilter = 'exact'
 
     def __post_init__(self) -> None:
-        if self.max_tiles < 0:
-            raise BadRequestError(f'max_tiles is 0 or more, not {self.max_tiles}')
+        # Options come from parameters, unchecked.
+        is_whole = isinstance(self.max_tiles, int)
+        if not is_whole or self.max_tiles < 0:
+            raise BadRequestError(
+                f'max_tiles is a whole number, 0 or more, not {self.max_tiles!r}',
+                ErrorCode.UNSUPPORTED_OPTION,
+            )
         if self.resize not in get_args(ResizeFilter):
             filters = ' or '.join(get_args(ResizeFilter))
-            raise BadRequestError(f'resize is {filters}, not {self.resize!r}')
+            raise BadRequestError(
+                f'resize is {filters}, not {self.resize!r}', ErrorCode.UNSUPPORTED_OPTION
+            )

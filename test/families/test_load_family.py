@@ -95,8 +95,10 @@ def test_a_tokenizer_without_the_placeholder_is_refused(model_folder, tokenizer_
 
 
 def test_options_that_cannot_be_are_refused():
-    with pytest.raises(BadRequestError, match='max_tiles is 0 or more, not -1'):
+    with pytest.raises(BadRequestError, match='max_tiles is a whole number, 0 or more, not -1'):
         FamilyOptions(max_tiles=-1)
+    with pytest.raises(BadRequestError, match="'few'"):
+        FamilyOptions(max_tiles='few')
     with pytest.raises(BadRequestError, match="resize is exact or fast, not 'best'"):
         FamilyOptions(resize='best')
 
