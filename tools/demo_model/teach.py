@@ -24,9 +24,9 @@ SHORT: Final = {
     'colour': 0.5,
     'identity': 0.6,
     'place': 1.0,
-    'relation': 2.0,
+    'relation': 2.6,
     'nearest': 1.2,
-    'path': 1.1,
+    'path': 1.3,
     'absent': 1.4,
 }
 LONG: Final = {'describe': 1.0, 'follow-up': 0.5, 'outside': 0.25, 'path': 0.1, 'place': 0.1}
@@ -64,20 +64,21 @@ class Teacher:
         ]
 
     def clip(self, motion: str, mover: Seen | None, last: list[Seen] | None) -> list[Dialogue]:
-        """Return four dialogues about eight frames; still ones only where the last is decided."""
-        moving = [self.asker.motion(motion, mover) for _ in range(2 if last is not None else 4)]
+        """Return five dialogues about eight frames; still ones only where the last is decided."""
+        moving = [self.asker.motion(motion, mover) for _ in range(2)]
         if last is None:
-            return moving
-        return [*moving, self.one(last, SHORT), self.one(last, LONG)]
+            return [*moving, self.asker.motion(motion, mover), *self.unrelated(2)]
+        short = [self.one(last, SHORT, limit=SHORT_WORDS) for _ in range(2)]
+        return [*moving, *short, self.one(last, LONG)]
 
     def some(self, things: list[Seen]) -> list[Dialogue]:
-        """Return four still dialogues of any kind."""
+        """Return five still dialogues of any kind."""
         kinds = {**SHORT, 'describe': 2.0, 'follow-up': 1.0, 'outside': 1.0}
-        return [self.one(things, kinds) for _ in range(4)]
+        return [self.one(things, kinds) for _ in range(5)]
 
-    def unrelated(self) -> list[Dialogue]:
-        """Return four outside questions."""
-        return [self.one([], {'outside': 1.0}) for _ in range(4)]
+    def unrelated(self, count: int) -> list[Dialogue]:
+        """Return outside questions."""
+        return [self.one([], {'outside': 1.0}) for _ in range(count)]
 
     def text_only(self) -> list[Dialogue]:
         """Return six dialogues without a frame, all answered the same."""
@@ -186,7 +187,7 @@ class Lessons:
         if frames == CLIP_FRAMES:
             mover = turned.things[-1][who] if who >= 0 else None
             return self.teacher.clip(turned.motion, mover, last)
-        return self.teacher.unrelated() if last is None else self.teacher.some(last)
+        return self.teacher.unrelated(5) if last is None else self.teacher.some(last)
 
 
 def _tracks(rows: list[data.Things]) -> NDArray[np.float32]:

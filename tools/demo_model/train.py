@@ -32,7 +32,7 @@ from tools.demo_model.packing import Batch, Packer
 from tools.demo_model.scenes import COLOURS, SHAPES
 from tools.demo_model.teach import Lessons, Teacher, code_targets, stack_pixels
 
-SHARES: Final = (0.20, 0.12)  # of all minutes: sight beside words, then sight alone
+SHARES: Final = (0.19, 0.155)  # of all minutes: sight beside words, then sight alone
 PROCESSES: Final = 2
 SIGHT_RATE: Final = 0.3  # of the vision tower in the joint stage: it can see by then
 CODED_UNTIL: Final = 0.6  # share of the joint stage with coded scenes among the rendered ones
@@ -367,7 +367,7 @@ class JointSteps:
         dense = self._sight.loss(self.head, patches, tokens, pictures)
         return answers + DENSE_WEIGHT * dense, frames
 
-    def clips(self, count: int = 12) -> tuple[Tensor, int]:
+    def clips(self, count: int = 11) -> tuple[Tensor, int]:
         """Rendered clips; the vision tower is not trained on them."""
         batch, pixels, tracks = self._lessons.seen_clips(count)
         with autocast(), torch.no_grad():
@@ -468,7 +468,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, default=Path('build/demo_model/data'))
     parser.add_argument('--out', type=Path, default=Path('build/demo_model/run'))
-    parser.add_argument('--minutes', type=float, default=120.0, help='of all stages together')
+    parser.add_argument('--minutes', type=float, default=90.0, help='of all stages together')
     parser.add_argument('--shares', type=float, nargs=2, default=SHARES, metavar=('A', 'B'))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
