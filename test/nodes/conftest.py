@@ -168,7 +168,8 @@ class Client:
             String, 'vlm/state', lambda m: self.states.append(m.data), latched
         )
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
-        self._ask = node.create_client(Ask, 'ask')
+        # Replies to other clients take room here, too.
+        self._ask = node.create_client(Ask, 'ask', qos_profile=QoSProfile(depth=100))
         self._describe = node.create_client(Describe, 'describe')
         self._cancel = node.create_client(Cancel, 'vlm/cancel')
         self._reset = node.create_client(ResetSession, 'vlm/reset_session')
@@ -263,8 +264,8 @@ class Client:
 
     def status(self, name, vlm='vlm'):
         """Return the newest diagnostic status of that name; None = there is none yet."""
-        for array in reversed(self.diagnostics):
-            for status in array.status:
+        for message in reversed(self.diagnostics):
+            for status in message.status:
                 if status.name == f'{vlm}: {name}':
                     return status
         return None
@@ -303,17 +304,18 @@ class Projector:
     PERIOD_S = 0.1
 
     def __init__(self, client, topic, *, brightness=128, reliability='best_effort', clock=None):
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import Image
+
+        from edge_vlm_ros.nodes import qos
 
         self.is_on = True
         self.stamps = []
         self._client = client
         self._brightness = brightness
         self._clock = clock or (lambda: client.node.get_clock().now().nanoseconds)
-        chosen = ReliabilityPolicy[reliability.upper()]
-        profile = QoSProfile(depth=5, reliability=chosen)
-        self._publisher = client.node.create_publisher(Image, topic, profile)
+        self._publisher = client.node.create_publisher(
+            Image, topic, qos.camera(reliability, 5), event_callbacks=qos.no_publisher_events()
+        )
         client.node.create_timer(self.PERIOD_S, self._show)
 
     def _show(self):
