@@ -67,6 +67,11 @@ def camera(reliability: str, depth: int) -> QoSProfile:
 ANSWER_CHUNKS = reliable(500)
 """Depth bounds a burst: a slow reader of a long answer must not lose its end."""
 
+SERVICE = reliable(100)
+"""Requests wait here while the executor is busy, and replies until they are sent. With the usual
+depth of 10, a burst of more pushes the oldest out: nobody is told, and the caller waits for ever.
+"""
+
 ANSWER_TEXT = reliable(10)
 DIAGNOSTICS = reliable(10)
 STATE = latched()

@@ -532,20 +532,21 @@ class VlmNode(LifecycleNode):
         self._state_name = ''
 
     def _open_services(self) -> None:
-        group = self._group
-        self.create_service(Ask, 'ask', self._on_ask, callback_group=group)
-        self.create_service(Describe, 'describe', self._on_describe, callback_group=group)
-        self.create_service(Cancel, '~/cancel', self._on_cancel, callback_group=group)
-        self.create_service(
-            ResetSession, '~/reset_session', self._on_reset_session, callback_group=group
-        )
+        shared: dict[str, Any] = {'callback_group': self._group, 'qos_profile': qos.SERVICE}
+        self.create_service(Ask, 'ask', self._on_ask, **shared)
+        self.create_service(Describe, 'describe', self._on_describe, **shared)
+        self.create_service(Cancel, '~/cancel', self._on_cancel, **shared)
+        self.create_service(ResetSession, '~/reset_session', self._on_reset_session, **shared)
         self._action = ActionServer(
             self,
             AskAction,
             '~/ask',
             self._on_goal,
-            callback_group=group,
+            callback_group=self._group,
             cancel_callback=self._on_cancel_goal,
+            goal_service_qos_profile=qos.SERVICE,
+            result_service_qos_profile=qos.SERVICE,
+            cancel_service_qos_profile=qos.SERVICE,
             feedback_pub_qos_profile=qos.ANSWER_CHUNKS,
             result_timeout=RESULT_TIMEOUT_S,
         )

@@ -10,7 +10,7 @@ SCRIPT = """
 answers: [{answer: 'I see {images} images of {means}.'}]
 latency: {decode_s: 0.02}
 """
-PEOPLE, EACH, QUEUE = 3, 3, 4
+PEOPLE, EACH, QUEUE = 3, 10, 4
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
