@@ -41,6 +41,15 @@ def _lacks_torch() -> str:
 REQUIREMENTS = {'ros': _lacks_ros, 'reference': _lacks_torch}
 
 
+def pytest_configure():
+    """Hear Ctrl-C also where the shell started us in the background, which ignores it.
+
+    An ignored signal stays ignored in every process that a test starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item):
     """Skip what cannot run here and say why; in CI everything must run."""
     for marker, lacks in REQUIREMENTS.items():

@@ -41,7 +41,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (no thread runs yet)
+                preexec_fn=_prepare,  # noqa: PLW1509 (no thread runs yet)
             )
 
     @property
@@ -106,7 +106,11 @@ class Children:
             self.running.pop().stop()
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent is killed and cannot do so itself."""
+def _prepare() -> None:
+    """Make the new process hear Ctrl-C, and end when its parent is killed and cannot end it.
+
+    A shell starts what runs in its background with SIGINT ignored, and that is inherited.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
