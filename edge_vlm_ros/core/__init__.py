@@ -39,6 +39,7 @@ from edge_vlm_ros.core.prompt import (
     text_part,
 )
 from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Question, SamplingOptions
+from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     'ManualClock',
     'ModelFileError',
     'ModelFiles',
+    'ModelReport',
     'NoFreshFrameError',
     'NotReadyError',
     'Positions',
@@ -74,6 +76,7 @@ __all__ = [
     'PromptTooLongError',
     'Question',
     'RawImage',
+    'ReportTable',
     'RgbImage',
     'SamplingOptions',
     'Spliced',

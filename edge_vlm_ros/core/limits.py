@@ -21,6 +21,8 @@ class EngineLimits:
         hidden_size: Width of the language model.
         hidden_dtype: 'float32', 'float16' or 'bfloat16'.
         tile_px: Side of the square the vision tower takes; 0 = any size.
+        tiles_per_frame: Tiles that one frame is cut into at most unless the user asks for more: as
+            many as the chip bears without a long wait; 0 = as the model was trained.
     """
 
     context_tokens: int
@@ -34,3 +36,4 @@ class EngineLimits:
     hidden_size: int
     hidden_dtype: str = 'float32'
     tile_px: int = 0
+    tiles_per_frame: int = 0

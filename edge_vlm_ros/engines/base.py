@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -37,6 +37,17 @@ class ChosenToken:
 
 
 NextToken: TypeAlias = 'Logits | ChosenToken'
+
+StopCheck: TypeAlias = Callable[[], bool]
+"""Asked on the engine's thread wherever a long step can be given up; True = give it up."""
+
+OnLoaded: TypeAlias = Callable[[int, int], None]
+"""Called on the engine's thread while a model loads: parts loaded, parts in all."""
+
+
+def never() -> bool:
+    """The `StopCheck` of a step that nobody gives up."""
+    return False
 
 
 class KVCache(Protocol):
@@ -77,18 +88,33 @@ class Engine(Protocol):
         """
         ...
 
-    def prefill(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+        """Cut the next `tokens` tokens, behind what the cache holds, into the cheapest pieces.
+
+        Each piece is one call of `prefill`, between which a cancel and other work get in.
+
+        Returns:
+            Tokens of each piece, in order; they add up to `tokens`.
+        """
+        ...
+
+    def prefill(
+        self,
+        part: PromptPart,
+        features: Mapping[int, VisionFeatures],
+        should_stop: StopCheck = never,
+    ) -> None:
         """Append a prompt part to the KV cache.
 
-        The caller cuts long prompts into parts of at most `limits.prefill_chunk` tokens, so that a
-        cancel gets in between.
-
         Args:
-            part: Tokens, positions and vision spans; follows what the cache holds.
+            part: Tokens, positions and vision spans; follows what the cache holds; best a piece
+                of `plan_prefill`.
             features: By `VisionSpan.image`; at least those that the part's spans name.
+            should_stop: Asked between layers by engines that run them one by one.
 
         Raises:
             PromptTooLongError: The part does not fit behind what the cache holds.
+            CancelledError: `should_stop` said so; the cache holds what it held before.
             DeviceError: The chip failed.
         """
         ...

@@ -1,4 +1,4 @@
-"""What every engine refuses, whatever the chip."""
+"""What every engine refuses, whatever the chip; and the plain way to cut a prompt."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from edge_vlm_ros.core import (
     Spliced,
     VisionFeatures,
 )
+
+
+def even_pieces(tokens: int, chunk: int) -> tuple[int, ...]:
+    """Cut `tokens` into pieces of `chunk`, the last one shorter; 0 = one piece."""
+    step = chunk or tokens
+    return tuple(min(step, tokens - start) for start in range(0, tokens, step))
 
 
 def check_fits(tokens: int, held: int, limits: EngineLimits) -> None:

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from edge_vlm_ros.core import DeviceError
+from edge_vlm_ros.core import BadRequestError, DeviceError, ErrorCode
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core import ModelFiles
-    from edge_vlm_ros.engines.base import Engine
+    from edge_vlm_ros.core import ModelFiles, ModelReport
+    from edge_vlm_ros.engines.base import Engine, OnLoaded
 
-# Chip -> module with a function `open_engine(files, device_ids, options)`.
+# Chip -> module with a function `open_engine(files, device_ids, options, on_loaded)` and, for the
+# accelerators, `inspect_model(files, device_ids)`.
 _ENGINES = {
     'cpu': 'edge_vlm_ros.engines.cpu.engine',
     'scripted': 'edge_vlm_ros.engines.scripted.engine',
 }
+
+
+def _unheard(loaded: int, total: int) -> None:
+    """Let progress pass."""
 
 
 def engine_chips() -> tuple[str, ...]:
@@ -40,6 +45,7 @@ def open_engine(
     files: ModelFiles,
     device_ids: Sequence[int] = (),
     options: Mapping[str, object] | None = None,
+    on_loaded: OnLoaded = _unheard,
 ) -> Engine:
     """Load a model onto a chip: seconds to minutes. The engine belongs to the calling thread.
 
@@ -48,6 +54,7 @@ def open_engine(
         files: What `models.find_model` found for this chip.
         device_ids: Devices of that kind; empty = the first one.
         options: The engine's own; for 'cpu' the fields of `CpuOptions`, for 'scripted' none.
+        on_loaded: Called after each part, where a model loads in parts.
 
     Raises:
         DeviceError: This build has no engine for the chip, or the device does not work.
@@ -55,5 +62,28 @@ def open_engine(
         BadRequestError: An option the engine does not have.
     """
     require_engine(chip)
-    engine = import_module(_ENGINES[chip]).open_engine(files, tuple(device_ids), options or {})
+    module = import_module(_ENGINES[chip])
+    engine = module.open_engine(files, tuple(device_ids), options or {}, on_loaded)
     return cast('Engine', engine)
+
+
+def inspect_model(chip: str, files: ModelFiles, device_ids: Sequence[int] = ()) -> ModelReport:
+    """Read a model's files as the engine would, without loading more than that needs.
+
+    Args:
+        chip: An accelerator.
+        files: What `models.find_model` found.
+        device_ids: As for `open_engine`.
+
+    Raises:
+        DeviceError: No engine for the chip, or the device or its library does not work.
+        ModelFileError: A file is missing, damaged or does not fit the others.
+        BadRequestError: The chip's models say nothing of themselves.
+    """
+    require_engine(chip)
+    module = import_module(_ENGINES[chip])
+    if not hasattr(module, 'inspect_model'):
+        raise BadRequestError(
+            f'models for chip {chip} cannot be inspected', ErrorCode.UNSUPPORTED_OPTION
+        )
+    return cast('ModelReport', module.inspect_model(files, tuple(device_ids)))

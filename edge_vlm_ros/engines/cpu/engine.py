@@ -28,8 +28,8 @@ from edge_vlm_ros.core import (
     VisionFeatures,
     VisionInputs,
 )
-from edge_vlm_ros.engines.base import Logits
-from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
+from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens, even_pieces
 from edge_vlm_ros.engines.cpu.graphs import (
     Decoder,
     TokenEmbedder,
@@ -86,9 +86,13 @@ class CpuOptions:
 
 
 def open_engine(
-    files: ModelFiles, device_ids: tuple[int, ...], options: Mapping[str, object]
+    files: ModelFiles,
+    device_ids: tuple[int, ...],
+    options: Mapping[str, object],
+    on_loaded: OnLoaded,
 ) -> CpuEngine:
     """Load a model; see `engines.open_engine`."""
+    del on_loaded  # a second or two
     if device_ids not in {(), (0,)}:
         raise DeviceError(f'chip cpu has the one device 0, not {list(device_ids)}')
     return CpuEngine(files, CpuOptions.from_mapping(options))
@@ -167,8 +171,18 @@ class CpuEngine:
             )
         return Spliced(rows)
 
-    def prefill(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+        """Cut the next `tokens` tokens into chunks of one size."""
+        return even_pieces(tokens, self._limits.prefill_chunk)
+
+    def prefill(
+        self,
+        part: PromptPart,
+        features: Mapping[int, VisionFeatures],
+        should_stop: StopCheck = never,
+    ) -> None:
         """Append a prompt part to the KV cache; on an error the cache is as before."""
+        del should_stop  # one run, nothing to give up in between
         self._check_open()
         if not len(part):
             return

@@ -29,8 +29,15 @@ from edge_vlm_ros.core import (
     VisionFeatures,
     VisionInputs,
 )
-from edge_vlm_ros.engines.base import ChosenToken, Logits, NextToken
-from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+from edge_vlm_ros.engines.base import (
+    ChosenToken,
+    Logits,
+    NextToken,
+    OnLoaded,
+    StopCheck,
+    never,
+)
+from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens, even_pieces
 from edge_vlm_ros.engines.scripted.faults import FaultMaker
 from edge_vlm_ros.engines.scripted.kv_cache import CachedToken, ScriptedKvCache
 from edge_vlm_ros.engines.scripted.script import Script
@@ -43,10 +50,13 @@ _FRAME_LINES = re.compile(r'\A(?:\s|Frame-?\d+:)*')
 
 
 def open_engine(
-    files: ModelFiles, device_ids: tuple[int, ...], options: Mapping[str, object]
+    files: ModelFiles,
+    device_ids: tuple[int, ...],
+    options: Mapping[str, object],
+    on_loaded: OnLoaded,
 ) -> ScriptedEngine:
     """Load a script; see `engines.open_engine`. Any device ids will do."""
-    del device_ids
+    del device_ids, on_loaded
     if options:
         raise BadRequestError(
             f'chip scripted has no options, not {", ".join(options)}', ErrorCode.UNSUPPORTED_OPTION
@@ -103,8 +113,18 @@ class ScriptedEngine:
         mean = np.float32(inputs.pixels.mean())
         return Spliced(np.full((inputs.tokens, self._limits.hidden_size), mean, np.float32))
 
-    def prefill(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+        """Cut the next `tokens` tokens into chunks of one size."""
+        return even_pieces(tokens, self._limits.prefill_chunk)
+
+    def prefill(
+        self,
+        part: PromptPart,
+        features: Mapping[int, VisionFeatures],
+        should_stop: StopCheck = never,
+    ) -> None:
         """Append a prompt part; on an error the cache is as before."""
+        del should_stop  # one run, nothing to give up in between
         self._check_open()
         if not len(part):
             return

@@ -1,0 +1,1 @@
+"""The Axera engine: axmodels on AX650N and AX630C."""

@@ -1,0 +1,80 @@
+"""The seam between the engine and the two ways to drive the decoder layers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup
+from edge_vlm_ros.engines.base import StopCheck
+
+
+class Backend(Protocol):
+    """Decoder layers and head of one model, and where their K and V rows live.
+
+    One thread calls all of it. Hidden states are bfloat16 bit patterns (uint16).
+    """
+
+    @property
+    def name(self) -> str:
+        """'portable' or 'in place', for logs and reports."""
+        ...
+
+    def prefill(
+        self,
+        group: PrefillGroup,
+        embeds: NDArray[np.uint16],
+        positions: NDArray[np.uint32],
+        first_row: int,
+        should_stop: StopCheck,
+    ) -> None:
+        """Run one chunk through all layers; its last token's hidden state is kept for `head`.
+
+        Rows [first_row, first_row + tokens) of every cache are written, and nothing that counts
+        beside them.
+
+        Args:
+            group: With `group.history >= first_row` and `group.chunk >= tokens`.
+            embeds: (tokens, hidden); the backend pads to the chunk.
+            positions: (tokens,), or (3, tokens) where the model takes M-RoPE.
+            first_row: Rows that the caches hold already.
+            should_stop: Asked before each layer.
+
+        Raises:
+            CancelledError: `should_stop` said so.
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def step(
+        self,
+        group: DecodeGroup,
+        embed: NDArray[np.uint16],
+        position: NDArray[np.uint32],
+        row: int,
+    ) -> None:
+        """Run one token through all layers; its hidden state is kept for `head`.
+
+        Args:
+            group: With `group.capacity > row`.
+            embed: (hidden,).
+            position: (1,) or (3, 1).
+            row: The row of every cache that is written; rows [0, row) are seen.
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def head(self) -> NDArray[np.float32]:
+        """Run final norm and LM head on the kept hidden state: float32, (vocabulary,).
+
+        The array is valid until the next call.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the chip's memory; safe to call twice."""
+        ...
