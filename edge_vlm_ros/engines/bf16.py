@@ -23,7 +23,9 @@ def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
         uint16 bit patterns of the same shape, in memory of their own.
     """
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + _HALF + ((bits >> _SHIFT) & _ONE)) >> _SHIFT).astype(np.uint16)
+    rounded: NDArray[np.uint16] = ((bits + _HALF + ((bits >> _SHIFT) & _ONE)) >> _SHIFT).astype(
+        np.uint16
+    )
     lost = np.isnan(values)
     if lost.any():
         rounded[lost] = (bits[lost] >> _SHIFT).astype(np.uint16) | _QUIET
@@ -32,7 +34,8 @@ def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def from_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Widen bfloat16 bit patterns (uint16, any shape) to float32, in memory of its own."""
-    return (bits.astype(np.uint32) << _SHIFT).view(np.float32)
+    widened: NDArray[np.uint32] = bits.astype(np.uint32) << _SHIFT
+    return widened.view(np.float32)
 
 
 def has_nan(bits: NDArray[np.uint16]) -> bool:
