@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import emulator
 import system
 from console import SetupError, run_logged, say
 from stamps import Stamp, key_of
@@ -98,7 +99,7 @@ def steps_for(level: str, ros: Ros, root: Path) -> list[Step]:
     env = Environment(root, ros)
     steps = [virtual_environment(env), ros_and_build_tools(env), run_requirements(env)]
     if level == 'test':
-        steps += [test_requirements(env), reference_requirements(env)]
+        steps += [test_requirements(env), reference_requirements(env), chip_emulator(env)]
     return [*steps, interfaces(env)]
 
 
@@ -149,6 +150,18 @@ def reference_requirements(env: Environment) -> Step:
             env.pip_install(*from_files([file]))
 
     return Step('float reference (torch, CPU)', env.stamp('reference', file), work)
+
+
+def chip_emulator(env: Environment) -> Step:
+    """Get Sophgo's runtime library and chip emulators for the `emulator` tests."""
+    file = REQUIREMENTS / 'emulator.txt'
+    pip = [str(env.python), '-m', 'pip', '--disable-pip-version-check']
+
+    def work() -> None:
+        emulator.install(env.folder / 'emulator', file, pip)
+
+    title = 'Sophgo chip emulators (312 MB to download, 38 MB on disk)'
+    return Step(title, env.stamp('emulator', file, emulator.LAYOUT, *emulator.CHIPS), work)
 
 
 def needs_cuda(env: Environment, file: Path) -> bool:
