@@ -1,0 +1,1 @@
+"""Sophgo's Python package; only `sophon.sail` is used."""
