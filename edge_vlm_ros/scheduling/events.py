@@ -56,14 +56,20 @@ class Rendered:
     """A prompt is written and fits.
 
     Attributes:
-        prompt_tokens: All tokens before the answer.
-        reused_tokens: Those that the KV cache already holds; below `prompt_tokens`.
+        pieces: How the engine wants the part of the prompt that its KV cache lacks: tokens of each
+            prefill, in order, each 1 or more, at least one piece.
+        reused_tokens: Tokens of the prompt before that part: the KV cache holds them already.
         frames: The frames whose features the rest of the prompt needs, oldest first.
     """
 
-    prompt_tokens: int
+    pieces: tuple[int, ...]
     reused_tokens: int = 0
     frames: tuple[FrameKey, ...] = ()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens before the answer."""
+        return self.reused_tokens + sum(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """A prefill chunk is in the KV cache."""
+    """A piece of the prompt is in the KV cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,16 @@ class Failed:
     """The work could not be done; the question behind it ends."""
 
 
-Outcome: TypeAlias = 'Prepared | Rendered | Encoded | Prefilled | Decoded | Failed'
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The work was stopped half-way, its question being over or overdue, and left nothing behind.
+
+    A question that still runs is given the same work again: the `Tick` before that ends it, if its
+    time is over.
+    """
+
+
+Outcome: TypeAlias = 'Prepared | Rendered | Encoded | Prefilled | Decoded | Failed | GivenUp'
 
 
 @dataclass(frozen=True, slots=True)

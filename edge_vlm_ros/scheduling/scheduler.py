@@ -9,8 +9,10 @@ Rules, each held by a test:
 
     waiting -> Prepare* -> Render -> Encode* -> Prefill+ -> Decode+ -> ended
 
+* Prefill is given out piece by piece, as the engine planned it (`Rendered.pieces`).
 * A cancel takes effect at once, also while work for the question is under way: the question ends,
   the work's result is dropped (features of a frame are kept, they may serve the next question).
+  Work may be stopped half-way then (`GivenUp`), which is no failure.
 * Only frames whose features are not kept are prepared and encoded.
 * A question comes before work ahead of any question; among arrived frames the newest of each
   camera counts.
@@ -52,7 +54,7 @@ from edge_vlm_ros.scheduling.work import (
 )
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core import EngineLimits, FrameKey
+    from edge_vlm_ros.core import FrameKey
     from edge_vlm_ros.scheduling.events import Event
 
 
@@ -79,6 +81,7 @@ class _Steps:
     to_prepare: deque[FrameKey]
     rendered: Rendered | None = None
     to_encode: deque[FrameKey] = field(default_factory=deque)
+    pieces: deque[int] = field(default_factory=deque)
     prefilled: int = 0
 
     @property
@@ -92,14 +95,10 @@ class Scheduler:
     Not safe for several threads at once: the owner holds a lock around every call.
 
     Args:
-        limits: The engine's; only `prefill_chunk` is read.
         settings: Bounds of queue and feature cache.
     """
 
-    def __init__(
-        self, limits: EngineLimits, settings: SchedulerSettings = SchedulerSettings()
-    ) -> None:
-        self._prefill_chunk = limits.prefill_chunk
+    def __init__(self, settings: SchedulerSettings = SchedulerSettings()) -> None:
         self._max_waiting = settings.max_waiting
         self._ledger = FeatureLedger(
             max_frames=settings.max_cached_frames, max_bytes=settings.max_cached_bytes
@@ -107,6 +106,8 @@ class Scheduler:
         self._waiting: OrderedDict[str, QuestionAsked] = OrderedDict()
         self._running: _Steps | None = None
         self._under_way: Work | None = None
+        # Not told by the request_id: that may be asked anew while its cancelled work still runs.
+        self._under_way_for: _Steps | None = None
         self._arrived: dict[tuple[str, str], FrameKey] = {}
         self._prepared_ahead: FrameKey | None = None
 
@@ -158,7 +159,7 @@ class Scheduler:
             raise RuntimeError(f'work is under way: {self._under_way}')
         work = self._work_ahead() if self._running is None else self._work_for(self._running)
         if not isinstance(work, Idle):
-            self._under_way = work
+            self._under_way, self._under_way_for = work, self._running
         return work
 
     def _ask(self, asked: QuestionAsked) -> list[Notice]:
@@ -212,10 +213,8 @@ class Scheduler:
             return Render(request_id)
         if steps.to_encode:
             return Encode(request_id, steps.to_encode[0])
-        total = steps.rendered.prompt_tokens
-        if steps.prefilled < total:
-            step = self._prefill_chunk or total
-            return Prefill(request_id, steps.prefilled, min(steps.prefilled + step, total))
+        if steps.pieces:
+            return Prefill(request_id, steps.prefilled, steps.prefilled + steps.pieces[0])
         return Decode(request_id)
 
     def _work_ahead(self) -> Work:
@@ -244,7 +243,7 @@ class Scheduler:
             self._finish_ahead(work, outcome)
             return notices
         steps = self._running
-        if steps is None or steps.request_id != work.request_id:
+        if steps is None or steps is not self._under_way_for:
             return notices  # The question ended while this was under way.
         if isinstance(outcome, Failed):
             return notices + self._end(work.request_id, Ending.FAILED)
@@ -267,13 +266,15 @@ class Scheduler:
             assert isinstance(work, Prepare)
             steps.to_prepare.remove(work.frame)
         elif isinstance(outcome, Rendered):
-            assert outcome.reused_tokens < outcome.prompt_tokens
+            assert min(outcome.pieces) > 0, outcome.pieces
             steps.rendered = outcome
+            steps.pieces.extend(outcome.pieces)
             steps.prefilled = outcome.reused_tokens
             steps.to_encode.extend(dict.fromkeys(outcome.frames))
             evicted = self._ledger.pin({*steps.asked.frames, *outcome.frames})
             return [Evicted(frame) for frame in evicted]
         elif isinstance(outcome, Prefilled):
             assert isinstance(work, Prefill)
+            steps.pieces.popleft()
             steps.prefilled = work.stop
         return []

@@ -37,7 +37,7 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Append the prompt's tokens [start, stop) to the KV cache."""
+    """Append one piece of the prompt, its tokens [start, stop), to the KV cache."""
 
     request_id: str
     start: int

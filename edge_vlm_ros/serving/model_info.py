@@ -35,8 +35,8 @@ class StageCosts:
     Attributes:
         prepare_ms: One frame from camera bytes to vision inputs.
         encode_ms: One frame through vision tower and projector.
-        prefill_ms: One prefill chunk.
-        prefill_tokens: Tokens in that chunk.
+        prefill_ms: One prefill: the largest piece of a short prompt with one frame.
+        prefill_tokens: Tokens in that piece.
         decode_ms: One answer token, its choice included.
     """
 

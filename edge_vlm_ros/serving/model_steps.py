@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vlm_ros.core import (
+    CancelledError,
     Clock,
+    EdgeVlmError,
     FinishReason,
     Frame,
     FrameKey,
     FrameSource,
+    PromptPart,
     PromptTooLongError,
     SamplingOptions,
     Spliced,
@@ -22,12 +25,13 @@ from edge_vlm_ros.core import (
     VisionInputs,
     join_parts,
 )
-from edge_vlm_ros.engines.base import ChosenToken
+from edge_vlm_ros.engines.base import ChosenToken, StopCheck
 from edge_vlm_ros.scheduling import (
     Decode,
     Decoded,
     Encode,
     Encoded,
+    GivenUp,
     Outcome,
     Prefill,
     Prefilled,
@@ -95,27 +99,39 @@ class ModelSteps:
         prefix = family.render_prefix([inputs], '')
         suffix = family.render_suffix(_WARM_UP_QUESTION, prefix.next_position)
         prompt = join_parts((prefix, suffix))
-        step = engine.limits.prefill_chunk or len(prompt)
-        times_ns.append(self._clock.now_ns())
-        for start in range(0, len(prompt), step):
-            engine.prefill(prompt.slice(start, start + step), {0: features})
+        prefill_tokens, prefill_ns = self._warm_up_prefill(prompt, features)
         times_ns.append(self._clock.now_ns())
         chosen = engine.next_token(SamplingOptions())
         token = chosen.token if isinstance(chosen, ChosenToken) else int(chosen.values.argmax())
         engine.decode(token, prompt.next_position)
         times_ns.append(self._clock.now_ns())
         engine.kv.truncate(0)
-        chunks = -(-len(prompt) // step)
         return StageCosts(
             prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
             encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
-            prefill_ms=(times_ns[4] - times_ns[3]) / _NS_PER_MS / chunks,
-            prefill_tokens=min(step, len(prompt)),
-            decode_ms=(times_ns[5] - times_ns[4]) / _NS_PER_MS,
+            prefill_ms=prefill_ns / _NS_PER_MS,
+            prefill_tokens=prefill_tokens,
+            decode_ms=(times_ns[4] - times_ns[3]) / _NS_PER_MS,
         )
 
-    def do(self, work: Work, running: Running) -> Outcome:
+    def _warm_up_prefill(self, prompt: PromptPart, features: VisionFeatures) -> tuple[int, int]:
+        """Prefill a prompt; return tokens and nanoseconds of its largest piece."""
+        costs: list[tuple[int, int]] = []
+        start = 0
+        for tokens in self._plan(len(prompt)):
+            started_ns = self._clock.now_ns()
+            self._engine.prefill(prompt.slice(start, start + tokens), {0: features})
+            costs.append((tokens, self._clock.now_ns() - started_ns))
+            start += tokens
+        return max(costs)
+
+    def do(self, work: Work, running: Running, should_stop: StopCheck) -> Outcome:
         """Do one work item of a question.
+
+        Args:
+            work: What to do.
+            running: For which question.
+            should_stop: Whether the question is over or overdue; once true, it stays so.
 
         Raises:
             EdgeVlmError: The question cannot be answered.
@@ -130,7 +146,7 @@ class ModelSteps:
         if isinstance(work, Encode):
             return self._encode(running, turn, work.frame)
         if isinstance(work, Prefill):
-            return self._prefill(turn, work)
+            return self._prefill(turn, work, should_stop)
         assert isinstance(work, Decode)
         return self._decode(running, turn)
 
@@ -178,7 +194,14 @@ class ModelSteps:
             if key in self._features:
                 turn.features[key] = self._features[key].features
         running.turn = turn
-        return Rendered(len(prompt), turn.reused_tokens, needed)
+        return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
+
+    def _plan(self, tokens: int) -> tuple[int, ...]:
+        """Ask the engine in which pieces it wants the tokens that follow what its cache holds."""
+        pieces = self._engine.plan_prefill(tokens)
+        if sum(pieces) != tokens or min(pieces) < 1:
+            raise EdgeVlmError(f'the engine wants {tokens} tokens in pieces of {pieces}')
+        return pieces
 
     def _shown(self, running: Running, key: FrameKey) -> ShownFrame:
         if key not in running.shown:  # Its features were kept: nothing had to be decoded.
@@ -220,13 +243,18 @@ class ModelSteps:
         self._features[key] = _Kept(features, shown.inputs, shown.width, shown.height)
         return Encoded(_nbytes(features))
 
-    def _prefill(self, turn: Turn, work: Prefill) -> Prefilled:
+    def _prefill(self, turn: Turn, work: Prefill, should_stop: StopCheck) -> Outcome:
         keys = turn.keys
         part = turn.prompt.slice(work.start, work.stop)
         features = {
             image: turn.features[key] for image, key in enumerate(keys) if key in turn.features
         }
-        self._engine.prefill(part, features)
+        try:
+            self._engine.prefill(part, features, should_stop)
+        except CancelledError as error:
+            if not should_stop():
+                raise EdgeVlmError(f'prefill was given up unasked: {error.message}') from error
+            return GivenUp()
         self._record.append(part, keys)
         return Prefilled()
 

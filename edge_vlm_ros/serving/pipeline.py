@@ -60,7 +60,8 @@ class VlmPipeline:
             options: The engine's own.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
-            on_work: Called on the worker's thread before each work item: a sign of life.
+            on_work: Called on the worker's thread before each work item, and within long ones: a
+                sign of life.
 
         Raises:
             ModelFileError: Files are missing, damaged or of another kind.
@@ -130,7 +131,8 @@ class VlmPipeline:
     def cancel(self, request_id: str = '') -> int:
         """Take one question back, or all ('' = all); return how many waited or ran.
 
-        Their final chunks are out when this returns; the chip stops after its present step.
+        Their final chunks are out when this returns; the chip stops after its present step, or
+        within it where the engine can give up a prefill half-way.
         """
         return self._worker.cancel(request_id)
 

@@ -72,7 +72,8 @@ class ChipWorker:
         clock: Steady time.
         sessions: The conversations that go on.
         settings: The scheduler's bounds.
-        on_work: Called on the worker's thread before each work item: a sign of life.
+        on_work: Called on the worker's thread before each work item, and within long ones: a sign
+            of life.
     """
 
     def __init__(
@@ -282,7 +283,7 @@ class ChipWorker:
         self._info = ModelInfo(
             loaded.model, loaded.chip, loaded.family_name, limits, costs, round(load_s, 3)
         )
-        self._scheduler = Scheduler(limits, self._settings)
+        self._scheduler = Scheduler(self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)
         return loaded
 
@@ -314,7 +315,7 @@ class ChipWorker:
         try:
             if self._on_work is not None:
                 self._on_work()
-            return self._steps.do(work, running)
+            return self._steps.do(work, running, lambda: self._is_over(running))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
             running.error = _known(error)
             if running.error.code is ErrorCode.INTERNAL:
@@ -324,6 +325,14 @@ class ChipWorker:
             return Failed()
         finally:
             running.spend(work, started_ns, self._clock.now_ns())
+
+    def _is_over(self, running: Running) -> bool:
+        """Tell in the midst of a long step whether its question was ended or its time is over."""
+        if self._on_work is not None:
+            self._on_work()  # Whoever asks is alive.
+        question = running.question
+        is_ended = self._running.get(question.request_id) is not running
+        return is_ended or 0 < question.deadline_ns <= self._clock.now_ns()
 
 
 def _final_of(running: Running, ending: Ending) -> _Final:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_vlm_ros.core import (
     BadRequestError,
+    CancelledError,
     DeviceError,
     EdgeVlmError,
     ModelFileError,
@@ -218,6 +219,50 @@ def test_waits_can_come_from_tables_by_cached_tokens(make_engine, slept):
     assert slept == [1, 2, 3, 3, 7, 8]
 
 
+def test_a_prefill_is_given_up_between_layers_and_leaves_nothing_behind(make_engine, slept):
+    engine = make_engine(latency={'prefill_call_s': 8, 'layers': 4})
+    engine.prefill(text_part([1] * 3, 0), {})
+    assert slept == [2, 2, 2, 2]
+    slept.clear()
+    with pytest.raises(CancelledError, match='layer 2 of 4'):
+        engine.prefill(text_part([1] * 5, 3), {}, lambda: len(slept) == 2)
+    assert slept == [2, 2]
+    assert engine.kv.length == 3
+    engine.prefill(text_part([1] * 5, 3), {})
+    assert engine.kv.length == 8
+
+
+@pytest.mark.parametrize(
+    ('limits', 'held', 'pieces'),
+    [
+        ({'prefill_chunk': 16}, 0, (16, 16, 8)),
+        ({'prefill_chunk': 16}, 5, (16, 16, 8)),
+        ({'prefill_chunk': 0, 'can_extend_prefix': False}, 0, (40,)),
+        ({'prefill_chunk': 0, 'extension_chunk': 1}, 0, (40,)),
+        ({'prefill_chunk': 0, 'extension_chunk': 1}, 5, (1,) * 40),
+        ({'prefill_chunk': 30, 'extension_chunk': 4}, 0, (30, 4, 4, 2)),
+    ],
+)
+def test_pieces_are_planned_as_the_script_says_and_taken(make_engine, limits, held, pieces):
+    engine = make_engine(limits=limits)
+    if held:
+        engine.prefill(text_part([1] * held, 0), {})
+    assert engine.plan_prefill(40) == pieces
+    part = text_part([1] * 40, held)
+    start = 0
+    for tokens in pieces:
+        engine.prefill(part.slice(start, start + tokens), {})
+        start += tokens
+    assert engine.kv.length == held + 40
+
+
+def test_what_extends_token_by_token_takes_no_chunk_behind_cached_tokens(make_engine):
+    engine = make_engine(limits={'prefill_chunk': 0, 'extension_chunk': 1})
+    engine.prefill(text_part([1] * 9, 0), {})
+    with pytest.raises(PromptTooLongError, match=r'2 tokens in one prefill.*takes 1 '):
+        engine.prefill(text_part([1] * 2, 9), {})
+
+
 def test_limits_are_the_scripts_and_widths_the_configs(make_engine):
     limits = make_engine(
         limits={'context_tokens': 100, 'prefill_chunk': 10, 'max_images': 4}
@@ -387,6 +432,7 @@ engine.prefill(text_part([1], 0), {{}})
         ('faults: [{at: encode, question: x}]', 'knows no question'),
         ('faults: [{at: prefill, token: 1}]', 'knows no answer token'),
         ('limits: {can_extend_prefix: false}', 'prefill_chunk must be 0'),
+        ('latency: {layers: 0}', 'layers is 1 or more'),
         ('limits: {has_logits: false}', 'one of samples_on_chip'),
         ('- just a list', 'no script'),
         ('a: [', 'cannot be read as YAML'),

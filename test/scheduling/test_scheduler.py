@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vlm_ros.core import EngineLimits, FrameKey
+from edge_vlm_ros.core import FrameKey
 from edge_vlm_ros.scheduling import (
     AHEAD,
     Cancelled,
@@ -17,6 +17,7 @@ from edge_vlm_ros.scheduling import (
     Evicted,
     Failed,
     FrameArrived,
+    GivenUp,
     Idle,
     Prefill,
     Prefilled,
@@ -37,19 +38,8 @@ def frame(number, camera='front'):
     return FrameKey(camera, '/image', number)
 
 
-def make_scheduler(*, prefill_chunk=100, **settings):
-    limits = EngineLimits(
-        context_tokens=1000,
-        longest_prompt=1000,
-        prefill_chunk=prefill_chunk,
-        max_images=0,
-        can_extend_prefix=True,
-        samples_on_chip=False,
-        has_logits=True,
-        vocab_size=10,
-        hidden_size=8,
-    )
-    return Scheduler(limits, SchedulerSettings(**settings))
+def make_scheduler(**settings):
+    return Scheduler(SchedulerSettings(**settings))
 
 
 def do(scheduler, outcome):
@@ -58,7 +48,7 @@ def do(scheduler, outcome):
     return work, scheduler.handle(WorkDone(work, outcome))
 
 
-def works_until_decode(scheduler, *, prompt_tokens, reused_tokens=0, frames=()):
+def works_until_decode(scheduler, *, pieces=(5,), reused_tokens=0, frames=()):
     """Carry a question to its first token; return the work items."""
     works = []
     while True:
@@ -68,7 +58,7 @@ def works_until_decode(scheduler, *, prompt_tokens, reused_tokens=0, frames=()):
             return works
         outcome = {
             Prepare: Prepared(),
-            Render: Rendered(prompt_tokens, reused_tokens, tuple(frames)),
+            Render: Rendered(tuple(pieces), reused_tokens, tuple(frames)),
             Encode: Encoded(10),
             Prefill: Prefilled(),
         }[type(work)]
@@ -79,7 +69,7 @@ def test_a_question_goes_through_every_step_in_order():
     scheduler = make_scheduler()
     frames = (frame(1), frame(2))
     scheduler.handle(QuestionAsked('a', frames))
-    assert works_until_decode(scheduler, prompt_tokens=250, frames=frames) == [
+    assert works_until_decode(scheduler, pieces=(100, 100, 50), frames=frames) == [
         Prepare('a', frame(1)),
         Prepare('a', frame(2)),
         Render('a'),
@@ -98,25 +88,61 @@ def test_a_question_goes_through_every_step_in_order():
 def test_frames_whose_features_are_kept_are_not_prepared_or_encoded_again():
     scheduler = make_scheduler()
     scheduler.handle(QuestionAsked('a', (frame(1),)))
-    works_until_decode(scheduler, prompt_tokens=50, frames=[frame(1)])
+    works_until_decode(scheduler, frames=[frame(1)])
     scheduler.handle(WorkDone(Decode('a'), Decoded(is_last=True)))
     scheduler.handle(QuestionAsked('b', (frame(1), frame(2))))
-    works = works_until_decode(scheduler, prompt_tokens=50, frames=[frame(1), frame(2)])
+    works = works_until_decode(scheduler, frames=[frame(1), frame(2)])
     assert works[:3] == [Prepare('b', frame(2)), Render('b'), Encode('b', frame(2))]
 
 
 def test_only_the_part_of_the_prompt_that_the_cache_lacks_is_prefilled():
     scheduler = make_scheduler()
     scheduler.handle(QuestionAsked('a'))
-    works = works_until_decode(scheduler, prompt_tokens=250, reused_tokens=180)
+    works = works_until_decode(scheduler, pieces=(70,), reused_tokens=180)
     assert works[1:3] == [Prefill('a', 180, 250), Decode('a')]
 
 
-def test_without_a_chunk_length_the_prompt_is_one_prefill():
-    scheduler = make_scheduler(prefill_chunk=0)
+def test_a_prompt_is_prefilled_in_the_pieces_that_were_planned():
+    scheduler = make_scheduler()
     scheduler.handle(QuestionAsked('a'))
-    works = works_until_decode(scheduler, prompt_tokens=250)
-    assert works[1] == Prefill('a', 0, 250)
+    works = works_until_decode(scheduler, pieces=(1, 128, 7, 1), reused_tokens=20)
+    assert works[1:-1] == [
+        Prefill('a', 20, 21),
+        Prefill('a', 21, 149),
+        Prefill('a', 149, 156),
+        Prefill('a', 156, 157),
+    ]
+
+
+def test_work_given_up_for_a_question_that_is_over_changes_nothing():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a'))
+    scheduler.handle(QuestionAsked('b'))
+    do(scheduler, Rendered((5, 5)))
+    work = scheduler.next_work()
+    assert scheduler.handle(Cancelled('a')) == (Ended('a', Ending.CANCELLED),)
+    assert scheduler.handle(WorkDone(work, GivenUp())) == ()
+    assert scheduler.next_work() == Render('b')
+
+
+def test_work_given_up_for_want_of_time_ends_with_the_next_tick():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a', deadline_ns=10))
+    do(scheduler, Rendered((5, 5)))
+    assert do(scheduler, GivenUp()) == (Prefill('a', 0, 5), ())
+    assert scheduler.handle(Tick(10)) == (Ended('a', Ending.DEADLINE),)
+    assert scheduler.next_work() == Idle()
+
+
+def test_work_given_up_for_a_question_that_goes_on_is_done_again():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a'))
+    do(scheduler, Rendered((5, 5), 2))
+    do(scheduler, Prefilled())
+    given_up, _ = do(scheduler, GivenUp())
+    assert given_up == Prefill('a', 7, 12)
+    assert do(scheduler, Prefilled())[0] == given_up
+    assert scheduler.next_work() == Decode('a')
 
 
 def test_questions_are_answered_in_the_order_they_came():
@@ -125,7 +151,7 @@ def test_questions_are_answered_in_the_order_they_came():
         scheduler.handle(QuestionAsked(name))
     order = []
     for _ in 'abc':
-        order.append(works_until_decode(scheduler, prompt_tokens=5)[-1].request_id)
+        order.append(works_until_decode(scheduler)[-1].request_id)
         scheduler.handle(WorkDone(Decode(order[-1]), Decoded(is_last=True)))
     assert order == ['a', 'b', 'c']
 
@@ -150,7 +176,7 @@ def test_a_cancel_takes_effect_in_every_phase(steps):
     scheduler.handle(QuestionAsked('a', (frame(1),)))
     outcomes = [
         Prepared(),
-        Rendered(150, 0, (frame(1),)),
+        Rendered((100, 50), 0, (frame(1),)),
         Encoded(10),
         Prefilled(),
         Prefilled(),
@@ -167,12 +193,26 @@ def test_a_cancel_while_work_is_under_way_ends_the_question_at_once():
     scheduler.handle(QuestionAsked('a', (frame(1),)))
     scheduler.handle(QuestionAsked('b'))
     do(scheduler, Prepared())
-    do(scheduler, Rendered(5, 0, (frame(1),)))
+    do(scheduler, Rendered((5,), 0, (frame(1),)))
     encode = scheduler.next_work()
     assert scheduler.handle(Cancelled('a')) == (Ended('a', Ending.CANCELLED),)
     assert scheduler.handle(WorkDone(encode, Encoded(10))) == ()
     assert scheduler.next_work() == Render('b')
     assert scheduler.has_features(frame(1)), 'what the chip worked for is kept'
+
+
+@pytest.mark.parametrize('outcome', [Prefilled(), Failed(), Decoded(is_last=True)])
+def test_a_request_id_asked_anew_is_another_question_than_the_one_still_under_way(outcome):
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a'))
+    do(scheduler, Rendered((5,)))
+    if isinstance(outcome, Decoded):
+        do(scheduler, Prefilled())
+    work = scheduler.next_work()
+    scheduler.handle(Cancelled('a'))
+    assert scheduler.handle(QuestionAsked('a')) == ()
+    assert scheduler.handle(WorkDone(work, outcome)) == ()
+    assert scheduler.next_work() == Render('a')
 
 
 def test_a_waiting_question_can_be_cancelled():
@@ -213,7 +253,7 @@ def test_features_beyond_the_bound_are_given_up_when_nobody_uses_them():
     scheduler = make_scheduler(max_cached_frames=1)
     frames = (frame(1), frame(2))
     scheduler.handle(QuestionAsked('a', frames))
-    works_until_decode(scheduler, prompt_tokens=5, frames=frames)
+    works_until_decode(scheduler, frames=frames)
     notices = scheduler.handle(WorkDone(Decode('a'), Decoded(is_last=True)))
     assert notices == (Ended('a', Ending.ANSWERED), Evicted(frame(1)))
 
@@ -264,7 +304,7 @@ def test_work_is_given_out_one_item_at_a_time():
         scheduler.next_work()
     with pytest.raises(ValueError, match='not under way'):
         scheduler.handle(WorkDone(Decode('a'), Decoded(is_last=False)))
-    scheduler.handle(WorkDone(work, Rendered(5)))
+    scheduler.handle(WorkDone(work, Rendered((5,))))
     assert scheduler.next_work() == Prefill('a', 0, 5)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_vlm_ros.core import EngineLimits, FrameKey
+from edge_vlm_ros.core import FrameKey
 from edge_vlm_ros.scheduling import (
     AHEAD,
     Cancelled,
@@ -18,6 +20,7 @@ from edge_vlm_ros.scheduling import (
     Evicted,
     Failed,
     FrameArrived,
+    GivenUp,
     Idle,
     Prefill,
     Prefilled,
@@ -41,26 +44,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     """Plays callers, cameras, clock and chip."""
 
     @initialize(
-        chunk=st.integers(0, 40),
         max_waiting=st.integers(0, 3),
         max_frames=st.integers(0, 5),
         max_bytes=st.integers(0, 60),
     )
-    def begin(self, chunk, max_waiting, max_frames, max_bytes):
-        limits = EngineLimits(
-            context_tokens=1000,
-            longest_prompt=1000,
-            prefill_chunk=chunk,
-            max_images=0,
-            can_extend_prefix=True,
-            samples_on_chip=False,
-            has_logits=True,
-            vocab_size=10,
-            hidden_size=8,
-        )
+    def begin(self, max_waiting, max_frames, max_bytes):
         self.max_waiting = max_waiting
-        self.chunk = chunk
-        self.scheduler = Scheduler(limits, SchedulerSettings(max_waiting, max_frames, max_bytes))
+        self.scheduler = Scheduler(SchedulerSettings(max_waiting, max_frames, max_bytes))
         self.asked = {}
         self.ended = set()
         self.kept = {}
@@ -130,9 +120,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert set(missing) <= self.prepared_for(work.request_id)
         if isinstance(work, Prefill):
             rendered = self.rendered[work.request_id]
-            assert work.start == self.prefilled[work.request_id] < work.stop
-            assert not self.chunk or work.stop - work.start <= self.chunk
-            assert work.stop <= rendered.prompt_tokens
+            done = self.prefilled[work.request_id]
+            borders = [rendered.reused_tokens + n for n in accumulate(rendered.pieces, initial=0)]
+            assert (work.start, work.stop) == (done, borders[borders.index(done) + 1])
             assert set(rendered.frames) <= self.kept.keys(), 'what is in use stays'
         if isinstance(work, Decode):
             rendered = self.rendered[work.request_id]
@@ -140,6 +130,16 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def prepared_for(self, name):
         return {w.frame for w in self.order if isinstance(w, Prepare) and w.request_id == name}
+
+    @rule()
+    @precondition(lambda self: not isinstance(self.work, Idle))
+    def give_up_work(self):
+        """Whatever the reason: nothing is lost and nothing is done twice."""
+        work, self.work = self.work, Idle()
+        self.take(self.scheduler.handle(WorkDone(work, GivenUp())))
+        if work.request_id in self.open:
+            self.begin_work()
+            assert self.work == work
 
     @rule(data=st.data(), fails=st.integers(0, 9))
     @precondition(lambda self: not isinstance(self.work, Idle))
@@ -152,9 +152,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         if isinstance(work, Prepare):
             outcome = Prepared()
         elif isinstance(work, Render):
-            tokens = data.draw(st.integers(1, 100))
-            reused = data.draw(st.integers(0, tokens - 1))
-            outcome = Rendered(tokens, reused, data.draw(frames))
+            pieces = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+            reused = data.draw(st.integers(0, 50))
+            outcome = Rendered(tuple(pieces), reused, data.draw(frames))
             self.rendered[work.request_id] = outcome
             self.prefilled[work.request_id] = reused
         elif isinstance(work, Encode):
@@ -198,7 +198,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.order.append(work)
             outcome = {
                 Prepare: Prepared(),
-                Render: Rendered(10),
+                Render: Rendered((4, 6)),
                 Encode: Encoded(1),
                 Prefill: Prefilled(),
                 Decode: Decoded(is_last=True),

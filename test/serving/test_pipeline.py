@@ -143,6 +143,26 @@ def test_an_engine_that_cannot_extend_a_prefix_starts_anew_each_time(open_script
     assert second.timings.cached_prompt_tokens == 0
 
 
+@pytest.mark.parametrize('first', [0, 20])
+def test_an_engine_that_extends_token_by_token_reuses_its_cache(open_scripted, frame, first):
+    """As static graphs do: prefill once from empty, later tokens through the decode graph."""
+    limits = {'prefill_chunk': first, 'extension_chunk': 1}
+    # Every piece takes 1 ms: the time of a turn tells how many there were.
+    pipeline = open_scripted(
+        answers=[{'answer': '{question} {means}'}], limits=limits, latency={'prefill_call_s': 1e-3}
+    )
+    plain = open_scripted(answers=[{'answer': '{question} {means}'}])
+    session = {'session_id': 's', 'frames': (frame(50),)}
+    for text in ('How bright?', 'What colour?', 'How bright?'):
+        question = Question(text, **session)
+        answer, expected = (p.ask(question).answer(10) for p in (pipeline, plain))
+        assert answer.text == expected.text
+        assert answer.timings.cached_prompt_tokens == expected.timings.cached_prompt_tokens
+    extended = answer.timings.prompt_tokens - answer.timings.cached_prompt_tokens
+    assert extended > 1
+    assert answer.timings.prefill_s >= 1e-3 * extended
+
+
 def test_fifty_questions_at_once_each_see_their_own_frame(open_scripted, frame):
     pipeline = open_scripted(
         ServingSettings(max_waiting=50), answers=[{'answer': '{question}: {means}'}]

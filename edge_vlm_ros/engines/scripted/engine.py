@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_vlm_ros.core import (
     BadRequestError,
+    CancelledError,
     EdgeVlmError,
     EngineLimits,
     ErrorCode,
@@ -114,8 +115,13 @@ class ScriptedEngine:
         return Spliced(np.full((inputs.tokens, self._limits.hidden_size), mean, np.float32))
 
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
-        """Cut the next `tokens` tokens into chunks of one size."""
-        return even_pieces(tokens, self._limits.prefill_chunk)
+        """Cut the next `tokens` tokens into chunks; behind cached ones the size may be another."""
+        chunk, later = self._limits.prefill_chunk, self._script.limits.extension_chunk
+        if not later:
+            return even_pieces(tokens, chunk)
+        first = 0 if self._kv.length else min(tokens, chunk or tokens)
+        rest = even_pieces(tokens - first, later)
+        return (first, *rest) if first else rest
 
     def prefill(
         self,
@@ -123,15 +129,14 @@ class ScriptedEngine:
         features: Mapping[int, VisionFeatures],
         should_stop: StopCheck = never,
     ) -> None:
-        """Append a prompt part; on an error the cache is as before."""
-        del should_stop  # one run, nothing to give up in between
+        """Append a prompt part; on an error, or given up, the cache is as before."""
         self._check_open()
         if not len(part):
             return
         self._check_prefill(part)
         check_spans(part, features, self._limits)
         appended = _cached_tokens(part, features)
-        self._wait(self._script.latency.prefill(len(part), self._kv.length))
+        self._run_layers(self._script.latency.prefill(len(part), self._kv.length), should_stop)
         self._faults.meet('prefill', self._question([*self._kv.tokens, *part.tokens.tolist()]))
         self._append(appended)
 
@@ -176,6 +181,8 @@ class ScriptedEngine:
         limits = self._limits
         check_fits(len(part), self._kv.length, limits)
         most = limits.prefill_chunk or limits.longest_prompt
+        if self._kv.length:
+            most = self._script.limits.extension_chunk or most
         if len(part) > most:
             raise PromptTooLongError(
                 f'{len(part)} tokens in one prefill, this engine takes {most} at once'
@@ -202,6 +209,13 @@ class ScriptedEngine:
     def _append(self, appended: list[CachedToken]) -> None:
         self._kv.cached += appended
         self._scored_length = self._kv.length
+
+    def _run_layers(self, seconds: float, should_stop: StopCheck) -> None:
+        layers = self._script.latency.layers
+        for layer in range(layers):
+            if should_stop():
+                raise CancelledError(f'prefill was given up before layer {layer} of {layers}')
+            self._wait(seconds / layers)
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:

@@ -13,12 +13,16 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       prefill_call_s: 0       # each call of prefill, plus
       prefill_token_s: 0      # each token of it
       prefill_history_s: {128: 0.12, 256: 0.2}  # instead: a call, by tokens cached after it
+      layers: 1               # equal parts of a prefill's time, before each of which it can be
+                              # given up
       decode_s: 0
       decode_history_s: {}    # instead: a step, by tokens cached after it
       head_s: 0               # next_token
     limits:                   # fields of EngineLimits
       context_tokens: 4096
       prefill_chunk: 256
+      extension_chunk: 0      # of prefills behind cached tokens, where it is another (not a field
+                              # of EngineLimits); 1 = through the decode graph, token by token
       longest_prompt: 4095
       max_images: 0
       can_extend_prefix: true
@@ -81,9 +85,14 @@ class Latency:
     prefill_call_s: float = 0.0
     prefill_token_s: float = 0.0
     prefill_history_s: Mapping[int, float] = field(default_factory=dict)
+    layers: int = 1
     decode_s: float = 0.0
     decode_history_s: Mapping[int, float] = field(default_factory=dict)
     head_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f'layers is 1 or more, not {self.layers}')
 
     def prefill(self, tokens: int, history: int) -> float:
         """Time of one prefill of `tokens` behind `history` cached ones."""
@@ -110,6 +119,7 @@ class ScriptedLimits:
 
     context_tokens: int = 4096
     prefill_chunk: int = 256
+    extension_chunk: int = 0
     longest_prompt: int = 0
     max_images: int = 0
     can_extend_prefix: bool = True
