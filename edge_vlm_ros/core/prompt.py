@@ -18,12 +18,20 @@ Positions: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class VisionSpan:
-    """Where rows of one image's features stand in a prompt part: the interval [start, stop).
+    """Where one image stands in a prompt part: the interval [start, stop).
+
+    Of spliced images, the placeholders that rows of its features take the place of. Of
+    cross-attended images (`VisionInputs.tokens` is 0), the one token that stands for it: this
+    token and all that follow, up to the next image's, attend to the image; tokens before the first
+    one attend to none. So an engine that appends a part with such a span at `start` attends to
+    `image` from there on, in later parts and answer tokens too, until it is truncated to `start`
+    or less. Source: huggingface/transformers, processing_mllama.py,
+    get_cross_attention_token_mask.
 
     Attributes:
         image: Index into the images of the conversation, oldest first.
-        start: First placeholder, counted from the part's first token.
-        stop: One past the last placeholder.
+        start: First token, counted from the part's first token.
+        stop: One past the last token.
         first_row: The feature row at `start`; above 0 where a part was cut inside an image.
     """
 
@@ -70,7 +78,7 @@ class PromptPart:
 
     @property
     def vision_tokens(self) -> int:
-        """How many placeholders stand in this part."""
+        """How many tokens of this part stand for images."""
         return sum(len(span) for span in self.spans)
 
     def slice(self, start: int, stop: int) -> PromptPart:

@@ -11,19 +11,25 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class VisionInputs:
-    """One frame, ready for the vision tower.
+    """One image, ready for the vision tower: a frame, or neighbouring frames of a clip in one.
 
     Attributes:
-        pixels: float32, normalised; the family says the layout, for InternVL
-            (tiles, 3, tile_px, tile_px), the thumbnail last when there is more than one tile.
-        grid: (time, height, width) in patches for Qwen2-VL, (tiles, rows, columns) of the tiling
-            for the others.
-        tokens: Placeholders this frame takes in the prompt; 0 when it is cross-attended.
+        pixels: float32, normalised, C-contiguous. InternVL: (tiles, 3, tile_px, tile_px), the
+            thumbnail last when there is more than one tile. Qwen2-VL: (patches, 1176), in the
+            order of `vision.patches.cut_patches`. Llama 3.2 Vision: (max_tiles, 3, tile_px,
+            tile_px), row by row, tiles of zeros after those that `grid` tells of.
+        grid: InternVL: (tiles, rows, columns) of the tiling. Qwen2-VL: (1, rows, columns) in
+            patches. Llama 3.2 Vision: (1, rows, columns) in tiles; `vision.canvas` makes aspect
+            ratio id and mask of it.
+        tokens: Placeholders this image takes in the prompt; 0 when it is cross-attended.
+        clip: Which clip it is a moment of; neighbours in a prompt that name the same clip are
+            shown as one video by families that know videos. '' = an image of its own.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
     grid: tuple[int, int, int]
     tokens: int
+    clip: str = ''
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,10 @@ class CrossAttended:
     """Features that the language model attends to from its own layers (Llama 3.2 Vision).
 
     Attributes:
-        states: (rows, hidden), float32 or the engine's own dtype; owned by this object.
-        rows_used: Rows that hold image tiles; the rest is padding.
+        states: (rows, hidden), float32 or the engine's own dtype; owned by this object. Tile by
+            tile, padding tiles last.
+        rows_used: Rows that hold image tiles (tiles times rows of one tile); the rest is padding,
+            which no text attends to.
     """
 
     states: NDArray[np.generic] = field(repr=False)

@@ -17,6 +17,8 @@ __all__ = ['FamilyOptions', 'ModelFamily', 'load_family', 'supported_model_types
 _FAMILIES = {
     'internvl': ('internvl', 'InternVlFamily'),
     'internvl_chat': ('internvl', 'InternVlFamily'),
+    'mllama': ('mllama', 'MllamaFamily'),
+    'qwen2_vl': ('qwen2_vl', 'Qwen2VlFamily'),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edge_vlm_ros.core import Frame, PromptPart, VisionInputs
+from edge_vlm_ros.core import EngineLimits, Frame, PromptPart, VisionInputs
 from edge_vlm_ros.text import Tokenizer
 
 
@@ -22,6 +22,19 @@ class ModelFamily(Protocol):
         """Ids that end an answer."""
         ...
 
+    @property
+    def frames_per_input(self) -> int:
+        """How many neighbouring frames of one camera's clip make one `VisionInputs`: 1 or more."""
+        ...
+
+    def fit(self, limits: EngineLimits) -> None:
+        """Bound what `preprocess` makes by what an engine takes; before the first frame.
+
+        Raises:
+            ModelFileError: The engine's vision tower is not this model's.
+        """
+        ...
+
     def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
 
@@ -29,6 +42,18 @@ class ModelFamily(Protocol):
             frame: Left unchanged.
             frames: How many stand in the prompt together; families spend fewer pixels on each of
                 several, as their models were trained.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        ...
+
+    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
+        """Make one input of neighbouring frames of a clip.
+
+        Args:
+            frames: Of one camera, oldest first; `frames_per_input` of them, or fewer at the clip's
+                end. Left unchanged.
 
         Raises:
             BadImageError: A side of 0.

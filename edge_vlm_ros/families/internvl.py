@@ -9,13 +9,21 @@ Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edge_vlm_ros.core import Frame, ModelFileError, PromptPart, VisionInputs, VisionSpan
+from edge_vlm_ros.core import (
+    EngineLimits,
+    Frame,
+    ModelFileError,
+    PromptPart,
+    VisionInputs,
+    VisionSpan,
+)
 from edge_vlm_ros.families.config_file import ConfigFile
+from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
 from edge_vlm_ros.text import (
     CHATML,
@@ -65,6 +73,7 @@ class InternVlSettings:
         tokens_per_tile: Placeholders that one tile takes.
         normalise: With the model's mean and deviation.
         stop_tokens: Ids that end an answer, beside the template's own.
+        tiles_chosen: Whether the user said how many tiles; then no engine's wish counts.
     """
 
     form: ConversationForm
@@ -72,6 +81,7 @@ class InternVlSettings:
     tokens_per_tile: int
     normalise: Normaliser
     stop_tokens: frozenset[int] = frozenset()
+    tiles_chosen: bool = False
 
 
 # The system texts the published models were tuned with: content of the models, not ours.
@@ -138,8 +148,9 @@ class InternVlFamily:
             _form_of(config),
             _tiling_of(config, preprocessor, options),
             _tokens_per_tile(config),
-            _normaliser_of(preprocessor),
-            _stop_tokens_of(tokenizer, config, generation),
+            normaliser_of(preprocessor),
+            stop_tokens_of(tokenizer, _language_sections(config), generation),
+            tiles_chosen=options.max_tiles > 0,
         )
         return InternVlFamily(tokenizer, settings, options.resize)
 
@@ -155,8 +166,38 @@ class InternVlFamily:
 
     @property
     def settings(self) -> InternVlSettings:
-        """What the model's files say."""
+        """What the model's files say, within the bounds of `fit`."""
         return self._settings
+
+    @property
+    def frames_per_input(self) -> int:
+        """How many frames of a clip make one input: each frame is an image of its own."""
+        return 1
+
+    def fit(self, limits: EngineLimits) -> None:
+        """Bound the tiles of a frame by the engine's wish and by its context.
+
+        Unless the user chose a number, a frame gets at most `limits.tiles_per_frame` tiles, and no
+        more than leave a quarter of the prompt to words.
+
+        Raises:
+            ModelFileError: The engine's vision tower takes tiles of another size.
+        """
+        tiling = self._settings.tiling
+        if limits.tile_px not in {0, tiling.tile_px}:
+            raise ModelFileError(
+                f'config.json says tiles of {tiling.tile_px} px, '
+                f'the vision tower takes {limits.tile_px} px'
+            )
+        if self._settings.tiles_chosen:
+            return
+        most = min(tiling.max_tiles, limits.tiles_per_frame or tiling.max_tiles)
+        prompt_tokens = min(limits.longest_prompt, limits.context_tokens)
+        room = (prompt_tokens - prompt_tokens // 4) // self._settings.tokens_per_tile
+        most = max(min(most, room - tiling.use_thumbnail), 1)
+        fewest = min(tiling.min_tiles, most)
+        bounded = replace(tiling, min_tiles=fewest, max_tiles=most)
+        self._settings = replace(self._settings, tiling=bounded)
 
     def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
@@ -183,6 +224,15 @@ class InternVlFamily:
         )
         shape = (grid.tiles, grid.rows, grid.columns)
         return VisionInputs(pixels, shape, grid.tiles * self._settings.tokens_per_tile)
+
+    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
+        """Make one input of one frame of a clip: `preprocess` of it, among several.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        (frame,) = frames
+        return self.preprocess(frame, frames=2)
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then frames, oldest first.
@@ -300,22 +350,5 @@ def _tokens_per_tile(config: ConfigFile) -> int:
     return int(side) ** 2
 
 
-def _normaliser_of(preprocessor: ConfigFile) -> Normaliser:
-    mean, std = preprocessor.three('image_mean'), preprocessor.three('image_std')
-    if 0 in std:
-        raise preprocessor.error('image_std', 'numbers other than 0')
-    return Normaliser(mean, std)
-
-
-def _stop_tokens_of(
-    tokenizer: Tokenizer, config: ConfigFile, generation: ConfigFile
-) -> frozenset[int]:
-    """Return the end tokens the files name.
-
-    config.json may carry over the defaults of another model's configuration class, so there only
-    ids of special tokens count.
-    """
-    sections = (config, config.section('llm_config'), config.section('text_config'))
-    named = [token for section in sections for token in section.ids('eos_token_id')]
-    special = filter(tokenizer.is_special, named)
-    return frozenset(special).union(generation.ids('eos_token_id'))
+def _language_sections(config: ConfigFile) -> tuple[ConfigFile, ...]:
+    return config, config.section('llm_config'), config.section('text_config')

@@ -3,6 +3,7 @@
 from edge_vlm_ros.text.chat_template import (
     CHATML,
     CHATML_TIGHT,
+    LLAMA3,
     ChatTemplate,
     Piece,
     Special,
@@ -18,6 +19,7 @@ from edge_vlm_ros.text.tokenizer import TOKENIZER_FILE, Tokenizer
 __all__ = [
     'CHATML',
     'CHATML_TIGHT',
+    'LLAMA3',
     'TOKENIZER_FILE',
     'ChatTemplate',
     'Piece',

@@ -98,3 +98,23 @@ CHATML = _chatml(between='\n')
 
 CHATML_TIGHT = _chatml(between='')
 """ChatML without the line break after a turn: InternVL2's 'Hermes-2'."""
+
+
+def _llama3() -> ChatTemplate:
+    start, end = Special('<|start_header_id|>'), Special('<|end_header_id|>')
+    stop = Special('<|eot_id|>')
+
+    def turn(role: str) -> Turn:
+        return Turn((start, role, end, '\n\n'), (stop,))
+
+    return ChatTemplate(
+        turn('system'),
+        turn('user'),
+        turn('assistant'),
+        stop=(stop.token, '<|end_of_text|>'),
+        first=(Special('<|begin_of_text|>'),),
+    )
+
+
+LLAMA3 = _llama3()
+"""Llama 3's form, also that of Llama 3.2 Vision."""

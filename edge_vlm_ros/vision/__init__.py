@@ -11,18 +11,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edge_vlm_ros.vision.canvas import (
+        Canvas,
+        aspect_ratio_id,
+        aspect_ratio_mask,
+        choose_canvas,
+    )
     from edge_vlm_ros.vision.colour import decode_frame, decode_image
     from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
     from edge_vlm_ros.vision.frame_sampler import ChosenFrames, choose_frames
     from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS, SUPPORTED_ENCODINGS
     from edge_vlm_ros.vision.media import MediaFrame, MediaReader, open_media
     from edge_vlm_ros.vision.normalise import Normaliser
-    from edge_vlm_ros.vision.preprocess import pixels_for_grid, pixels_for_tile
-    from edge_vlm_ros.vision.resize import Resizer, resize_exact, resize_fast
+    from edge_vlm_ros.vision.patches import Patching, cut_patches, patch_places, smart_size
+    from edge_vlm_ros.vision.preprocess import (
+        pixels_for_canvas,
+        pixels_for_grid,
+        pixels_for_tile,
+    )
+    from edge_vlm_ros.vision.resize import (
+        Resizer,
+        resize_exact,
+        resize_exact_bilinear,
+        resize_fast,
+    )
     from edge_vlm_ros.vision.tiles import TileGrid, Tiling, cut_tiles, dynamic_tiles
 
 _MODULES = {
     'BufferStats': 'frame_buffer',
+    'Canvas': 'canvas',
     'ChosenFrames': 'frame_sampler',
     'DEPTH_ENCODINGS': 'limits',
     'FrameBuffer': 'frame_buffer',
@@ -30,20 +47,29 @@ _MODULES = {
     'MediaFrame': 'media',
     'MediaReader': 'media',
     'Normaliser': 'normalise',
+    'Patching': 'patches',
     'Resizer': 'resize',
     'SUPPORTED_ENCODINGS': 'limits',
     'TileGrid': 'tiles',
     'Tiling': 'tiles',
+    'aspect_ratio_id': 'canvas',
+    'aspect_ratio_mask': 'canvas',
+    'choose_canvas': 'canvas',
     'choose_frames': 'frame_sampler',
+    'cut_patches': 'patches',
     'cut_tiles': 'tiles',
     'decode_frame': 'colour',
     'decode_image': 'colour',
     'dynamic_tiles': 'tiles',
     'open_media': 'media',
+    'patch_places': 'patches',
+    'pixels_for_canvas': 'preprocess',
     'pixels_for_grid': 'preprocess',
     'pixels_for_tile': 'preprocess',
     'resize_exact': 'resize',
+    'resize_exact_bilinear': 'resize',
     'resize_fast': 'resize',
+    'smart_size': 'patches',
 }
 
 __all__ = [
@@ -51,24 +77,34 @@ __all__ = [
     'MAX_PIXELS',
     'SUPPORTED_ENCODINGS',
     'BufferStats',
+    'Canvas',
     'ChosenFrames',
     'FrameBuffer',
     'MediaFrame',
     'MediaReader',
     'Normaliser',
+    'Patching',
     'Resizer',
     'TileGrid',
     'Tiling',
+    'aspect_ratio_id',
+    'aspect_ratio_mask',
+    'choose_canvas',
     'choose_frames',
+    'cut_patches',
     'cut_tiles',
     'decode_frame',
     'decode_image',
     'dynamic_tiles',
     'open_media',
+    'patch_places',
+    'pixels_for_canvas',
     'pixels_for_grid',
     'pixels_for_tile',
     'resize_exact',
+    'resize_exact_bilinear',
     'resize_fast',
+    'smart_size',
 ]
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_vlm_ros.core import RgbImage
+    from edge_vlm_ros.vision.canvas import Canvas
     from edge_vlm_ros.vision.normalise import Normaliser
     from edge_vlm_ros.vision.resize import Resizer
     from edge_vlm_ros.vision.tiles import TileGrid
@@ -61,3 +62,36 @@ def pixels_for_grid(
     for tile, out in zip(cut_tiles(image, grid, tile_px, resize), pixels, strict=True):
         normalise(tile, out=out)
     return pixels
+
+
+def pixels_for_canvas(
+    image: RgbImage,
+    canvas: Canvas,
+    normalise: Normaliser,
+    resize: Resizer,
+    out: NDArray[np.float32],
+) -> None:
+    """Lay an image on a canvas, black around it, and cut the canvas into tiles.
+
+    Args:
+        image: uint8, (H, W, 3), RGB; left unchanged.
+        canvas: As `choose_canvas` chose it.
+        normalise: With the family's mean and deviation; black is normalised too.
+        resize: `resize_exact_bilinear` or `resize_fast`.
+        out: Where to write the tiles, row by row: float32, (rows * columns, 3, tile_px, tile_px),
+            C-contiguous.
+
+    Raises:
+        BadImageError: A side of 0.
+
+    Source: huggingface/transformers, models/mllama/image_processing_mllama.py: pad, then rescale
+        and normalise, then split_to_tiles.
+    """
+    tile_px = out.shape[-1]
+    filled = np.zeros((canvas.rows * tile_px, canvas.columns * tile_px, 3), np.uint8)
+    resized = resize(image, canvas.width_px, canvas.height_px)
+    filled[: canvas.height_px, : canvas.width_px] = resized
+    by_row = filled.reshape(canvas.rows, tile_px, canvas.columns, tile_px, 3).swapaxes(1, 2)
+    tiles = by_row.reshape(-1, tile_px, tile_px, 3)
+    for tile, plane in zip(tiles, out, strict=True):
+        normalise(tile, out=plane)

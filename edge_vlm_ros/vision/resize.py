@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 Doubles: TypeAlias = NDArray[np.float64]
 
-_SUPPORT = 2.0
-"""Half-width of the bicubic kernel, in output pixels when shrinking, else in input pixels."""
+_SUPPORT = {'bicubic': 2.0, 'bilinear': 1.0}
+"""Half-width of a kernel, in output pixels when shrinking, else in input pixels."""
 
 _FIXED_POINT_BITS = 22
 """Pillow rounds its weights to this many binary places (Resample.c: PRECISION_BITS)."""
@@ -48,7 +48,7 @@ whose cores are busy waiting for them costs ten times what they save (measured).
 
 
 class Resizer(Protocol):
-    """A way to resize: `resize_exact` or `resize_fast`."""
+    """A way to resize: `resize_exact`, `resize_exact_bilinear` or `resize_fast`."""
 
     def __call__(self, image: RgbImage, width_px: int, height_px: int) -> RgbImage:
         """Return the image at another size; the aspect ratio is not kept."""
@@ -77,15 +77,15 @@ def resize_exact(image: RgbImage, width_px: int, height_px: int) -> RgbImage:
 
     Source: python-pillow/Pillow, src/libImaging/Resample.c (precompute_coeffs, the 8bpc passes).
     """
-    height, width = _check_sizes(image, width_px, height_px)
-    if width != width_px:
-        # Rows of the transposed image are the image's columns: one function serves both passes.
-        columns = np.asarray(cv2.transpose(image), np.uint8)
-        turned = _resize_rows(columns, _plan(width, width_px))
-        image = np.asarray(cv2.transpose(turned), np.uint8)
-    if height != height_px:
-        image = _resize_rows(image, _plan(height, height_px))
-    return image
+    return _resize_as_pillow(image, width_px, height_px, 'bicubic')
+
+
+def resize_exact_bilinear(image: RgbImage, width_px: int, height_px: int) -> RgbImage:
+    """Resize as Pillow does with BILINEAR, bit for bit; else as `resize_exact`.
+
+    Antialiased too: when shrinking, the triangle covers all input pixels.
+    """
+    return _resize_as_pillow(image, width_px, height_px, 'bilinear')
 
 
 def resize_fast(image: RgbImage, width_px: int, height_px: int) -> RgbImage:
@@ -127,6 +127,18 @@ def resize_fast(image: RgbImage, width_px: int, height_px: int) -> RgbImage:
         smaller = np.asarray(cv2.resize(smaller, reduced, interpolation=method), np.uint8)
     linear = cv2.resize(smaller, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
     return np.asarray(linear, np.uint8)
+
+
+def _resize_as_pillow(image: RgbImage, width_px: int, height_px: int, kernel: str) -> RgbImage:
+    height, width = _check_sizes(image, width_px, height_px)
+    if width != width_px:
+        # Rows of the transposed image are the image's columns: one function serves both passes.
+        columns = np.asarray(cv2.transpose(image), np.uint8)
+        turned = _resize_rows(columns, _plan(width, width_px, kernel))
+        image = np.asarray(cv2.transpose(turned), np.uint8)
+    if height != height_px:
+        image = _resize_rows(image, _plan(height, height_px, kernel))
+    return image
 
 
 def _check_sizes(image: RgbImage, width_px: int, height_px: int) -> tuple[int, int]:
@@ -191,12 +203,12 @@ def _resize_rows(image: RgbImage, plan: tuple[_Block, ...]) -> RgbImage:
 
 
 @lru_cache(maxsize=32)
-def _plan(size: int, target: int) -> tuple[_Block, ...]:
+def _plan(size: int, target: int, kernel: str) -> tuple[_Block, ...]:
     """Cut the (target, size) weight matrix into blocks along its diagonal."""
-    first, last, weights = _bicubic_weights(size, target)
+    first, last, weights = _weights(size, target, kernel)
     scale = max(size / target, 1.0)
     rows = 1
-    while (rows + 1) * (rows + 1 + 2 * _SUPPORT) * scale * _CHUNK_COLUMNS <= _BLOCK_WORK:
+    while (rows + 1) * (rows + 1 + 2 * _SUPPORT[kernel]) * scale * _CHUNK_COLUMNS <= _BLOCK_WORK:
         rows += 1
     blocks = []
     for start in range(0, target, rows):
@@ -210,8 +222,8 @@ def _plan(size: int, target: int) -> tuple[_Block, ...]:
     return tuple(blocks)
 
 
-def _bicubic_weights(
-    size: int, target: int
+def _weights(
+    size: int, target: int, kernel: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Doubles]:
     """Return for each output pixel its first input pixel, one past its last, and the weights.
 
@@ -219,12 +231,12 @@ def _bicubic_weights(
     """
     scale = size / target
     stretch = max(scale, 1.0)
-    support = _SUPPORT * stretch
+    support = _SUPPORT[kernel] * stretch
     centre = (np.arange(target) + 0.5) * scale
     first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centre + support + 0.5).astype(np.int64), size)
     taps = np.arange(int((last - first).max()))
-    weights = _bicubic((taps + first[:, None] - centre[:, None] + 0.5) * (1.0 / stretch))
+    weights = _KERNELS[kernel]((taps + first[:, None] - centre[:, None] + 0.5) * (1.0 / stretch))
     weights[taps >= (last - first)[:, None]] = 0.0
     # One after another as in C: numpy's own sum adds pairwise and may differ in the last bit.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
@@ -238,4 +250,12 @@ def _bicubic(x: Doubles) -> Doubles:
     x = np.abs(x)
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = (((x - 5.0) * x + 8.0) * x - 4.0) * a
-    return np.where(x < 1.0, near, np.where(x < _SUPPORT, far, 0.0))
+    return np.where(x < 1.0, near, np.where(x < _SUPPORT['bicubic'], far, 0.0))
+
+
+def _bilinear(x: Doubles) -> Doubles:
+    """Return the triangle."""
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+_KERNELS = {'bicubic': _bicubic, 'bilinear': _bilinear}

@@ -1,0 +1,279 @@
+"""Llama 3.2 Vision: tiles on a canvas, the Llama 3 template, features attended to from the side.
+
+An image stands in the prompt as one token, `<|image|>`; images come before the question, nothing
+between. Its features are not spliced in: some layers of the language model attend to them.
+
+What an engine gets (`VisionInputs`): `pixels` (max_tiles, 3, tile_px, tile_px), the image's tiles
+row by row, then tiles of zeros; `grid` (1, rows, columns) of tiles, from which
+`vision.aspect_ratio_id` and `vision.aspect_ratio_mask` make the vision tower's other inputs; and
+`tokens` 0. It answers with `CrossAttended`: rows_used = rows * columns * rows of one tile.
+
+Which text attends: the prompt has a `VisionSpan` of one token at each `<|image|>`. This token and
+all that follow, answers and later turns too, attend to the used rows of that image, up to the
+next image's token. What stands before the first one attends to no image (the row mask), and a
+prompt without any attends to none: then the layers with cross attention are left out.
+
+A system block precedes a conversation that begins without an image, or where a system prompt was
+given; it carries two lines with dates. Today's date is not looked up: the template's own stand-in
+is used, so that the same question is the same prompt tomorrow. Images that come in later turns
+follow whatever came before.
+
+Source: huggingface/transformers, models/mllama (image_processing_mllama.py,
+processing_mllama.py, modeling_mllama.py); meta-llama/Llama-3.2-11B-Vision-Instruct,
+chat_template.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_vlm_ros.core import (
+    EngineLimits,
+    Frame,
+    ModelFileError,
+    PromptPart,
+    VisionInputs,
+    VisionSpan,
+)
+from edge_vlm_ros.families.config_file import ConfigFile
+from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
+from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.text import LLAMA3, Piece, Special, Tokenizer, encode_pieces
+from edge_vlm_ros.vision import (
+    Normaliser,
+    choose_canvas,
+    pixels_for_canvas,
+    resize_exact_bilinear,
+    resize_fast,
+)
+
+IMAGE = Special('<|image|>')
+DATES = 'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n'
+"""Content of the model's template, with its stand-in for today's date."""
+
+_RESIZERS = {'exact': resize_exact_bilinear, 'fast': resize_fast}
+
+
+@dataclass(frozen=True, slots=True)
+class MllamaSettings:
+    """What one model's files say.
+
+    Attributes:
+        tile_px: Side of a tile.
+        model_tiles: Tiles that the vision tower takes; those that an image lacks are zeros.
+        max_tiles: Most tiles that an image is cut into; at most `model_tiles`.
+        normalise: With the model's mean and deviation.
+        stop_tokens: Ids that end an answer, beside the template's own.
+        tiles_chosen: Whether the user said how many tiles; then no engine's wish counts.
+    """
+
+    tile_px: int
+    model_tiles: int
+    max_tiles: int
+    normalise: Normaliser
+    stop_tokens: frozenset[int] = frozenset()
+    tiles_chosen: bool = False
+
+
+class MllamaFamily:
+    """Preprocessing, prompt form and stop rule of one Llama 3.2 Vision model.
+
+    Use from one thread at a time.
+
+    Args:
+        tokenizer: The model's.
+        settings: What the model's files say.
+        resize: Which filter.
+
+    Raises:
+        ModelFileError: The tokenizer lacks a token that the prompt needs.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, settings: MllamaSettings, resize: ResizeFilter = 'exact'
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._resize = _RESIZERS[resize]
+        self._image = tokenizer.token_id(IMAGE.token)
+        ends = (tokenizer.token_id(token) for token in LLAMA3.stop)
+        self._stop_tokens = settings.stop_tokens.union(ends)
+
+    @staticmethod
+    def load(
+        folder: Path,
+        options: FamilyOptions = FamilyOptions(),  # noqa: B008 (frozen)
+    ) -> MllamaFamily:
+        """Read everything from a model folder.
+
+        Args:
+            folder: With config.json, preprocessor_config.json, the tokenizer's files and, where
+                the model has one, generation_config.json.
+            options: What may be chosen.
+
+        Raises:
+            ModelFileError: A file is missing, damaged, or says what this family cannot do.
+        """
+        config = ConfigFile.read(folder / 'config.json')
+        preprocessor = ConfigFile.read(folder / 'preprocessor_config.json')
+        generation = ConfigFile.read(folder / 'generation_config.json', may_be_missing=True)
+        tokenizer = Tokenizer.load(folder)
+        vision = config.section('vision_config')
+        tiles = vision.count('max_num_tiles', 4)
+        most = preprocessor.count('max_image_tiles', tiles)
+        settings = MllamaSettings(
+            tile_px=_tile_px(vision, preprocessor),
+            model_tiles=tiles,
+            max_tiles=min(most, tiles, options.max_tiles or most),
+            normalise=normaliser_of(preprocessor),
+            stop_tokens=stop_tokens_of(
+                tokenizer, (config, config.section('text_config')), generation
+            ),
+            tiles_chosen=options.max_tiles > 0,
+        )
+        return MllamaFamily(tokenizer, settings, options.resize)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        return self._tokenizer
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return self._stop_tokens
+
+    @property
+    def settings(self) -> MllamaSettings:
+        """What the model's files say, within the bounds of `fit`."""
+        return self._settings
+
+    @property
+    def frames_per_input(self) -> int:
+        """How many frames of a clip make one input: each frame is an image of its own."""
+        return 1
+
+    def fit(self, limits: EngineLimits) -> None:
+        """Bound the tiles of an image by the engine's wish, unless the user chose a number.
+
+        Raises:
+            ModelFileError: The engine's vision tower takes tiles of another size.
+        """
+        settings = self._settings
+        if limits.tile_px not in {0, settings.tile_px}:
+            raise ModelFileError(
+                f'config.json says tiles of {settings.tile_px} px, '
+                f'the vision tower takes {limits.tile_px} px'
+            )
+        if limits.tiles_per_frame and not settings.tiles_chosen:
+            most = min(settings.max_tiles, limits.tiles_per_frame)
+            self._settings = replace(settings, max_tiles=most)
+
+    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+        """Resize one image, lay it on its canvas, normalise it and cut it into tiles.
+
+        Args:
+            frame: Left unchanged.
+            frames: How many stand in the prompt together; each of several gets one tile, for the
+                model was not trained on clips and every tile costs the same.
+
+        Returns:
+            pixels float32 (model_tiles, 3, tile_px, tile_px); grid (1, rows, columns) of tiles;
+            tokens 0.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        settings = self._settings
+        height, width = frame.pixels.shape[:2]
+        most = settings.max_tiles if frames == 1 else 1
+        canvas = choose_canvas(width, height, settings.tile_px, most)
+        pixels = np.zeros(
+            (settings.model_tiles, 3, settings.tile_px, settings.tile_px), np.float32
+        )
+        used = pixels[: canvas.rows * canvas.columns]
+        pixels_for_canvas(frame.pixels, canvas, settings.normalise, self._resize, out=used)
+        return VisionInputs(pixels, (1, canvas.rows, canvas.columns), tokens=0)
+
+    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
+        """Make one input of one frame of a clip: `preprocess` of it, among several.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        (frame,) = frames
+        return self.preprocess(frame, frames=2)
+
+    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
+        """Render all that precedes the first question: system text, then images, oldest first.
+
+        Args:
+            images: What was made of the frames; image i of the prompt is the i-th.
+            system_prompt: '' = none; without images the dates alone.
+        """
+        has_block = bool(system_prompt.strip()) or not images
+        opening = LLAMA3.opening(f'{DATES}{system_prompt.strip()}' if has_block else '')
+        return self._render(opening, images, first_image=0, position=0)
+
+    def render_suffix(self, question: str, position: int) -> PromptPart:
+        """Render the question and the opening of the answer.
+
+        Blanks around the question are left out: the line breaks before it stay a token of their
+        own wherever a prompt is cut.
+
+        Args:
+            question: The user's words; template tokens in them are text.
+            position: `next_position` of what precedes.
+        """
+        pieces = (question.strip(), *LLAMA3.closing())
+        return self._render(pieces, (), first_image=0, position=position)
+
+    def render_next_turn(
+        self, images: Sequence[VisionInputs], first_image: int, position: int
+    ) -> PromptPart:
+        """Render what closes an answer and opens the user's next turn, with new images if any.
+
+        Args:
+            images: New ones of this turn; often none.
+            first_image: Index of the first of them among the conversation's images.
+            position: `next_position` of what precedes.
+        """
+        pieces = LLAMA3.next_turn()
+        return self._render(pieces, images, first_image=first_image, position=position)
+
+    def _render(
+        self,
+        pieces: Sequence[Piece],
+        images: Sequence[VisionInputs],
+        *,
+        first_image: int,
+        position: int,
+    ) -> PromptPart:
+        """Render pieces, then one token for each image."""
+        ids = encode_pieces(self._tokenizer, pieces)
+        places = range(len(ids), len(ids) + len(images))
+        ids += [self._image] * len(images)
+        stop = position + len(ids)
+        return PromptPart(
+            tokens=np.array(ids, dtype=np.int64),
+            positions=np.arange(position, stop, dtype=np.int64),
+            next_position=stop,
+            spans=tuple(
+                VisionSpan(first_image + number, place, place + 1)
+                for number, place in enumerate(places)
+            ),
+        )
+
+
+def _tile_px(vision: ConfigFile, preprocessor: ConfigFile) -> int:
+    """Return the side of a tile, which both files must agree on."""
+    tile_px = vision.count('image_size', 560)
+    size = preprocessor.section('size')
+    for side in ('height', 'width'):
+        if size.count(side, tile_px) != tile_px:
+            raise size.error(side, f'{tile_px} as in config.json')
+    return tile_px

@@ -1,0 +1,399 @@
+"""Qwen2-VL: patches of any grid, ChatML, features spliced in, positions on three axes (M-RoPE).
+
+An image stands in the prompt as `<|vision_start|>`, one `<|image_pad|>` for each block of 2 by 2
+patches, `<|vision_end|>`; nothing is between images, and they come before the question.
+
+A clip of one camera is a video: neighbouring frames are shown to the vision tower in pairs, and
+all pairs of the clip stand between one `<|vision_start|>` and one `<|vision_end|>`, with
+`<|video_pad|>`. A last frame without a partner is paired with itself. The vision tower looks at
+each pair on its own, so a pair is one `VisionInputs`, and the pairs of a clip may be encoded one
+by one, when they come; in the prompt they have a span each.
+
+What an engine gets (`VisionInputs`): `pixels` (patches, 1176) and `grid` (1, rows, columns), with
+patches = rows * columns in the order of `vision.patches.patch_places`, which also gives the
+positions inside the vision tower; `tokens` = patches / 4 feature rows, in the order of the blocks.
+A compiled vision tower of N patches gets the rest padded and masked, by the engine.
+
+Positions: a text token stands at (p, p, p), and p grows by one. The tokens of an image that begins
+at p stand at (p + pair, p + block row, p + block column); the next text stands one past the
+largest of these. So `next_position` is what the first answer token gets, on all three axes.
+
+Source: huggingface/transformers, models/qwen2_vl (processing_qwen2_vl.py, get_rope_index in
+modeling_qwen2_vl.py); Qwen/Qwen2-VL-7B-Instruct, chat_template.json; QwenLM/Qwen2-VL,
+qwen_vl_utils (pixels of videos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from edge_vlm_ros.core import (
+    EngineLimits,
+    Frame,
+    ModelFileError,
+    Positions,
+    PromptPart,
+    VisionInputs,
+    VisionSpan,
+    join_parts,
+    text_part,
+)
+from edge_vlm_ros.families.config_file import ConfigFile
+from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
+from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.text import CHATML, Piece, Special, Tokenizer, encode_pieces
+from edge_vlm_ros.vision import (
+    Normaliser,
+    Patching,
+    cut_patches,
+    resize_exact,
+    resize_fast,
+    smart_size,
+)
+
+VISION_START = Special('<|vision_start|>')
+VISION_END = Special('<|vision_end|>')
+IMAGE_PLACEHOLDER = '<|image_pad|>'
+VIDEO_PLACEHOLDER = '<|video_pad|>'
+SYSTEM_TEXT = 'You are a helpful assistant.'
+"""Content of the models: their chat_template adds it where there is no system text."""
+
+END_OF_TEXT = '<|endoftext|>'
+
+CLIP_MIN_PIXELS = 128 * 28 * 28
+CLIP_MAX_PIXELS = 768 * 28 * 28
+"""Bounds of a video's frame. Source: QwenLM/Qwen2-VL, qwen_vl_utils."""
+
+_CLIP_SHARE = 4
+"""A frame of a clip has this part of the pixels of an image alone, so that four pairs (eight
+frames) cost no more. Source: sophgo/LLM-TPU, models/Qwen2_VL, does the same."""
+
+_TEXT_SHARE = 4
+"""This part of the context is left to words."""
+
+_RESIZERS = {'exact': resize_exact, 'fast': resize_fast}
+
+
+@dataclass(frozen=True, slots=True)
+class Qwen2VlSettings:
+    """What one model's files and the options say.
+
+    Attributes:
+        alone: How an image that stands alone becomes patches.
+        clip: The same for each of several images, and for the frames of a clip.
+        normalise: With the model's mean and deviation.
+        stop_tokens: Ids that end an answer, beside the template's own.
+        fixed_size: Width and height of every image, pixels; (0, 0) = by its own size.
+        most_patches: Patches of one image that nothing may exceed; 0 = any number.
+        longest_side: Of an image, pixels; 0 = any.
+    """
+
+    alone: Patching
+    clip: Patching
+    normalise: Normaliser
+    stop_tokens: frozenset[int] = frozenset()
+    fixed_size: tuple[int, int] = (0, 0)
+    most_patches: int = 0
+    longest_side: int = 0
+
+    def bounded(self, limits: EngineLimits) -> Qwen2VlSettings:
+        """Return these settings within what an engine takes."""
+        unit = self.alone.merge**2
+        prompt_tokens = min(limits.longest_prompt, limits.context_tokens)
+        room = prompt_tokens - prompt_tokens // _TEXT_SHARE
+        patches = min(room * unit, limits.max_patches or room * unit)
+        rows, columns = limits.patch_grid
+        side = self.alone.patch_px
+        return replace(
+            self,
+            alone=_within(self.alone, patches),
+            clip=_within(self.clip, patches // _CLIP_SHARE),
+            fixed_size=(columns * side, rows * side) if rows else self.fixed_size,
+            most_patches=patches,
+            longest_side=limits.max_grid_side * side,
+        )
+
+    def size(self, width_px: int, height_px: int, patching: Patching) -> tuple[int, int]:
+        """Return the width and height that an image is resized to.
+
+        Raises:
+            BadImageError: A side of 0, or one over 200 times the other.
+        """
+        if self.fixed_size[0]:
+            return smart_size(*self.fixed_size, _unbounded(patching))
+        width, height = smart_size(width_px, height_px, patching)
+        unit = patching.unit_px
+        if self.longest_side:
+            most = max(self.longest_side // unit, 1) * unit
+            width, height = min(width, most), min(height, most)
+        # The published rule may overshoot on very long images; a compiled net may not.
+        units = (self.most_patches or width * height) // patching.merge**2
+        if width * height > units * unit**2:
+            short = min(width, height)
+            longest = max(units * unit // short, 1) * unit
+            width, height = min(width, longest), min(height, longest)
+        return width, height
+
+
+class Qwen2VlFamily:
+    """Preprocessing, prompt form, positions and stop rule of one Qwen2-VL model.
+
+    Use from one thread at a time.
+
+    Args:
+        tokenizer: The model's.
+        settings: What the model's files say.
+        resize: Which filter.
+
+    Raises:
+        ModelFileError: The tokenizer lacks a token that the prompt needs.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, settings: Qwen2VlSettings, resize: ResizeFilter = 'exact'
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._resize = _RESIZERS[resize]
+        self._image = tokenizer.token_id(IMAGE_PLACEHOLDER)
+        self._video = tokenizer.token_id(VIDEO_PLACEHOLDER)
+        self._start, self._end = encode_pieces(tokenizer, (VISION_START, VISION_END))
+        ends = (tokenizer.token_id(token) for token in (*CHATML.stop, END_OF_TEXT))
+        self._stop_tokens = settings.stop_tokens.union(ends)
+
+    @staticmethod
+    def load(
+        folder: Path,
+        options: FamilyOptions = FamilyOptions(),  # noqa: B008 (frozen)
+    ) -> Qwen2VlFamily:
+        """Read everything from a model folder.
+
+        Args:
+            folder: With config.json, preprocessor_config.json, the tokenizer's files and, where
+                the model has one, generation_config.json.
+            options: What may be chosen.
+
+        Raises:
+            ModelFileError: A file is missing, damaged, or says what this family cannot do.
+        """
+        config = ConfigFile.read(folder / 'config.json')
+        preprocessor = ConfigFile.read(folder / 'preprocessor_config.json')
+        generation = ConfigFile.read(folder / 'generation_config.json', may_be_missing=True)
+        tokenizer = Tokenizer.load(folder)
+        alone = _patching_of(config, preprocessor, options)
+        most = options.clip_pixels or min(alone.max_pixels // _CLIP_SHARE, CLIP_MAX_PIXELS)
+        sections = (config, config.section('text_config'))
+        settings = Qwen2VlSettings(
+            alone,
+            _of_clip(alone, most, options.min_pixels or CLIP_MIN_PIXELS),
+            normaliser_of(preprocessor),
+            stop_tokens_of(tokenizer, sections, generation),
+            (options.resized_width, options.resized_height),
+        )
+        return Qwen2VlFamily(tokenizer, settings, options.resize)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        return self._tokenizer
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return self._stop_tokens
+
+    @property
+    def settings(self) -> Qwen2VlSettings:
+        """What the model's files say, within the bounds of `fit`."""
+        return self._settings
+
+    @property
+    def frames_per_input(self) -> int:
+        """How many neighbouring frames of a clip make one input: 2."""
+        return self._settings.clip.frames
+
+    def fit(self, limits: EngineLimits) -> None:
+        """Bound the patches of an image by what the vision tower and the context take.
+
+        A compiled vision tower takes `limits.max_patches`, or one grid only
+        (`limits.patch_grid`: then every image is squashed to it). Of the context a quarter is
+        left to words.
+
+        Raises:
+            ModelFileError: There is no room for even one block of patches.
+        """
+        self._settings = self._settings.bounded(limits)
+
+    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+        """Resize, normalise and cut one image as the model was trained.
+
+        Args:
+            frame: Left unchanged.
+            frames: How many stand in the prompt together; each of several gets `settings.clip`.
+
+        Returns:
+            pixels float32 (patches, 1176); grid (1, rows, columns) of patches.
+
+        Raises:
+            BadImageError: A side of 0, or one over 200 times the other.
+        """
+        patching = self._settings.alone if frames == 1 else self._settings.clip
+        return self._input([frame], patching)
+
+    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
+        """Make one input of two neighbouring frames of a clip, or of its last one.
+
+        Args:
+            frames: Of one camera, oldest first; 1 or 2. Left unchanged.
+
+        Returns:
+            pixels float32 (patches, 1176); grid (1, rows, columns) of patches; both frames have
+            the size that the first one's asks for.
+
+        Raises:
+            BadImageError: A side of 0, or one over 200 times the other.
+        """
+        source = frames[0].source
+        inputs = self._input(frames, self._settings.clip)
+        return replace(inputs, clip=source.camera or source.topic or 'clip')
+
+    def _input(self, frames: Sequence[Frame], patching: Patching) -> VisionInputs:
+        height_px, width_px = frames[0].pixels.shape[:2]
+        width, height = self._settings.size(width_px, height_px, patching)
+        resized = [self._resize(frame.pixels, width, height) for frame in frames]
+        pixels = cut_patches(resized, patching, self._settings.normalise)
+        grid = (1, height // patching.patch_px, width // patching.patch_px)
+        return VisionInputs(pixels, grid, len(pixels) // patching.merge**2)
+
+    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
+        """Render all that precedes the first question: system text, then images, oldest first.
+
+        Args:
+            images: What was made of the frames; image i of the prompt is the i-th.
+            system_prompt: '' = the model's own default.
+        """
+        opening = CHATML.opening(system_prompt or SYSTEM_TEXT)
+        return self._render(opening, images, first_image=0, position=0)
+
+    def render_suffix(self, question: str, position: int) -> PromptPart:
+        """Render the question and the opening of the answer.
+
+        Blanks around the question are left out: the line break before it stays a token of its own
+        wherever a prompt is cut.
+
+        Args:
+            question: The user's words; template tokens in them are text.
+            position: `next_position` of what precedes.
+        """
+        pieces = (question.strip(), *CHATML.closing())
+        return self._render(pieces, (), first_image=0, position=position)
+
+    def render_next_turn(
+        self, images: Sequence[VisionInputs], first_image: int, position: int
+    ) -> PromptPart:
+        """Render what closes an answer and opens the user's next turn, with new images if any.
+
+        Args:
+            images: New ones of this turn; often none.
+            first_image: Index of the first of them among the conversation's images.
+            position: `next_position` of what precedes.
+        """
+        pieces = CHATML.next_turn()
+        return self._render(pieces, images, first_image=first_image, position=position)
+
+    def _render(
+        self,
+        pieces: Sequence[Piece],
+        images: Sequence[VisionInputs],
+        *,
+        first_image: int,
+        position: int,
+    ) -> PromptPart:
+        """Render pieces, then images; neighbours of one clip as one video."""
+        parts = [self._text(encode_pieces(self._tokenizer, pieces), position)]
+        for video in _videos(images):
+            start = self._text([self._start], parts[-1].next_position)
+            shown = self._video_part(video, first_image, start.next_position)
+            end = self._text([self._end], shown.next_position)
+            parts += [start, shown, end]
+            first_image += len(video)
+        return join_parts(parts)
+
+    @staticmethod
+    def _text(ids: Sequence[int], position: int) -> PromptPart:
+        plain = text_part(ids, position)
+        return replace(plain, positions=np.tile(plain.positions, (3, 1)))
+
+    def _video_part(
+        self, images: Sequence[VisionInputs], first_image: int, position: int
+    ) -> PromptPart:
+        """Write the placeholders of an image, or of the pairs of a clip."""
+        _, rows, columns = images[0].grid
+        merge = self._settings.alone.merge
+        positions = _positions_of((len(images), rows // merge, columns // merge), position)
+        placeholder = self._video if images[0].clip else self._image
+        tokens = images[0].tokens
+        spans = tuple(
+            VisionSpan(first_image + number, number * tokens, (number + 1) * tokens)
+            for number in range(len(images))
+        )
+        return PromptPart(
+            tokens=np.full(positions.shape[1], placeholder, np.int64),
+            positions=positions,
+            next_position=int(positions.max()) + 1,
+            spans=spans,
+        )
+
+
+def _videos(images: Sequence[VisionInputs]) -> list[list[VisionInputs]]:
+    """Group neighbours of one clip and grid; every other image is by itself."""
+
+    def name(place: int) -> object:
+        image = images[place]
+        return (image.clip, image.grid) if image.clip else place
+
+    return [[images[i] for i in group] for _, group in groupby(range(len(images)), name)]
+
+
+def _positions_of(grid: tuple[int, int, int], position: int) -> Positions:
+    """Return the positions of a video's tokens: int64, (3, tokens); grid in tokens."""
+    return np.indices(grid, np.int64).reshape(3, -1) + position
+
+
+def _patching_of(config: ConfigFile, preprocessor: ConfigFile, options: FamilyOptions) -> Patching:
+    """Read how images are cut; bounds stand in preprocessor_config.json in one of two forms."""
+    vision = config.section('vision_config')
+    patch_px = vision.count('patch_size', preprocessor.count('patch_size', 14))
+    size = preprocessor.section('size')
+    fewest = preprocessor.count('min_pixels', size.count('shortest_edge', 56 * 56))
+    most = preprocessor.count('max_pixels', size.count('longest_edge', 1280 * 28 * 28))
+    most = options.max_pixels or most
+    return Patching(
+        patch_px,
+        vision.count('spatial_merge_size', 2),
+        vision.count('temporal_patch_size', 2),
+        min(options.min_pixels or fewest, most),
+        most,
+    )
+
+
+def _of_clip(alone: Patching, most: int, fewest: int) -> Patching:
+    most = max(most, alone.unit_px**2)
+    return replace(alone, min_pixels=min(fewest, most), max_pixels=most)
+
+
+def _within(patching: Patching, patches: int) -> Patching:
+    """Bound the pixels of an image by a number of patches."""
+    if patches < patching.merge**2:
+        raise ModelFileError(f'no image fits into {patches} patches')
+    most = min(patching.max_pixels, patches * patching.patch_px**2)
+    return replace(patching, min_pixels=min(patching.min_pixels, most), max_pixels=most)
+
+
+def _unbounded(patching: Patching) -> Patching:
+    return replace(patching, min_pixels=1, max_pixels=2**62)
