@@ -5,7 +5,7 @@ names are those of the binding layer. `BmrtFlag` and the constructor with flags 
 and only where the SDK knows runtime flags. `__version__` is the date of the build, not the release.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 from numpy.typing import NDArray
@@ -165,7 +165,7 @@ class EngineLLM:
     def process(
         self,
         graph_name: str,
-        input: Mapping[int, Tensor],
-        output: Mapping[int, Tensor],
+        input: dict[int, Tensor],
+        output: dict[int, Tensor],
         core_list: Sequence[int] = ...,
     ) -> None: ...

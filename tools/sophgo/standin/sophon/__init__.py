@@ -1,0 +1,1 @@
+"""A stand-in for Sophgo's Python package; see `sophon.sail`."""
