@@ -9,7 +9,7 @@ Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from edge_vlm_ros.core import (
     VisionSpan,
 )
 from edge_vlm_ros.families.config_file import ConfigFile
-from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
+from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
 from edge_vlm_ros.text import (
     CHATML,
@@ -73,7 +73,6 @@ class InternVlSettings:
         tokens_per_tile: Placeholders that one tile takes.
         normalise: With the model's mean and deviation.
         stop_tokens: Ids that end an answer, beside the template's own.
-        tiles_chosen: Whether the user said how many tiles; then no engine's wish counts.
     """
 
     form: ConversationForm
@@ -81,7 +80,6 @@ class InternVlSettings:
     tokens_per_tile: int
     normalise: Normaliser
     stop_tokens: frozenset[int] = frozenset()
-    tiles_chosen: bool = False
 
 
 # The system texts the published models were tuned with: content of the models, not ours.
@@ -150,7 +148,6 @@ class InternVlFamily:
             _tokens_per_tile(config),
             normaliser_of(preprocessor),
             stop_tokens_of(tokenizer, _language_sections(config), generation),
-            tiles_chosen=options.max_tiles > 0,
         )
         return InternVlFamily(tokenizer, settings, options.resize)
 
@@ -166,7 +163,7 @@ class InternVlFamily:
 
     @property
     def settings(self) -> InternVlSettings:
-        """What the model's files say, within the bounds of `fit`."""
+        """What the model's files say."""
         return self._settings
 
     @property
@@ -175,29 +172,12 @@ class InternVlFamily:
         return 1
 
     def fit(self, limits: EngineLimits) -> None:
-        """Bound the tiles of a frame by the engine's wish and by its context.
-
-        Unless the user chose a number, a frame gets at most `limits.tiles_per_frame` tiles, and no
-        more than leave a quarter of the prompt to words.
+        """Check the size of a tile; how many there are, `FamilyOptions.max_tiles` says.
 
         Raises:
             ModelFileError: The engine's vision tower takes tiles of another size.
         """
-        tiling = self._settings.tiling
-        if limits.tile_px not in {0, tiling.tile_px}:
-            raise ModelFileError(
-                f'config.json says tiles of {tiling.tile_px} px, '
-                f'the vision tower takes {limits.tile_px} px'
-            )
-        if self._settings.tiles_chosen:
-            return
-        most = min(tiling.max_tiles, limits.tiles_per_frame or tiling.max_tiles)
-        prompt_tokens = min(limits.longest_prompt, limits.context_tokens)
-        room = (prompt_tokens - prompt_tokens // 4) // self._settings.tokens_per_tile
-        most = max(min(most, room - tiling.use_thumbnail), 1)
-        fewest = min(tiling.min_tiles, most)
-        bounded = replace(tiling, min_tiles=fewest, max_tiles=most)
-        self._settings = replace(self._settings, tiling=bounded)
+        check_tile_size(self._settings.tiling.tile_px, limits)
 
     def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.

@@ -26,7 +26,7 @@ chat_template.json.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,12 @@ import numpy as np
 from edge_vlm_ros.core import (
     EngineLimits,
     Frame,
-    ModelFileError,
     PromptPart,
     VisionInputs,
     VisionSpan,
 )
 from edge_vlm_ros.families.config_file import ConfigFile
-from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
+from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
 from edge_vlm_ros.text import LLAMA3, Piece, Special, Tokenizer, encode_pieces
 from edge_vlm_ros.vision import (
@@ -68,7 +67,6 @@ class MllamaSettings:
         max_tiles: Most tiles that an image is cut into; at most `model_tiles`.
         normalise: With the model's mean and deviation.
         stop_tokens: Ids that end an answer, beside the template's own.
-        tiles_chosen: Whether the user said how many tiles; then no engine's wish counts.
     """
 
     tile_px: int
@@ -76,7 +74,6 @@ class MllamaSettings:
     max_tiles: int
     normalise: Normaliser
     stop_tokens: frozenset[int] = frozenset()
-    tiles_chosen: bool = False
 
 
 class MllamaFamily:
@@ -133,7 +130,6 @@ class MllamaFamily:
             stop_tokens=stop_tokens_of(
                 tokenizer, (config, config.section('text_config')), generation
             ),
-            tiles_chosen=options.max_tiles > 0,
         )
         return MllamaFamily(tokenizer, settings, options.resize)
 
@@ -149,7 +145,7 @@ class MllamaFamily:
 
     @property
     def settings(self) -> MllamaSettings:
-        """What the model's files say, within the bounds of `fit`."""
+        """What the model's files say."""
         return self._settings
 
     @property
@@ -158,20 +154,12 @@ class MllamaFamily:
         return 1
 
     def fit(self, limits: EngineLimits) -> None:
-        """Bound the tiles of an image by the engine's wish, unless the user chose a number.
+        """Check the size of a tile; how many there are, `FamilyOptions.max_tiles` says.
 
         Raises:
             ModelFileError: The engine's vision tower takes tiles of another size.
         """
-        settings = self._settings
-        if limits.tile_px not in {0, settings.tile_px}:
-            raise ModelFileError(
-                f'config.json says tiles of {settings.tile_px} px, '
-                f'the vision tower takes {limits.tile_px} px'
-            )
-        if limits.tiles_per_frame and not settings.tiles_chosen:
-            most = min(settings.max_tiles, limits.tiles_per_frame)
-            self._settings = replace(settings, max_tiles=most)
+        check_tile_size(self._settings.tile_px, limits)
 
     def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
         """Resize one image, lay it on its canvas, normalise it and cut it into tiles.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from edge_vlm_ros.core import EngineLimits, ModelFileError
 from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.text import Tokenizer
 from edge_vlm_ros.vision import Normaliser
@@ -40,3 +41,16 @@ def stop_tokens_of(
     named = [token for section in sections for token in section.ids('eos_token_id')]
     special = filter(tokenizer.is_special, named)
     return frozenset(special).union(generation.ids('eos_token_id'))
+
+
+def check_tile_size(tile_px: int, limits: EngineLimits) -> None:
+    """Refuse a vision tower for tiles of another size than the model's files say.
+
+    Raises:
+        ModelFileError: They are not the same model's.
+    """
+    if limits.tile_px not in {0, tile_px}:
+        raise ModelFileError(
+            f'config.json says tiles of {tile_px} px, the vision tower takes {limits.tile_px} px: '
+            f'these files are not of one model'
+        )
