@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, StageCosts
     from edge_vlm_ros.serving.pipeline import VlmPipeline
-    from edge_vlm_ros.serving.process import EnginePhase, EngineState, ModelProcess
+    from edge_vlm_ros.serving.process import (
+        EnginePhase,
+        EngineState,
+        LoadProgress,
+        ModelProcess,
+    )
     from edge_vlm_ros.serving.settings import ServingSettings
     from edge_vlm_ros.serving.stream import AnswerStream
 
@@ -20,6 +25,7 @@ _MODULES = {
     'AnswerStream': 'stream',
     'EnginePhase': 'process',
     'EngineState': 'process',
+    'LoadProgress': 'process',
     'ModelInfo': 'model_info',
     'ModelProcess': 'process',
     'ModelSpec': 'model_info',
@@ -39,6 +45,7 @@ __all__ = [
     'AnswerStream',
     'EnginePhase',
     'EngineState',
+    'LoadProgress',
     'ModelInfo',
     'ModelProcess',
     'ModelSpec',

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_vlm_ros.core import AnswerChunk, Clock, Question, SteadyClock
+from edge_vlm_ros.engines import OnLoaded
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.conversation import SessionStore
-from edge_vlm_ros.serving.loading import LoadedModel, load_model
+from edge_vlm_ros.serving.loading import LoadedModel, load_model, unheard
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
@@ -48,6 +49,7 @@ class VlmPipeline:
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
         on_work: Callable[[], None] | None = None,
+        on_loaded: OnLoaded = unheard,
     ) -> VlmPipeline:
         """Load a model and warm it up. Takes seconds to minutes.
 
@@ -62,6 +64,8 @@ class VlmPipeline:
             clock: Steady time.
             on_work: Called on the worker's thread before each work item, and within long ones: a
                 sign of life.
+            on_loaded: Called on the worker's thread while the model loads, where it does so in
+                parts: parts loaded, parts in all.
 
         Raises:
             ModelFileError: Files are missing, damaged or of another kind.
@@ -70,7 +74,9 @@ class VlmPipeline:
         wanted = spec or ModelSpec(
             chip, model, tuple(device_ids), tuple(model_dirs), dict(options or {})
         )
-        return cls.start(lambda: load_model(wanted), settings, clock=clock, on_work=on_work)
+        return cls.start(
+            lambda: load_model(wanted, on_loaded), settings, clock=clock, on_work=on_work
+        )
 
     @classmethod
     def start(

@@ -219,6 +219,16 @@ def test_waits_can_come_from_tables_by_cached_tokens(make_engine, slept):
     assert slept == [1, 2, 3, 3, 7, 8]
 
 
+def test_a_model_may_load_in_parts_and_tells_of_each(slept):
+    told = []
+    script = Script.from_mapping({'latency': {'load_s': 6, 'load_parts': 3}})
+    ScriptedEngine(
+        find_model('scripted'), script, slept, lambda *parts: told.append((*parts, len(slept)))
+    )
+    assert slept == [2, 2, 2]
+    assert told == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+
+
 def test_a_prefill_is_given_up_between_layers_and_leaves_nothing_behind(make_engine, slept):
     engine = make_engine(latency={'prefill_call_s': 8, 'layers': 4})
     engine.prefill(text_part([1] * 3, 0), {})
@@ -432,7 +442,7 @@ engine.prefill(text_part([1], 0), {{}})
         ('faults: [{at: encode, question: x}]', 'knows no question'),
         ('faults: [{at: prefill, token: 1}]', 'knows no answer token'),
         ('limits: {can_extend_prefix: false}', 'prefill_chunk must be 0'),
-        ('latency: {layers: 0}', 'layers is 1 or more'),
+        ('latency: {layers: 0}', 'layers and load_parts are 1 or more'),
         ('limits: {has_logits: false}', 'one of samples_on_chip'),
         ('- just a list', 'no script'),
         ('a: [', 'cannot be read as YAML'),

@@ -29,7 +29,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.serving import EnginePhase, ModelProcess, ModelSpec, ServingSettings
 from edge_vlm_ros.serving.process import ProcessSettings
 
-QUICK = ProcessSettings(first_backoff_s=0.05, max_backoff_s=0.2, start_s=30, stall_s=30)
+QUICK = ProcessSettings(first_backoff_s=0.05, max_backoff_s=0.2, silence_s=30, stall_s=30)
 DEFAULTS = ServingSettings()
 LONG = {'answers': [{'answer': 'word ' * 400}], 'latency': {'decode_s': 0.01}}
 
@@ -248,12 +248,31 @@ def test_a_process_that_never_gets_ready_is_given_up(ask_process):
     assert '2 starts failed' in state.message
 
 
-def test_a_start_that_takes_too_long_is_ended(ask_process):
-    bounds = ProcessSettings(start_s=1.0, first_backoff_s=0.01, max_failed_starts=1)
+def test_a_start_of_which_nothing_is_heard_is_ended(ask_process):
+    bounds = ProcessSettings(silence_s=2.0, first_backoff_s=0.01, max_failed_starts=1)
     asker = ask_process(bounds, faults=[{'at': 'load', 'kind': 'hang'}])
     state = asker.process.wait_ready(30)
     assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.DEVICE)
-    assert 'within 1 s' in state.message
+    assert 'nothing was heard of the model for 2 s' in state.message
+    assert 'loading' in state.message
+
+
+def test_a_slow_load_that_tells_how_far_it_is_is_waited_for(ask_process):
+    bounds = ProcessSettings(silence_s=3.0, max_failed_starts=1)
+    asker = ask_process(bounds, latency={'load_s': 5, 'load_parts': 10})
+    asker.ready()
+    told = [(str(state.loading), state.message) for state in asker.states if state.loading]
+    assert told == [(f'{n} of 10 parts', f'loading: {n} of 10 parts') for n in range(1, 11)]
+    assert asker.states[-1].loading is None
+    assert asker.answer(asker.ask('Hello', 'a')).text == 'Hello'
+
+
+def test_a_load_that_halts_half_way_is_given_up_and_says_where(ask_process):
+    bounds = ProcessSettings(silence_s=2.0, max_failed_starts=1)
+    asker = ask_process(bounds, latency={'load_parts': 3}, faults=[{'at': 'load', 'kind': 'hang'}])
+    state = asker.process.wait_ready(30)
+    assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.DEVICE)
+    assert 'the last was: loading: 3 of 3 parts' in state.message
 
 
 def test_the_same_request_id_is_refused_while_it_runs(ask_process):

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from edge_vlm_ros.core import FrameSource, Question, RawImage, StoredFrame
+from edge_vlm_ros.core import (
+    BadRequestError,
+    ErrorCode,
+    FrameSource,
+    Question,
+    RawImage,
+    StoredFrame,
+)
 from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 
 
-def wide_frame(stamp_ns):
-    pixels = np.random.default_rng(stamp_ns).integers(0, 255, (40, 80, 3), np.uint8)
-    image = RawImage('rgb8', 80, 40, 240, pixels.tobytes())
+def frame_of(width, height, stamp_ns):
+    pixels = np.random.default_rng(stamp_ns).integers(0, 255, (height, width, 3), np.uint8)
+    image = RawImage('rgb8', width, height, 3 * width, pixels.tobytes())
     return StoredFrame(FrameSource('front', '/image', 'optical'), stamp_ns, image, stamp_ns)
+
+
+def wide_frame(stamp_ns):
+    return frame_of(80, 40, stamp_ns)
 
 
 def tiling_spec(tmp_path, **options):
@@ -44,3 +58,96 @@ def test_the_number_of_tiles_may_be_bounded_by_an_option(tmp_path):
     with VlmPipeline.open(tiling_spec(tmp_path, max_tiles=1, resize='fast')) as pipeline:
         one, two = wide_frame(1), wide_frame(2)
         assert 2 * vision_tokens(pipeline, one) == vision_tokens(pipeline, one, two)
+
+
+@pytest.fixture
+def scripted_tiles(tmp_path, scripted):
+    """Make the scripted engine's model one of up to 12 tiles of 4 tokens, and a thumbnail."""
+    from edge_vlm_ros.models import find_model
+
+    folder = tmp_path / 'tiling'
+    shutil.copytree(find_model('scripted').tokenizer_folder, folder)
+    config = json.loads((folder / 'config.json').read_text())
+    config.update(dynamic_image_size=True, max_dynamic_patch=12, use_thumbnail=True)
+    (folder / 'config.json').write_text(json.dumps(config))
+
+    def spec(max_tiles=0, **limits):
+        found = scripted(
+            limits=limits,
+            tokenizer=str(folder),
+            latency={'prefill_call_s': 1e-6},
+            answers=[{'answer': 'Fine.'}],
+        )
+        return replace(found, options={'max_tiles': max_tiles} if max_tiles else {})
+
+    return spec
+
+
+def long_frame():
+    """One that is cut into as many tiles as there may be."""
+    return frame_of(800, 8, 1)
+
+
+TEXT_TOKENS = 27
+"""Of a prompt that shows one frame and asks 'What?', its placeholders not counted."""
+
+
+@pytest.mark.parametrize(
+    ('limits', 'tiles'),
+    [
+        ({}, 13),
+        ({'tiles_per_frame': 20}, 13),
+        ({'tiles_per_frame': 3}, 4),
+        ({'tiles_per_frame': 1}, 1),
+        ({'max_images': 7}, 7),
+        ({'max_images': 1}, 1),
+        ({'max_images': 2}, 1),  # two tiles would make three images
+        ({'max_images': 5, 'tiles_per_frame': 6}, 5),
+        ({'longest_prompt': TEXT_TOKENS + 64 + 4 * 9}, 9),
+        ({'longest_prompt': TEXT_TOKENS + 64 + 4 * 9 - 1}, 8),
+        ({'context_tokens': TEXT_TOKENS + 128 + 4 * 9}, 9),
+        ({'context_tokens': 80}, 1),
+    ],
+)
+def test_a_frame_is_cut_into_no_more_tiles_than_the_engine_bears(scripted_tiles, limits, tiles):
+    with VlmPipeline.open(scripted_tiles(**limits)) as pipeline:
+        answer = pipeline.ask(Question('What?', frames=(long_frame(),))).answer(10)
+    assert answer.success, answer.message
+    assert answer.timings.vision_tokens == 4 * tiles
+    assert answer.timings.prompt_tokens == TEXT_TOKENS + 4 * tiles
+
+
+@pytest.mark.parametrize(
+    ('limits', 'max_tiles', 'tiles'),
+    [
+        ({'tiles_per_frame': 3}, 6, 7),
+        ({'max_images': 7}, 6, 7),
+        ({'max_images': 7}, 4, 5),
+        ({'longest_prompt': TEXT_TOKENS + 4 * 7}, 6, 7),
+        ({'tiles_per_frame': 3}, 40, 13),
+    ],
+)
+def test_whoever_asks_for_more_tiles_gets_them_where_they_fit(
+    scripted_tiles, limits, max_tiles, tiles
+):
+    with VlmPipeline.open(scripted_tiles(max_tiles, **limits)) as pipeline:
+        assert vision_tokens(pipeline, long_frame()) == 4 * tiles
+
+
+@pytest.mark.parametrize(
+    ('limits', 'words'),
+    [
+        ({'max_images': 6}, ['7 images', 'takes 6 images', 'at most max_tiles 5']),
+        (
+            {'longest_prompt': TEXT_TOKENS + 4 * 7 - 1},
+            [f'{TEXT_TOKENS + 28} tokens', f'{TEXT_TOKENS + 27} tokens', 'at most max_tiles 5'],
+        ),
+    ],
+)
+def test_more_tiles_than_the_engine_takes_are_refused_when_it_is_loaded(
+    scripted_tiles, limits, words
+):
+    with pytest.raises(BadRequestError) as raised:
+        VlmPipeline.open(scripted_tiles(6, **limits))
+    assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
+    assert all(word in raised.value.message for word in ['max_tiles 6', *words])

@@ -57,14 +57,14 @@ def open_engine(
     on_loaded: OnLoaded,
 ) -> ScriptedEngine:
     """Load a script; see `engines.open_engine`. Any device ids will do."""
-    del device_ids, on_loaded
+    del device_ids
     if options:
         raise BadRequestError(
             f'chip scripted has no options, not {", ".join(options)}', ErrorCode.UNSUPPORTED_OPTION
         )
     if 'script' not in files.weights:
         raise ModelFileError(f'{files.folder}: no script among the model files')
-    return ScriptedEngine(files, Script.load(files.weights['script']))
+    return ScriptedEngine(files, Script.load(files.weights['script']), on_loaded=on_loaded)
 
 
 class ScriptedEngine:
@@ -74,6 +74,7 @@ class ScriptedEngine:
         files: Says where tokenizer and config.json lie.
         script: What is answered, how slowly and how badly.
         sleep: Waits that many seconds; tests pass one that does not.
+        on_loaded: Told of each part that is loaded.
 
     Raises:
         ModelFileError: The tokenizer or config.json cannot be used.
@@ -81,12 +82,20 @@ class ScriptedEngine:
     """
 
     def __init__(
-        self, files: ModelFiles, script: Script, sleep: Callable[[float], None] = time.sleep
+        self,
+        files: ModelFiles,
+        script: Script,
+        sleep: Callable[[float], None] = time.sleep,
+        on_loaded: OnLoaded | None = None,
     ) -> None:
         self._script = script
         self._sleep = sleep
         self._faults = FaultMaker(script.faults, sleep)
-        self._wait(script.latency.load_s)
+        parts = script.latency.load_parts
+        for part in range(parts):
+            self._wait(script.latency.load_s / parts)
+            if on_loaded is not None:
+                on_loaded(part + 1, parts)
         self._faults.meet('load')
         self._tokenizer = Tokenizer.load(files.tokenizer_folder)
         self._turn_token = self._tokenizer.token_id(script.turn_token)
@@ -289,4 +298,5 @@ def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         tile_px=side if isinstance(side, int) else 0,
+        tiles_per_frame=wanted.tiles_per_frame,
     )

@@ -9,6 +9,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
                                           # {means}: the mean pixel value of each
     latency:                  # seconds; all 0 when left out
       load_s: 0
+      load_parts: 1           # equal parts of the time above; each is told when it is loaded
       encode_tile_s: 0        # each tile of a frame
       prefill_call_s: 0       # each call of prefill, plus
       prefill_token_s: 0      # each token of it
@@ -25,6 +26,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
                               # of EngineLimits); 1 = through the decode graph, token by token
       longest_prompt: 4095
       max_images: 0
+      tiles_per_frame: 0
       can_extend_prefix: true
       samples_on_chip: false
       has_logits: true
@@ -81,6 +83,7 @@ class Latency:
     """How long each stage takes, in seconds; the module's text explains the fields."""
 
     load_s: float = 0.0
+    load_parts: int = 1
     encode_tile_s: float = 0.0
     prefill_call_s: float = 0.0
     prefill_token_s: float = 0.0
@@ -91,8 +94,10 @@ class Latency:
     head_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ValueError(f'layers is 1 or more, not {self.layers}')
+        if self.layers < 1 or self.load_parts < 1:
+            raise ValueError(
+                f'layers and load_parts are 1 or more, not {self.layers} and {self.load_parts}'
+            )
 
     def prefill(self, tokens: int, history: int) -> float:
         """Time of one prefill of `tokens` behind `history` cached ones."""
@@ -122,6 +127,7 @@ class ScriptedLimits:
     extension_chunk: int = 0
     longest_prompt: int = 0
     max_images: int = 0
+    tiles_per_frame: int = 0
     can_extend_prefix: bool = True
     samples_on_chip: bool = False
     has_logits: bool = True

@@ -33,6 +33,7 @@ from edge_vlm_ros.serving.process.messages import (
     CloseMessage,
     EnginePhase,
     EngineState,
+    LoadProgress,
     OpenMessage,
     Report,
     ResetMessage,
@@ -103,7 +104,11 @@ class _Service:
 
             self._tell(EnginePhase.STARTING, message='loading the model')
             pipeline = VlmPipeline.open(
-                opening.spec, settings=opening.settings, clock=self._clock, on_work=self._beat
+                opening.spec,
+                settings=opening.settings,
+                clock=self._clock,
+                on_work=self._beat,
+                on_loaded=self._tell_progress,
             )
         except EdgeVlmError as error:
             self._tell(EnginePhase.FAILED, error.code, error.message)
@@ -160,6 +165,14 @@ class _Service:
         if now_ns - self._beaten_ns >= _BEAT_NS:
             self._beaten_ns = now_ns
             self._send(BeatMessage())
+
+    def _tell_progress(self, loaded: int, total: int) -> None:
+        loading = LoadProgress(loaded, total)
+        self._send(
+            StateMessage(
+                EngineState(EnginePhase.STARTING, message=f'loading: {loading}', loading=loading)
+            )
+        )
 
     def _tell(
         self, phase: EnginePhase, code: ErrorCode = ErrorCode.NONE, message: str = ''

@@ -257,7 +257,7 @@ class ModelProcess:
             target=_send_all, args=(child, outbox), name='model-process-sender', daemon=True
         )
         sender.start()
-        self._started_ns = self._heard_ns = self._clock.now_ns()
+        self._heard_ns = self._clock.now_ns()
         self._ready_ns = 0
         self._failure: EngineState | None = None
         try:
@@ -319,8 +319,11 @@ class ModelProcess:
         """Tell what takes too long, if anything does."""
         bounds = self._bounds
         if not self._ready_ns:
-            if now_ns - self._started_ns > bounds.start_s * NS_PER_S:
-                return DeviceError(f'the model was not ready within {bounds.start_s:g} s')
+            if now_ns - self._heard_ns > bounds.silence_s * NS_PER_S:
+                return DeviceError(
+                    f'nothing was heard of the model for {bounds.silence_s:g} s; '
+                    f'the last was: {self._state.message}'
+                )
             return None
         since_ns = self._open.since_ns
         if since_ns and now_ns - max(since_ns, self._heard_ns) > bounds.stall_s * NS_PER_S:

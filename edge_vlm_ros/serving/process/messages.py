@@ -21,6 +21,22 @@ class EnginePhase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far a model is loaded.
+
+    Attributes:
+        loaded: Parts that are.
+        total: Parts in all.
+    """
+
+    loaded: int
+    total: int
+
+    def __str__(self) -> str:
+        return f'{self.loaded} of {self.total} parts'
+
+
+@dataclass(frozen=True, slots=True)
 class EngineState:
     """Where a model process stands, and why.
 
@@ -31,6 +47,7 @@ class EngineState:
         error_code: Why it failed, or why it starts again; NONE at the first start.
         message: For people: progress, or what went wrong.
         restarts: How often it was started again.
+        loading: How far the model is loaded, while it loads and tells.
     """
 
     phase: EnginePhase
@@ -38,6 +55,7 @@ class EngineState:
     error_code: ErrorCode = ErrorCode.NONE
     message: str = ''
     restarts: int = 0
+    loading: LoadProgress | None = None
 
     @property
     def is_ready(self) -> bool:

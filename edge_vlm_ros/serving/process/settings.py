@@ -10,7 +10,8 @@ class ProcessSettings:
     """Bounds of a model process. Seconds of steady time.
 
     Attributes:
-        start_s: From its start to ready; large models load for minutes.
+        silence_s: While it starts and loads: from one sign of life to the next. Large models load
+            for minutes, and not every engine tells how far it is.
         stall_s: A single step of work; longer means that the chip or its driver hangs.
         late_s: A question that was cancelled or ran out of time is ended from outside when the
             model process did not do so within this time.
@@ -21,7 +22,7 @@ class ProcessSettings:
         max_failed_starts: After so many starts in a row that did not get ready it stays down.
     """
 
-    start_s: float = 600.0
+    silence_s: float = 600.0
     stall_s: float = 60.0
     late_s: float = 0.15
     close_s: float = 5.0
