@@ -1,0 +1,279 @@
+"""One axmodel file in the vendor's C library: its tensors, its memory, its runs."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import DeviceError, ModelFileError
+from edge_vlm_ros.engines.axera.library import (
+    HandleExtra,
+    Io,
+    IoBuffer,
+    IoInfo,
+    IoMeta,
+    Library,
+    failed,
+)
+from edge_vlm_ros.engines.axera.memory import Block
+
+# AX_ENGINE_DATA_TYPE_T. bfloat16 is handled as bit patterns, as everywhere in the package.
+_DTYPES = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.uint16),
+    3: np.dtype(np.float32),
+    4: np.dtype(np.int16),
+    5: np.dtype(np.int8),
+    6: np.dtype(np.int32),
+    7: np.dtype(np.uint32),
+    9: np.dtype(np.uint16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a shape group.
+
+    Attributes:
+        name: As the file says, without the `_<group>` that some compilers append.
+        shape: Sizes.
+        dtype: Numpy type; uint16 for bfloat16.
+        nbytes: Bytes the chip reads or writes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A shape group's tensors, in the order of its buffers."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class Model:
+    """A model file, opened on the chip.
+
+    Args:
+        library: Opens it.
+        path: The file; mapped, and kept mapped while it is open.
+
+    Raises:
+        ModelFileError: The file is missing, empty, or the driver refuses it.
+    """
+
+    def __init__(self, library: Library, path: Path) -> None:
+        self.path = path
+        self._library = library
+        self._run_only = library.function('AX_ENGINE_RunSyncV2')
+        self._run_group = library.function('AX_ENGINE_RunGroupIOSync')
+        with ExitStack() as opening:
+            content = _mapped(path)
+            opening.callback(content.close)
+            self._handle = self._open(content)
+            opening.callback(self._destroy)
+            try:
+                self._context = ctypes.c_void_p()
+                library.call('AX_ENGINE_CreateContextV2', self._handle, self._context)
+                self.groups = self._describe()
+                """Tensors, by group number."""
+            except DeviceError as error:
+                raise ModelFileError(f'{path}: the driver cannot load it: {error}') from error
+            self._closing = opening.pop_all()
+
+    def run(self, group: int, io: Io) -> None:
+        """Run a shape group and wait for its end.
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        if len(self.groups) == 1:
+            code = self._run_only(self._handle, self._context, io)
+        else:
+            code = self._run_group(self._handle, self._context, group, io)
+        if code:
+            raise failed('the run', code, self.path.name)
+
+    def close(self) -> None:
+        """Give its memory on the chip back; safe to call twice.
+
+        Raises:
+            DeviceError: The driver failed.
+        """
+        self._closing.close()
+
+    def _open(self, content: mmap.mmap) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        extra = HandleExtra(name=self.path.stem.encode())
+        # ctypes takes the address of writable memory only. The array is let go at once: a map
+        # that somebody looks at cannot be closed.
+        address = np.frombuffer(content, np.uint8).ctypes.data
+        create = self._library.function('AX_ENGINE_CreateHandleV2')
+        code = create(ctypes.byref(handle), address, len(content), ctypes.byref(extra))
+        if code or not handle.value:
+            raise ModelFileError(
+                f'{self.path}: the driver cannot load it (a file for another chip, of a newer '
+                f'compiler, or damaged): {failed("AX_ENGINE_CreateHandleV2", code)}'
+            )
+        return handle
+
+    def _destroy(self) -> None:
+        self._library.call('AX_ENGINE_DestroyHandle', self._handle)
+
+    def _describe(self) -> tuple[Group, ...]:
+        count = ctypes.c_uint32()
+        self._library.call('AX_ENGINE_GetGroupIOInfoCount', self._handle, ctypes.byref(count))
+        return tuple(self._group(i, count.value) for i in range(count.value))
+
+    def _group(self, number: int, count: int) -> Group:
+        info = ctypes.POINTER(IoInfo)()
+        if count == 1:
+            self._library.call('AX_ENGINE_GetIOInfo', self._handle, ctypes.byref(info))
+        else:
+            self._library.call(
+                'AX_ENGINE_GetGroupIOInfo', self._handle, number, ctypes.byref(info)
+            )
+        found = info.contents
+        return Group(
+            tuple(_tensor(found.inputs[i], number) for i in range(found.input_count)),
+            tuple(_tensor(found.outputs[i], number) for i in range(found.output_count)),
+        )
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    try:
+        with path.open('rb') as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # ValueError: the file is empty
+        raise ModelFileError(f'{path}: cannot be read: {error}') from error
+
+
+def _tensor(meta: IoMeta, group: int) -> Tensor:
+    name = meta.name.decode()
+    shape = tuple(meta.shape[i] for i in range(meta.rank))
+    dtype = _DTYPES.get(meta.data_type)
+    if dtype is None:
+        raise DeviceError(f'tensor {name} is of the unknown data type {meta.data_type}')
+    if meta.size != math.prod(shape) * dtype.itemsize:
+        raise DeviceError(f'tensor {name} of shape {list(shape)} has {meta.size} bytes')
+    return Tensor(name.removesuffix(f'_{group}') if group else name, shape, dtype, meta.size)
+
+
+class Binding:
+    """A shape group of a model, with the memory that its tensors are bound to.
+
+    Args:
+        model: Open as long as this is used.
+        group: Its number.
+        memory: By tensor name; each tensor begins where its block begins.
+
+    Raises:
+        ModelFileError: A tensor has no block, or one that is too small.
+    """
+
+    def __init__(self, model: Model, group: int, memory: Mapping[str, Block]) -> None:
+        self._model, self._number = model, group
+        tensors = model.groups[group]
+        self._inputs = self._buffers(tensors.inputs, memory)
+        self._outputs = self._buffers(tensors.outputs, memory)
+        self._names = [tensor.name for tensor in tensors.outputs]
+        self._io = Io(
+            inputs=self._inputs,
+            input_count=len(self._inputs),
+            outputs=self._outputs,
+            output_count=len(self._outputs),
+        )
+
+    def output(self, name: str) -> IoBuffer:
+        """Give the buffer of an output; the next run writes where it then points."""
+        buffer: IoBuffer = self._outputs[self._names.index(name)]
+        return buffer
+
+    def run(self) -> None:
+        """Run it and wait for its end.
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        self._model.run(self._number, self._io)
+
+    def _buffers(self, tensors: tuple[Tensor, ...], memory: Mapping[str, Block]) -> Any:
+        buffers = (IoBuffer * len(tensors))()
+        for buffer, tensor in zip(buffers, tensors, strict=True):
+            block = memory.get(tensor.name)
+            if block is None or block.nbytes < tensor.nbytes:
+                raise ModelFileError(
+                    f'{self._model.path}: tensor {tensor.name} of group {self._number} has '
+                    f'{tensor.nbytes} bytes, expected {block.nbytes if block else "no such one"}'
+                )
+            buffer.phy, buffer.vir, buffer.size = block.phy, block.vir, tensor.nbytes
+        return buffers
+
+
+class SingleModel:
+    """A model of one shape group, one input and one output that counts: a vision tower.
+
+    Args:
+        library: Opens it.
+        path: The file.
+
+    Raises:
+        ModelFileError: Missing, refused, or of another form.
+        DeviceError: The chip has no memory left.
+    """
+
+    def __init__(self, library: Library, path: Path) -> None:
+        with ExitStack() as opening:
+            model = Model(library, path)
+            opening.callback(model.close)
+            if len(model.groups) != 1 or len(model.groups[0].inputs) != 1:
+                raise ModelFileError(f'{path}: has more than one shape group or input')
+            self.input = model.groups[0].inputs[0]
+            """What it takes."""
+            self.output = model.groups[0].outputs[0]
+            """What it gives."""
+            memory: dict[str, Block] = {}
+            for tensor in (self.input, *model.groups[0].outputs):
+                block = memory[tensor.name] = Block(library, tensor.nbytes, path.name)
+                opening.callback(block.close)
+            self._binding = Binding(model, 0, memory)
+            self._taken = memory[self.input.name]
+            self._given = memory[self.output.name]
+            self._closing = opening.pop_all()
+
+    def run(self, value: NDArray[Any]) -> NDArray[Any]:
+        """Run it.
+
+        Args:
+            value: Of the input's shape and type.
+
+        Returns:
+            The output, in memory of its own; bfloat16 as uint16.
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        assert value.shape == self.input.shape, (value.shape, self.input)
+        assert value.dtype == self.input.dtype, (value.dtype, self.input)
+        self._taken.view(value.dtype, *value.shape)[...] = value
+        self._taken.flush(0, self.input.nbytes)
+        self._binding.run()
+        self._given.invalidate(0, self.output.nbytes)
+        return self._given.view(self.output.dtype, *self.output.shape).copy()
+
+    def close(self) -> None:
+        """Give its memory on the chip back; safe to call twice."""
+        self._closing.close()

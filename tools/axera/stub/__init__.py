@@ -1,0 +1,1 @@
+"""A stub of the vendor's C libraries, built with the system compiler. No chip is needed."""

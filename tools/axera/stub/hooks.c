@@ -1,0 +1,77 @@
+/* Hooks of the tests: counters, options, what computes, device memory. No vendor has these. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stub.h"
+
+Flows flows;
+Levels levels;
+Options options = {.cmm_bytes = (uint64_t)4 << 30, .runs_left = UINT64_MAX};
+Compute compute;
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+void stub_lock(void) { pthread_mutex_lock(&mutex); }
+void stub_unlock(void) { pthread_mutex_unlock(&mutex); }
+
+int32_t refuse(enum error code) {
+    flows.refused++;
+    if (getenv("AX_STUB_VERBOSE")) fprintf(stderr, "ax_stub: refused, code %d\n", code);
+    return code;
+}
+
+typedef struct {
+    const char *name;
+    uint64_t *value;
+} Entry;
+
+#define FLOW(name) {#name, &flows.name},
+#define LEVEL(name) {#name, &levels.name},
+#define OPTION(name) {#name, &options.name},
+static const Entry counters[] = {FUNCTIONS(FLOW) FLOWS(FLOW) LEVELS(LEVEL){NULL, NULL}};
+static const Entry settable[] = {OPTIONS(OPTION){NULL, NULL}};
+
+static uint64_t *find(const Entry *entries, const char *name) {
+    for (; entries->name; entries++)
+        if (strcmp(entries->name, name) == 0) return entries->value;
+    return NULL;
+}
+
+/* The counter's value; UINT64_MAX if there is none of that name. */
+uint64_t ax_stub_count(const char *name) {
+    stub_lock();
+    const uint64_t *found = find(counters, name);
+    uint64_t value = found ? *found : UINT64_MAX;
+    stub_unlock();
+    return value;
+}
+
+/* Flows start at zero again; levels stay. */
+void ax_stub_reset_counts(void) {
+    stub_lock();
+    memset(&flows, 0, sizeof flows);
+    stub_unlock();
+}
+
+/* 0, or -1 if there is no option of that name. */
+int32_t ax_stub_set(const char *name, uint64_t value) {
+    stub_lock();
+    uint64_t *found = find(settable, name);
+    if (found) *found = value;
+    stub_unlock();
+    return found ? 0 : -1;
+}
+
+/* Who computes: called outside the lock, on the thread that opens, runs or destroys. */
+void ax_stub_set_compute(Compute callbacks) { compute = callbacks; }
+
+/* Device memory behind a physical address; NULL if it is not allocated. */
+void *ax_stub_device_memory(uint64_t phy, uint64_t bytes) {
+    stub_lock();
+    const Block *block = block_at(phy, bytes);
+    void *found = block ? block->device + (phy - block->phy) : NULL;
+    stub_unlock();
+    return found;
+}
