@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.sophgo.emulator import missing as missing_emulator
+
 ROOT = Path(__file__).resolve().parents[1]
 FASTDDS_PROFILE = ROOT / 'config' / 'fastdds_shm.xml'
 FAST_DDS_2_DISTROS = {'humble', 'iron', 'jazzy'}
@@ -38,7 +40,7 @@ def _lacks_torch() -> str:
     return ''
 
 
-REQUIREMENTS = {'ros': _lacks_ros, 'reference': _lacks_torch}
+REQUIREMENTS = {'emulator': missing_emulator, 'reference': _lacks_torch, 'ros': _lacks_ros}
 
 
 def pytest_configure():
