@@ -1,7 +1,9 @@
-"""InternVL 2.5 and 3, and the demo model: tiles, ChatML, features spliced in at placeholders.
+"""InternVL 2, 2.5 and 3, and the demo model: tiles, features spliced in at placeholders.
 
 A frame stands in the prompt as `<img>`, its placeholders, `</img>` and a line break; each of
-several frames has `Frame1: `, `Frame2: `, ... before it. Frames come before the question.
+several frames has `Frame1: `, `Frame2: `, ... before it. Frames come before the question. What
+stands around that depends on the language model, and config.json names it (`template`): ChatML in
+one of three forms, or Phi-3's.
 
 Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (frames of a video).
 """
@@ -28,6 +30,8 @@ from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
 from edge_vlm_ros.text import (
     CHATML,
     CHATML_TIGHT,
+    INTERNLM2,
+    PHI3,
     ChatTemplate,
     Piece,
     Special,
@@ -83,15 +87,15 @@ class InternVlSettings:
 
 
 # The system texts the published models were tuned with: content of the models, not ours.
+_SYSTEM_OF_2 = '你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。'  # noqa: E501, RUF001
 _FORMS = {
     'internvl2_5': ConversationForm(
         CHATML,
         '你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。',  # noqa: RUF001
     ),
-    'Hermes-2': ConversationForm(
-        CHATML_TIGHT,
-        '你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。',  # noqa: E501, RUF001
-    ),
+    'Hermes-2': ConversationForm(CHATML_TIGHT, _SYSTEM_OF_2),
+    'internlm2-chat': ConversationForm(INTERNLM2, _SYSTEM_OF_2),
+    'phi3-chat': ConversationForm(PHI3, _SYSTEM_OF_2),
 }
 _FORM_OF_CONVERTED = ConversationForm(CHATML, '')
 """Of folders in transformers' own layout: their chat_template adds no system text."""

@@ -3,7 +3,9 @@
 from edge_vlm_ros.text.chat_template import (
     CHATML,
     CHATML_TIGHT,
+    INTERNLM2,
     LLAMA3,
+    PHI3,
     ChatTemplate,
     Piece,
     Special,
@@ -12,6 +14,7 @@ from edge_vlm_ros.text.chat_template import (
 )
 from edge_vlm_ros.text.choices import match_choice
 from edge_vlm_ros.text.detokenizer import StreamingDetokenizer
+from edge_vlm_ros.text.sentencepiece import SENTENCEPIECE_FILE
 from edge_vlm_ros.text.stop_rule import StopRule
 from edge_vlm_ros.text.token_sampler import TokenSampler
 from edge_vlm_ros.text.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -19,7 +22,10 @@ from edge_vlm_ros.text.tokenizer import TOKENIZER_FILE, Tokenizer
 __all__ = [
     'CHATML',
     'CHATML_TIGHT',
+    'INTERNLM2',
     'LLAMA3',
+    'PHI3',
+    'SENTENCEPIECE_FILE',
     'TOKENIZER_FILE',
     'ChatTemplate',
     'Piece',

@@ -8,7 +8,7 @@ a template token.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -75,13 +75,25 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> list[int]:
     Raises:
         ModelFileError: The tokenizer lacks a template token.
     """
-    ids: list[int] = []
-    for is_text, run in groupby(pieces, lambda piece: isinstance(piece, str)):
+    runs: list[int | str] = []
+    for is_text, group in groupby(pieces, lambda piece: isinstance(piece, str)):
         if is_text:
-            ids += tokenizer.encode(''.join(piece for piece in run if isinstance(piece, str)))
+            runs.append(''.join(piece for piece in group if isinstance(piece, str)))
         else:
-            ids += [tokenizer.token_id(piece.token) for piece in run if isinstance(piece, Special)]
+            tokens = (piece.token for piece in group if isinstance(piece, Special))
+            runs += map(tokenizer.token_id, tokens)
+    ids: list[int] = []
+    for place, run in enumerate(runs):
+        if isinstance(run, int):
+            ids.append(run)
+            continue
+        before, after = runs[:place][-1:], runs[place + 1 :][:1]
+        ids += tokenizer.encode_segment(run, _token(before), _token(after))
     return ids
+
+
+def _token(runs: list[int | str]) -> int | None:
+    return next((run for run in runs if isinstance(run, int)), None)
 
 
 def _chatml(between: str) -> ChatTemplate:
@@ -118,3 +130,24 @@ def _llama3() -> ChatTemplate:
 
 LLAMA3 = _llama3()
 """Llama 3's form, also that of Llama 3.2 Vision."""
+
+
+def _with_first(template: ChatTemplate, *stop: str) -> ChatTemplate:
+    """Return a template that begins with `<s>` and has more stop tokens."""
+    return replace(template, first=(Special('<s>'),), stop=(*template.stop, *stop))
+
+
+INTERNLM2 = _with_first(CHATML_TIGHT, '</s>')
+"""InternLM2's form, that of InternVL2 2B and 8B ('internlm2-chat')."""
+
+
+def _phi3() -> ChatTemplate:
+    def turn(role: str) -> Turn:
+        return Turn((Special(f'<|{role}|>'), '\n'), (Special('<|end|>'),))
+
+    template = ChatTemplate(turn('system'), turn('user'), turn('assistant'), stop=('<|end|>',))
+    return _with_first(template, '<|endoftext|>', '</s>')
+
+
+PHI3 = _phi3()
+"""Phi-3's form as InternVL2 4B has it ('phi3-chat'): no line break after a turn."""

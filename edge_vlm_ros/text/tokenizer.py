@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.text.sentencepiece import SENTENCEPIECE_FILE, load_sentencepiece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,15 +49,22 @@ class Tokenizer:
         backend: What the tokenizers library loaded; changed here (no truncation, no padding), so
             not to be shared.
         name: For messages, where the tokenizer comes from.
+        segment_prefix: What stands before every run of text that follows a template token: ' ' for
+            some SentencePiece models, which take it for the blank before a word.
     """
 
-    def __init__(self, backend: Backend, name: str = TOKENIZER_FILE) -> None:
+    def __init__(
+        self, backend: Backend, name: str = TOKENIZER_FILE, segment_prefix: str = ''
+    ) -> None:
         backend.encode_special_tokens = True  # the library's word for: treat them as text
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
         self._name = name
+        self._segment_prefix = segment_prefix
         added = backend.get_added_tokens_decoder()
+        self._eats_left = frozenset(i for i, token in added.items() if token.lstrip)
+        self._eats_right = frozenset(i for i, token in added.items() if token.rstrip)
         self._special = frozenset(i for i, token in added.items() if token.special)
         # Some files mark template tokens as ordinary (Qwen's <tool_call>); runs of blanks are real
         # vocabulary.
@@ -69,13 +77,18 @@ class Tokenizer:
     def load(folder: Path) -> Tokenizer:
         """Read the tokenizer of a model folder.
 
-        `tokenizer.json` is read directly. Only a folder without it needs the transformers package,
-        which can make one from older files (vocab.json and merges.txt).
+        `tokenizer.json` is read directly, and so is a SentencePiece `tokenizer.model`. Only a
+        folder without either needs the transformers package, which can make one from older files
+        (vocab.json and merges.txt).
 
         Raises:
             ModelFileError: There is no usable tokenizer; names the file.
         """
         file = folder / TOKENIZER_FILE
+        if not file.is_file() and (folder / SENTENCEPIECE_FILE).is_file():
+            loaded = load_sentencepiece(folder)
+            name = str(folder / SENTENCEPIECE_FILE)
+            return Tokenizer(loaded.backend, name, loaded.segment_prefix)
         if not file.is_file():
             return Tokenizer(_load_with_transformers(folder), str(folder))
         try:
@@ -111,6 +124,25 @@ class Tokenizer:
             edges = zip([0, *cuts], [*cuts, len(text)], strict=True)
             return [token for start, stop in edges for token in self.encode(text[start:stop])]
         return [token for token in encoding.ids if token not in self._reserved]
+
+    def encode_segment(self, text: str, before: int | None, after: int | None) -> list[int]:
+        """Return the ids of a run of text between template tokens.
+
+        Some template tokens eat the blanks and line breaks beside them (Phi-3's do): these have no
+        ids. Otherwise as `encode`.
+
+        Args:
+            text: The run.
+            before: The template token before it; None = other text, or nothing.
+            after: The template token behind it; None = other text, or nothing.
+        """
+        if before in self._eats_right:
+            text = text.lstrip()
+        if after in self._eats_left:
+            text = text.rstrip()
+        if before is not None and text:
+            text = self._segment_prefix + text
+        return self.encode(text)
 
     def token_id(self, token: str) -> int:
         """Return the id of one template token.

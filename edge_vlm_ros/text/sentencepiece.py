@@ -1,0 +1,247 @@
+"""SentencePiece models (`tokenizer.model`) made into a tokenizer, without their own library.
+
+InternVL2's folders hold no tokenizer.json: the 2B model has a tokenizer.model and a class of its
+own that transformers would run as downloaded code, the 4B model a tokenizer.model and Llama's
+class. Both are byte-pair models, which the tokenizers library can run once its merges are listed:
+SentencePiece joins the two neighbours that make the piece of the highest score, so every way to
+split a piece into two others is a merge, ranked by the piece's score.
+
+The file is a protocol buffer, read here field by field.
+
+Source: google/sentencepiece, src/sentencepiece_model.proto and src/bpe_model.cc;
+huggingface/transformers, convert_slow_tokenizer.py.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+from edge_vlm_ros.core import ModelFileError
+
+SENTENCEPIECE_FILE = 'tokenizer.model'
+BLANK = '\u2581'
+"""What stands for a blank in pieces."""
+
+# Values of sentencepiece_model.proto.
+_NORMAL, _UNKNOWN, _USER_DEFINED = 1, 2, 4
+_BYTE_PAIR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SentencePieceModel:
+    """What a tokenizer.model holds.
+
+    Attributes:
+        pieces: In the order of their ids: text, score, type.
+        model_type: 2 = byte pairs.
+        has_prefix: Whether a blank is put before the first word of a text.
+        squeezes_blanks: Whether runs of blanks become one.
+        charsmap: Rules of a Unicode normalisation; empty = none.
+    """
+
+    pieces: tuple[tuple[str, float, int], ...]
+    model_type: int
+    has_prefix: bool
+    squeezes_blanks: bool
+    charsmap: bytes
+
+    @staticmethod
+    def read(data: bytes) -> SentencePieceModel:
+        """Read the file's bytes.
+
+        Raises:
+            ValueError: They are no such file.
+        """
+        fields = list(_fields(data))
+        trainer = dict(_fields(b''.join(_bytes(v) for k, v in fields if k == 2)))
+        normaliser = dict(_fields(b''.join(_bytes(v) for k, v in fields if k == 3)))
+        pieces = tuple(_piece(_bytes(value)) for key, value in fields if key == 1)
+        if not pieces:
+            raise ValueError('there are no pieces')
+        return SentencePieceModel(
+            pieces,
+            model_type=_whole(trainer.get(3, 1)),
+            has_prefix=bool(normaliser.get(3, 1)),
+            squeezes_blanks=bool(normaliser.get(4, 1)),
+            charsmap=_bytes(normaliser.get(2, b'')),
+        )
+
+    def backend(self, added: dict[int, AddedToken]) -> Tokenizer:
+        """Make a tokenizer that puts no blank before a text.
+
+        Args:
+            added: Tokens beside the pieces, or in the place of some, by id.
+
+        Raises:
+            ValueError: Another kind of model, or ids with gaps.
+        """
+        if self.model_type != _BYTE_PAIR or self.squeezes_blanks:
+            raise ValueError('only byte-pair models that keep blanks are supported')
+        texts = [text for text, _, _ in self.pieces]
+        for token, content in added.items():
+            if token < len(texts):
+                texts[token] = content.content
+        vocabulary = {text: token for token, text in enumerate(texts)}
+        unknown = next((text for text, _, kind in self.pieces if kind == _UNKNOWN), None)
+        backend = Tokenizer(
+            models.BPE(
+                vocabulary,
+                self._merges(vocabulary, added),
+                unk_token=unknown,
+                fuse_unk=True,
+                byte_fallback=True,
+            )
+        )
+        rules: list[Any] = [normalizers.Replace(' ', BLANK)]
+        if self.charsmap:
+            rules.insert(0, normalizers.Precompiled(self.charsmap))
+        backend.normalizer = normalizers.Sequence(rules)
+        steps = [decoders.Replace(BLANK, ' '), decoders.ByteFallback(), decoders.Fuse()]
+        if self.has_prefix:
+            steps.append(decoders.Strip(' ', 1, 0))
+        backend.decoder = decoders.Sequence(steps)
+        for token in sorted(added):
+            backend.add_tokens([added[token]])
+            if backend.token_to_id(added[token].content) != token:
+                raise ValueError(f'no id {token} for {added[token].content!r}: ids have gaps')
+        return backend
+
+    def _merges(
+        self, vocabulary: dict[str, int], added: dict[int, AddedToken]
+    ) -> list[tuple[str, str]]:
+        """List the pairs that make a piece, of the highest score first."""
+        scores = {
+            text: score
+            for token, (text, score, kind) in enumerate(self.pieces)
+            if kind in {_NORMAL, _USER_DEFINED} and token not in added
+        }
+        found = [
+            (-score, vocabulary[text[:cut]], text[:cut], text[cut:])
+            for text, score in scores.items()
+            for cut in range(1, len(text))
+            if text[:cut] in scores and text[cut:] in scores
+        ]
+        return [(left, right) for _, _, left, right in sorted(found)]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSentencePiece:
+    """A tokenizer made from a model folder.
+
+    Attributes:
+        backend: The tokenizer; it puts no blank before a text.
+        segment_prefix: What the published tokenizer puts before each run of text: '' or ' '.
+    """
+
+    backend: Tokenizer
+    segment_prefix: str
+
+
+def load_sentencepiece(folder: Path) -> LoadedSentencePiece:
+    """Make a tokenizer from tokenizer.model, tokenizer_config.json and added_tokens.json.
+
+    Raises:
+        ModelFileError: A file is damaged or of a kind that is not supported.
+    """
+    file = folder / SENTENCEPIECE_FILE
+    try:
+        model = SentencePieceModel.read(file.read_bytes())
+        config = _read_json(folder / 'tokenizer_config.json')
+        added = _added_tokens(config, _read_json(folder / 'added_tokens.json'))
+        backend = model.backend(added)
+    except OSError as error:
+        raise ModelFileError(f'cannot read {file}: {error.strerror or error}') from error
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise ModelFileError(f'{file} and its added tokens make no tokenizer: {error}') from error
+    # Llama's class, told so, leaves the blank out after template tokens, and every text of a
+    # prompt follows one. Source: transformers 4, tokenization_llama.py, `legacy`.
+    is_modern = config.get('legacy') is False
+    return LoadedSentencePiece(backend, ' ' if model.has_prefix and not is_modern else '')
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    values = json.loads(file.read_text(encoding='utf-8'))
+    if not isinstance(values, dict):
+        raise ValueError(f'{file.name} is no JSON object')  # noqa: TRY004 (of the file)
+    return values
+
+
+def _added_tokens(config: dict[str, Any], plain: dict[str, Any]) -> dict[int, AddedToken]:
+    """Read the added tokens: all about them, or (older folders) their ids alone."""
+    found = {
+        int(token): AddedToken(text, normalized=False, special=True)
+        for text, token in plain.items()
+    }
+    for token, entry in config.get('added_tokens_decoder', {}).items():
+        found[int(token)] = AddedToken(
+            entry['content'],
+            lstrip=bool(entry.get('lstrip', False)),
+            rstrip=bool(entry.get('rstrip', False)),
+            normalized=False,
+            special=bool(entry.get('special', True)),
+        )
+    return found
+
+
+def _piece(data: bytes) -> tuple[str, float, int]:
+    fields = dict(_fields(data))
+    (score,) = struct.unpack('<f', _bytes(fields.get(2, b'\0\0\0\0')))
+    return _bytes(fields.get(1, b'')).decode('utf-8'), score, _whole(fields.get(3, _NORMAL))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Read the fields of one protocol buffer message: numbers as int, all else as bytes.
+
+    Raises:
+        ValueError: The bytes are no such message.
+    """
+    place = 0
+    while place < len(data):
+        key, place = _varint(data, place)
+        kind = key & 7
+        if kind == 0:
+            value, place = _varint(data, place)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, place = _varint(data, place)
+        elif kind in {1, 5}:
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError('damaged, or not a SentencePiece model')
+        if place + size > len(data):
+            raise ValueError('the file is cut short')
+        yield key >> 3, data[place : place + size]
+        place += size
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while place < len(data) and shift < 64:
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            return value, place
+    raise ValueError('the file is cut short, or not a SentencePiece model')
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError('not a SentencePiece model')  # noqa: TRY004 (of the file)
+    return value
+
+
+def _whole(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise ValueError('not a SentencePiece model')  # noqa: TRY004 (of the file)
+    return value
