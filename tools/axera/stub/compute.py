@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,9 +66,17 @@ class Stub:
             if self.library.ax_stub_set(name.encode(), value):
                 raise KeyError(name)
 
+    def reset_options(self) -> None:
+        """Set all options back."""
+        self.library.ax_stub_reset_options()
+
     def compute(self) -> None:
         """Compute the runs of models opened from now on by `tools.axera.layers`."""
         self.library.ax_stub_set_compute(self._callbacks)
+
+    def compute_nothing(self) -> None:
+        """Let outputs become zeros, without a way through Python: for timing."""
+        self.library.ax_stub_set_compute(_Callbacks())
 
     def device_bytes(self, phy: int, nbytes: int) -> NDArray[np.uint8]:
         """See what the chip sees at a physical address."""
@@ -112,8 +119,3 @@ def _array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArra
     nbytes = int(np.prod(shape)) * dtype.itemsize
     buffer = (ctypes.c_uint8 * nbytes).from_address(address)
     return np.frombuffer(buffer, np.uint8).view(dtype).reshape(shape)
-
-
-def counts(stub: Stub, *names: str) -> Mapping[str, int]:
-    """Read several counters."""
-    return {name: stub.count(name) for name in names}

@@ -8,7 +8,8 @@
 
 Flows flows;
 Levels levels;
-Options options = {.cmm_bytes = (uint64_t)4 << 30, .runs_left = UINT64_MAX};
+#define DEFAULTS {.cmm_bytes = (uint64_t)4 << 30, .runs_left = UINT64_MAX}
+Options options = DEFAULTS;
 Compute compute;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -48,10 +49,11 @@ uint64_t ax_stub_count(const char *name) {
     return value;
 }
 
-/* Flows start at zero again; levels stay. */
+/* Flows start at zero again; levels stay, but for the peak, which starts at what is. */
 void ax_stub_reset_counts(void) {
     stub_lock();
     memset(&flows, 0, sizeof flows);
+    levels.peak_bytes = levels.bytes;
     stub_unlock();
 }
 
@@ -62,6 +64,12 @@ int32_t ax_stub_set(const char *name, uint64_t value) {
     if (found) *found = value;
     stub_unlock();
     return found ? 0 : -1;
+}
+
+void ax_stub_reset_options(void) {
+    stub_lock();
+    options = (Options)DEFAULTS;
+    stub_unlock();
 }
 
 /* Who computes: called outside the lock, on the thread that opens, runs or destroys. */
