@@ -4,16 +4,26 @@ from edge_vlm_ros.models.catalogue import (
     Catalogue,
     ModelEntry,
     RemoteFile,
+    SocMemory,
     load_catalogue,
 )
-from edge_vlm_ros.models.locate import default_model_dirs, find_model, is_path
+from edge_vlm_ros.models.locate import (
+    catalogue_of,
+    default_model_dirs,
+    find_model,
+    is_path,
+    model_folders,
+)
 
 __all__ = [
     'Catalogue',
     'ModelEntry',
     'RemoteFile',
+    'SocMemory',
+    'catalogue_of',
     'default_model_dirs',
     'find_model',
     'is_path',
     'load_catalogue',
+    'model_folders',
 ]

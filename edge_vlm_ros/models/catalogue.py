@@ -13,7 +13,12 @@ from edge_vlm_ros.core import BadRequestError, ErrorCode, ModelFileError
 
 CATALOGUE_NAME = 'catalogue.yaml'
 CHIPS = ('cpu', 'scripted', 'bm1684x', 'bm1688', 'ax650', 'ax630c')
+SOPHGO_CHIPS = ('bm1684x', 'bm1688')
+AXERA_CHIPS = ('ax650', 'ax630c')
 FAMILIES = ('internvl', 'qwen2_vl', 'mllama')
+TOKENIZER_PATTERNS = ('*.json', '*.txt', '*.model')
+"""What is fetched of a tokenizer's repository; no weights, no code."""
+TOKENIZER_FOLDER = 'tokenizer'
 _SHIPPED = Path(__file__).with_name(CATALOGUE_NAME)
 
 
@@ -23,13 +28,54 @@ class RemoteFile:
 
     Attributes:
         path: Relative to the model's folder; may hold '{layer}' or '*'.
-        url: Where it comes from; '' when only the whole repository is named.
+        url: Where it comes from, in the form the vendor's `dfss` takes; '' = nowhere by itself.
         nbytes: Its size; 0 when unknown.
+        sha256: Its hash, in hexadecimal; '' when unknown.
     """
 
     path: str
     url: str = ''
     nbytes: int = 0
+    sha256: str = ''
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the address is that of a zip that holds the file."""
+        return self.url.endswith('.zip') and not self.path.endswith('.zip')
+
+
+@dataclass(frozen=True, slots=True)
+class HubFiles:
+    """What of a Hugging Face repository belongs to a model.
+
+    Attributes:
+        repository: 'owner/name'.
+        revision: Commit that the row was checked with; '' = the newest.
+        patterns: Files wanted; empty = all.
+    """
+
+    repository: str
+    revision: str = ''
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SocMemory:
+    """How a Sophgo SoC's memory has to be shared out, MiB; all three count as the model's room."""
+
+    npu_mb: int
+    vpu_mb: int
+    vpp_mb: int
+
+    @property
+    def total_mb(self) -> int:
+        """Memory that a model may use."""
+        return self.npu_mb + self.vpu_mb + self.vpp_mb
+
+    @property
+    def command(self) -> str:
+        """The vendor's command that writes it; a reboot must follow."""
+        return f'./memory_edit.sh -c -npu {self.npu_mb} -vpu {self.vpu_mb} -vpp {self.vpp_mb}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +88,57 @@ class ModelEntry:
     files: Mapping[str, RemoteFile]
     parameters: str = ''
     tokenizer: str = ''
+    tokenizer_archive: RemoteFile | None = None
     context_tokens: int = 0
+    prompt_tokens: int = 0
     max_images: int = 0
     max_frames: int = 0
     layers: int = 0
     source: str = ''
-    fetch: str = ''
+    hub: HubFiles | None = None
+    manual: str = ''
     sdk: str = ''
+    sdk_version: str = ''
+    host_memory_mb: int = 0
+    device_memory_mb: int = 0
+    soc_memory: SocMemory | None = None
     note: str = ''
 
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the package brings it along."""
+        return not (self.hub or self.manual or any(file.url for file in self.files.values()))
+
     def fetch_commands(self, folder: Path) -> tuple[str, ...]:
-        """Give the commands that fetch weights, then tokenizer, into `folder`; () = shipped."""
-        urls = [file.url for file in self.files.values() if file.url]
-        commands = [f'cd {folder} && python3 -m dfss --url={url}' for url in urls]
-        if self.fetch:
-            commands.append(self.fetch.format(folder=folder))
+        """Give the commands that bring weights, then tokenizer, into `folder`; () = shipped."""
+        if self.is_shipped:
+            return ()
+        commands = [f'mkdir -p {folder}']
+        for file in self.files.values():
+            if file.url:
+                commands.append(_dfss_command(file.url, folder))
+            if file.is_packed:
+                archive = file.url.rpartition('/')[2]
+                commands.append(f"cd {folder} && unzip -j {archive} '*{file.path}'")
+        if self.hub:
+            commands.append(_hf_command(self.hub, folder))
+        if self.manual:
+            commands.append(f'{self.manual}; copy the files into {folder}')
         if self.tokenizer:
-            wanted = "--include '*.json' '*.txt' '*.model' '*.py'"
-            commands.append(f'hf download {self.tokenizer} {wanted} --local-dir {folder}')
+            texts = HubFiles(self.tokenizer, patterns=TOKENIZER_PATTERNS)
+            commands.append(_hf_command(texts, folder / TOKENIZER_FOLDER))
         return tuple(commands)
+
+
+def _dfss_command(url: str, folder: Path) -> str:
+    return f'cd {folder} && python3 -m dfss --url={url}'
+
+
+def _hf_command(wanted: HubFiles, folder: Path) -> str:
+    revision = f' --revision {wanted.revision}' if wanted.revision else ''
+    # One --include for each: the `hf` of huggingface_hub 1 and later takes one pattern an option.
+    patterns = ''.join(f" --include '{pattern}'" for pattern in wanted.patterns)
+    return f'hf download {wanted.repository}{revision}{patterns} --local-dir {folder}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +177,16 @@ class Catalogue:
             if entry.name == name:
                 return entry
         names = ', '.join(entry.name for entry in self.models_for(chip))
-        chips = ', '.join(entry.chip for entry in self.entries if entry.name == name)
+        chips = ', '.join(self.chips_of(name))
         other = f' (there is one for {chips})' if chips else ''
         raise ModelFileError(
             f'no model named {name!r} for chip {chip}{other}; '
             f'there are: {names}. A path with a / in it names a folder or file instead'
         )
+
+    def chips_of(self, name: str) -> tuple[str, ...]:
+        """List the chips that have a model of this name."""
+        return tuple(entry.chip for entry in self.entries if entry.name == name)
 
     def overlaid(self, other: Catalogue) -> Catalogue:
         """Join two catalogues; where both know a model of a chip, the other one wins."""
@@ -137,15 +219,27 @@ def _read(path: Path) -> Catalogue:
 
 def _entry(row: Mapping[str, Any]) -> ModelEntry:
     """Make an entry of one YAML row; a wrong row raises TypeError, KeyError or ValueError."""
-    files = {
-        part: RemoteFile(file['path'], file.get('url', ''), file.get('bytes', 0))
-        for part, file in row['files'].items()
+    typed: dict[str, Any] = {
+        'files': {part: _remote_file(file) for part, file in row['files'].items()}
     }
-    entry = ModelEntry(**{**row, 'files': files})
+    if row.get('tokenizer_archive'):
+        typed['tokenizer_archive'] = _remote_file(row['tokenizer_archive'])
+    if row.get('hub'):
+        hub = row['hub']
+        typed['hub'] = HubFiles(**{**hub, 'patterns': tuple(hub.get('patterns', ()))})
+    if row.get('soc_memory'):
+        sizes = {f'{heap}_mb': size for heap, size in row['soc_memory'].items()}
+        typed['soc_memory'] = SocMemory(**sizes)
+    entry = ModelEntry(**{**row, **typed})
     for key, known in (('chip', CHIPS), ('family', FAMILIES)):
         value = getattr(entry, key)
         if value not in known:
             raise ValueError(f'model {entry.name}: {key} {value!r} is none of {", ".join(known)}')
-    if not files:
+    if not entry.files:
         raise ValueError(f'model {entry.name}: no files')
     return entry
+
+
+def _remote_file(row: Mapping[str, Any]) -> RemoteFile:
+    path = str(row['path'])
+    return RemoteFile(path, row.get('url', ''), row.get('bytes', 0), row.get('sha256', ''))

@@ -14,12 +14,17 @@ PUBLISHED = {
     'cpu': {'demo'},
     'scripted': {'scripted'},
     'bm1684x': {
-        'internvl2-4b', 'internvl3-2b', 'internvl3-8b', 'internvl3-2b-history',
-        'internvl3-2b-dynamic', 'qwen2-vl-7b', 'llama-3.2-11b-vision',
+        'internvl2-4b', 'internvl2-4b-1core', 'internvl2-8b', 'internvl2-8b-int8', 'internvl3-2b',
+        'internvl3-8b', 'internvl3-2b-history', 'internvl3-2b-dynamic', 'qwen2-vl-7b',
+        'qwen2-vl-7b-512', 'qwen2-vl-2b', 'qwen2-vl-2b-512', 'qwen2-vl-2b-2048',
+        'llama-3.2-11b-vision', 'llama-3.2-11b-vision-2025',
     },
-    'bm1688': {'internvl2-2b', 'internvl3-2b'},
-    'ax650': {'internvl3-2b', 'internvl3-1b'},
-    'ax630c': {'internvl3-1b'},
+    'bm1688': {'internvl2-2b', 'internvl3-2b', 'qwen2-vl-2b'},
+    'ax650': {
+        'internvl3-2b', 'internvl3-2b-9groups', 'internvl3-1b', 'internvl2.5-1b',
+        'internvl2.5-1b-mpo',
+    },
+    'ax630c': {'internvl3-1b', 'internvl2.5-1b', 'internvl2.5-1b-mpo'},
 }  # fmt: skip
 entries = pytest.mark.parametrize(
     'entry', CATALOGUE.entries, ids=lambda entry: f'{entry.chip}-{entry.name}'
@@ -49,7 +54,7 @@ def test_an_entry_says_all_that_is_needed_to_use_it(entry):
         return
     assert entry.tokenizer.count('/') == 1
     assert entry.sdk
-    assert entry.context_tokens or entry.chip.startswith('ax')
+    assert entry.context_tokens or entry.name == 'internvl2.5-1b-mpo'
 
 
 @entries
@@ -61,7 +66,11 @@ def test_an_entry_that_is_not_shipped_says_how_to_get_every_file(entry):
     assert all('/models/it' in command for command in commands)
     assert any(entry.tokenizer in command for command in commands)
     has_url = all(file.url for file in entry.files.values())
-    assert has_url or entry.fetch
+    assert has_url or entry.hub or entry.manual
+    if entry.hub:
+        assert any(entry.hub.repository in command for command in commands)
+    if entry.manual:
+        assert any(entry.manual in command for command in commands)
     for file in entry.files.values():
         assert not file.url or any(file.url in command for command in commands)
 
@@ -70,6 +79,43 @@ def test_an_entry_that_is_not_shipped_says_how_to_get_every_file(entry):
 def test_layers_are_counted_where_files_come_by_layer(entry):
     by_layer = any('{layer}' in file.path for file in entry.files.values())
     assert bool(entry.layers) == by_layer
+
+
+@entries
+def test_an_axera_entry_says_which_files_and_which_sdk(entry):
+    if not entry.chip.startswith('ax'):
+        return
+    assert '{layer}' in entry.files['layers'].path
+    assert entry.files['vision_encoder'].path.endswith('.axmodel')
+    assert [int(number) for number in entry.sdk_version.split('.')] >= [2, 18]
+
+
+def test_what_the_large_models_need_of_a_soc_comes_with_its_command():
+    memory = CATALOGUE.find('bm1684x', 'llama-3.2-11b-vision').soc_memory
+    assert memory.total_mb == 7615 + 3071 + 3071
+    assert memory.command == './memory_edit.sh -c -npu 7615 -vpu 3071 -vpp 3071'
+    assert CATALOGUE.find('bm1684x', 'internvl3-2b').soc_memory is None
+
+
+def test_a_packed_model_comes_with_the_command_that_unpacks_it():
+    entry = CATALOGUE.find('bm1684x', 'llama-3.2-11b-vision')
+    commands = entry.fetch_commands(Path('/models'))
+    assert (
+        "cd /models && unzip -j BM1684X.zip '*llama3.2-11b-vision_int4_512seq.bmodel'" in commands
+    )
+
+
+def test_hub_commands_name_revision_and_patterns():
+    (command,) = [
+        line
+        for line in CATALOGUE.find('ax650', 'internvl2.5-1b').fetch_commands(Path('/m'))
+        if 'AXERA' in line
+    ]
+    assert command == (
+        'hf download AXERA-TECH/InternVL2_5-1B'
+        ' --revision 123ee66991d912a70487a6d17343982ec67e7444'
+        " --include 'internvl2_5_1b_448_ax650/*' --local-dir /m"
+    )
 
 
 def test_an_unknown_chip_is_a_bad_request():
@@ -84,6 +130,7 @@ def test_an_unknown_model_is_answered_with_those_that_are_there():
 
 
 def test_a_model_of_another_chip_is_answered_with_that_chip():
+    assert CATALOGUE.chips_of('qwen2-vl-7b') == ('bm1684x',)
     with pytest.raises(ModelFileError, match=r'there is one for bm1684x\)'):
         CATALOGUE.find('bm1688', 'qwen2-vl-7b')
 
@@ -122,6 +169,10 @@ def test_an_overlay_adds_and_replaces(tmp_path):
         ('models: [{name: x, chip: tpu, family: internvl, files: {a: {path: b}}}]', "'tpu'"),
         ('models: [{name: x, chip: cpu, family: gpt, files: {a: {path: b}}}]', "'gpt'"),
         ('models: [{name: x, chip: cpu, family: internvl, files: {}}]', 'no files'),
+        (
+            'models: [{name: x, chip: cpu, family: internvl, files: {a: {path: b}}, hub: {a: 1}}]',
+            "'a'",
+        ),
         (
             'models: [{name: x, chip: cpu, family: internvl, files: {a: {path: b}}, size: 3}]',
             'size',

@@ -6,7 +6,7 @@ import pytest
 
 from edge_vlm_ros.core import BadRequestError, ModelFileError
 from edge_vlm_ros.models import default_model_dirs, find_model, is_path
-from edge_vlm_ros.models.locate import ONNX_PARTS
+from edge_vlm_ros.models.by_path import ONNX_PARTS
 
 BMODEL = 'internvl3-2b-awq_w4bf16_seq2048_bm1688_2core_20250716_105519.bmodel'
 
@@ -86,6 +86,7 @@ def test_what_is_missing_is_said_with_the_places_and_the_commands(tmp_path):
     assert f'dfss --url=open@sophgo.com:/ext_model_information/LLM/LLM-TPU/{BMODEL}' in message
     assert 'hf download OpenGVLab/InternVL3-2B-AWQ' in message
     assert f'mkdir -p {home}' in message
+    assert 'edge-vlm models fetch internvl3-2b --chip bm1688' in message
 
 
 def test_only_what_is_really_missing_is_named(tmp_path):
@@ -94,7 +95,7 @@ def test_only_what_is_really_missing_is_named(tmp_path):
         find_model('bm1688', '', [tmp_path])
     missing = caught.value.message.splitlines()[0]
     assert missing.endswith('missing config.json and tokenizer.json')
-    assert f'--local-dir {tmp_path / "internvl3-2b"}' in caught.value.message
+    assert f'--local-dir {tmp_path / "internvl3-2b" / "tokenizer"}' in caught.value.message
 
 
 def put_axmodels(folder, layers=28):
@@ -116,12 +117,12 @@ def test_a_long_list_of_missing_files_is_cut(tmp_path):
         find_model('ax650', '', [tmp_path])
     first = caught.value.message.splitlines()[0]
     assert 'qwen2_p128_l20_together.axmodel' in first
-    assert first.endswith('and 5 more')
+    assert first.endswith('and 4 more')
 
 
 def test_two_files_where_one_is_wanted_are_both_named(tmp_path):
     put_texts(put(put_axmodels(tmp_path / 'internvl3-2b'), 'a_vit.axmodel', 'b_vit.axmodel'))
-    with pytest.raises(ModelFileError, match=r'one wanted, found a_vit\.axmodel, b_vit\.axmodel'):
+    with pytest.raises(ModelFileError, match=r'several files could be .*a_vit\.axmodel, .*b_vit'):
         find_model('ax650', '', [tmp_path])
 
 
@@ -236,3 +237,37 @@ def test_the_package_itself_is_the_last_place(tmp_path):
     mine = put(put_texts(tmp_path / 'scripted' / 'scripted'), 'script.yaml')
     assert find_model('scripted', '', [tmp_path]).folder == mine
     assert find_model('scripted', '', []).folder != mine
+
+
+@pytest.mark.parametrize('place', ['.', 'tokenizer', 'config', 'token_config', 'a_tokenizer'])
+def test_the_only_bmodel_of_a_folder_is_taken_with_the_texts_beside_it(tmp_path, place):
+    folder = put(tmp_path, 'my.bmodel')
+    put_texts(folder / place)
+    files = find_model('bm1688', str(folder))
+    assert files.weights == {'model': folder / 'my.bmodel'}
+    assert files.tokenizer_folder == folder / place
+    assert files.family == 'internvl'
+
+
+def test_a_bmodel_may_lie_one_folder_below(tmp_path):
+    put_texts(put(tmp_path, 'BM1684X/my.bmodel') / 'config')
+    files = find_model('bm1684x', str(tmp_path))
+    assert files.weights == {'model': tmp_path / 'BM1684X' / 'my.bmodel'}
+    assert files.tokenizer_folder == tmp_path / 'config'
+
+
+def test_several_bmodels_or_none_are_refused(tmp_path):
+    put_texts(tmp_path)
+    with pytest.raises(ModelFileError, match=r'missing a \.bmodel file'):
+        find_model('bm1684x', str(tmp_path))
+    put(tmp_path, 'b.bmodel', 'a.bmodel')
+    with pytest.raises(ModelFileError, match=r'several .*: a\.bmodel, b\.bmodel'):
+        find_model('bm1684x', str(tmp_path))
+    with pytest.raises(ModelFileError, match=r'config\.json: a model for chip bm1684x is a'):
+        find_model('bm1684x', str(tmp_path / 'config.json'))
+
+
+def test_a_named_bmodel_may_lie_in_the_folder_that_its_zip_made(tmp_path):
+    path = put(tmp_path, f'internvl3-2b/BM1688/{BMODEL}') / f'internvl3-2b/BM1688/{BMODEL}'
+    put_texts(tmp_path / 'internvl3-2b')
+    assert find_model('bm1688', '', [tmp_path]).weights == {'model': path}

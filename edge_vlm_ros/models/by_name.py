@@ -1,0 +1,135 @@
+"""Find a catalogue model: in each folder it may lie in, what of it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_vlm_ros.core import ModelFileError, ModelFiles
+from edge_vlm_ros.models.axmodel_set import search_axmodel_set, set_wish
+from edge_vlm_ros.models.catalogue import AXERA_CHIPS, ModelEntry, RemoteFile
+from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
+from edge_vlm_ros.models.texts import TEXTS_WANTED, find_texts
+
+_SHOWN = 4
+
+
+def find_by_name(entry: ModelEntry, folders: Sequence[Path]) -> ModelFiles:
+    """Find a catalogue model.
+
+    Args:
+        entry: The model.
+        folders: Folders to look in, in their order.
+
+    Raises:
+        ModelFileError: Files are missing or do not belong together.
+    """
+    candidates = _candidates(entry, folders)
+    tries = [_Search(entry, folder, folders) for folder in candidates]
+    best = min(tries, key=lambda found: len(found.problems))
+    if best.problems:
+        raise ModelFileError(_what_is_wrong(entry, best, candidates))
+    assert best.texts is not None
+    return ModelFiles(
+        name=entry.name,
+        chip=entry.chip,
+        family=entry.family,
+        folder=best.folder,
+        tokenizer_folder=best.texts,
+        weights=best.weights,
+    )
+
+
+def home_of(entry: ModelEntry, folder: Path) -> Path:
+    """Return where a model's files go in one of the folders that models are looked for in."""
+    return folder / entry.chip / entry.name
+
+
+def find_entry_texts(entry: ModelEntry, folder: Path, folders: Sequence[Path]) -> Path | None:
+    """Find a model's tokenizer and config.json, given the folder of its weights."""
+    others = []
+    if entry.tokenizer:
+        repository = entry.tokenizer.rpartition('/')[2]
+        others = [folder / repository, *(place / repository for place in folders)]
+    return find_texts(folder, others)
+
+
+def _candidates(entry: ModelEntry, folders: Sequence[Path]) -> list[Path]:
+    listed = [
+        place for folder in folders for place in (home_of(entry, folder), folder / entry.name)
+    ]
+    shipped = SHIPPED_FOLDERS.get((entry.chip, entry.name))
+    return [*listed, shipped] if shipped else listed
+
+
+class _Search:
+    """What one folder holds of a catalogue model."""
+
+    def __init__(self, entry: ModelEntry, folder: Path, folders: Sequence[Path]) -> None:
+        self.folder = folder
+        self.weights: dict[str, Path] = {}
+        self.missing: list[str] = []
+        self.conflicts: list[str] = []
+        if entry.chip in AXERA_CHIPS:
+            self._look_for_set(entry)
+        else:
+            for part, file in entry.files.items():
+                for key, pattern in _expanded(part, file, entry.layers):
+                    self._look_for(key, pattern)
+        self.texts = find_entry_texts(entry, folder, folders)
+        if self.texts is None:
+            self.missing.append(TEXTS_WANTED)
+
+    @property
+    def problems(self) -> list[str]:
+        """All that is not as it should be."""
+        return [*self.conflicts, *self.missing]
+
+    def _look_for_set(self, entry: ModelEntry) -> None:
+        wish = set_wish({part: file.path for part, file in entry.files.items()}, entry.layers)
+        found = search_axmodel_set(self.folder, wish)
+        self.weights, self.missing = found.weights, found.missing
+        self.conflicts = found.conflicts
+
+    def _look_for(self, key: str, pattern: str) -> None:
+        found = self._glob(pattern) or self._glob(f'*/{pattern}')
+        if len(found) == 1:
+            self.weights[key] = found[0]
+        elif found:
+            names = ', '.join(path.name for path in found)
+            self.conflicts.append(f'one {pattern} wanted, found {names}')
+        else:
+            self.missing.append(pattern)
+
+    def _glob(self, pattern: str) -> list[Path]:
+        return sorted(self.folder.glob(pattern)) if self.folder.is_dir() else []
+
+
+def _expanded(part: str, file: RemoteFile, layers: int) -> list[tuple[str, str]]:
+    if '{layer}' not in file.path:
+        return [(part, file.path)]
+    return [(f'{part}.{i}', file.path.format(layer=i)) for i in range(layers)]
+
+
+def _what_is_wrong(entry: ModelEntry, best: _Search, candidates: Sequence[Path]) -> str:
+    problems = [*best.conflicts]
+    if best.missing:
+        more = len(best.missing) - _SHOWN
+        listed = ', '.join(best.missing[:_SHOWN]) + (f' and {more} more' if more > 0 else '')
+        problems.append(f'missing {listed}')
+    looked = '\n  '.join(map(str, candidates))
+    return (
+        f'model {entry.name} for {entry.chip}: {"; ".join(problems)}\n'
+        f'looked in:\n  {looked}\n'
+        f'to get it:\n  {_how_to_get(entry, best, candidates)}'
+    )
+
+
+def _how_to_get(entry: ModelEntry, best: _Search, candidates: Sequence[Path]) -> str:
+    # Where something of it lies already, or else where the user's own models go by default.
+    home = best.folder if best.weights else candidates[0]
+    commands = entry.fetch_commands(home)
+    if not commands:
+        return 'reinstall the package'
+    fetch = f'edge-vlm models fetch {entry.name} --chip {entry.chip}'
+    return '\n  '.join((fetch, 'or by hand:', *commands))

@@ -1,0 +1,66 @@
+"""Find a model's texts: its tokenizer and its config.json, which lie in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+TEXTS_WANTED = 'config.json and tokenizer.json'
+BELOW = ('tokenizer', 'config')
+"""Folders looked into first: our own, and what Sophgo's converter writes beside a model."""
+
+# Any one of them: fast tokenizers, SentencePiece models, byte-level vocabularies.
+_TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
+# `model_type` of config.json -> family.
+_FAMILY_OF_TYPE = {
+    'internvl': 'internvl',
+    'internvl_chat': 'internvl',
+    'mllama': 'mllama',
+    'qwen2_vl': 'qwen2_vl',
+}
+
+
+def has_texts(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer and config.json."""
+    has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return has_tokenizer and (folder / 'config.json').is_file()
+
+
+def find_texts(folder: Path, others: Iterable[Path] = ()) -> Path | None:
+    """Find the texts in a folder, in `tokenizer/` or `config/` below, in `others`, then below.
+
+    Below means any folder in `folder`, those named after a tokenizer first: the published
+    repositories keep `internvl3_2b_tokenizer/` beside their weights.
+    """
+    named = (folder, *(folder / name for name in BELOW), *others)
+    return next((place for place in (*named, *_folders_in(folder)) if has_texts(place)), None)
+
+
+def texts_beside(folder: Path) -> Path | None:
+    """Find the texts beside a folder of weights, in a folder that is named after a tokenizer."""
+    beside = _folders_in(folder.resolve().parent)
+    found = [place for place in beside if _is_named_so(place) and has_texts(place)]
+    return found[0] if len(found) == 1 else None
+
+
+def family_of(folder: Path) -> str:
+    """Read the family's name from config.json; '' where it is another one or cannot be read."""
+    try:
+        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        return _FAMILY_OF_TYPE.get(config.get('model_type', ''), '')
+    except (OSError, ValueError, AttributeError):
+        return ''
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        found = [place for place in folder.iterdir() if place.is_dir()]
+    except OSError:
+        return []
+    visible = (place for place in found if not place.name.startswith('.'))
+    return sorted(visible, key=lambda place: (not _is_named_so(place), place.name))
+
+
+def _is_named_so(folder: Path) -> bool:
+    return 'token' in folder.name or 'config' in folder.name
