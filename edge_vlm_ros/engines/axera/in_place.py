@@ -1,0 +1,271 @@
+"""The backend that leaves the caches on the chip and moves only what is new.
+
+Memory of one set (bytes of InternVL3-2B):
+
+    a layer of its own    K cache, V cache (1.3 MB each), zeroed once
+    all layers together   two hidden states (0.4 MB each): layer i reads one and writes the other,
+                          which layer i + 1 reads; a mask and indices for each shape group (5 MB);
+                          scratch rows of K and V; dummies
+
+A cache input of any group is the first rows of that layer's cache block, so prefill and decode
+groups see the same rows without a copy. A decode step writes one embedding row, its position and
+one element of the mask, flushes these, and runs every layer; see `rows` for where new K and V go.
+Rows past those that count are stale but finite, and hidden by the masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
+from edge_vlm_ros.engines.axera.library import Library
+from edge_vlm_ros.engines.axera.memory import Block
+from edge_vlm_ros.engines.axera.model import Binding, Model
+from edge_vlm_ros.engines.axera.rows import CachePair, LayerRun, RowWriter, bf16
+from edge_vlm_ros.engines.axera.stack_memory import StackMemory
+from edge_vlm_ros.engines.base import StopCheck
+
+RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
+"""`DirectRows` or `CopiedRows`."""
+
+_BF16_SHIFT = 16
+
+
+def _nothing() -> None:
+    """Do nothing: nobody wants to know how far loading is."""
+
+
+class InPlaceBackend:
+    """Decoder layers and head, driven through the vendor's C library; see `Backend`.
+
+    One thread calls all of it. axengine has been imported before.
+
+    Args:
+        library: The vendor's.
+        files: With 'layers.<i>' for each layer, and 'post'.
+        shapes: What the files hold; fewer layers than the files have run as if there were no more.
+        rows: How new K and V rows reach the caches.
+        on_file: Called after each file is loaded.
+
+    Raises:
+        ModelFileError: A file is missing, refused by the driver, or does not fit the others.
+        DeviceError: The chip has no memory left, or failed.
+    """
+
+    name = 'in place'
+
+    def __init__(
+        self,
+        library: Library,
+        files: ModelFiles,
+        shapes: StackShapes,
+        rows: RowWriterType,
+        on_file: Callable[[], None] = _nothing,
+    ) -> None:
+        self._shapes = shapes
+        self._row_bytes = bf16(shapes.hidden)
+        self._is_kept = False
+        self._groups: tuple[PrefillGroup | DecodeGroup, ...] = (*shapes.prefill, *shapes.decode)
+        self._runs: dict[int, list[LayerRun]] = {group.index: [] for group in self._groups}
+        with ExitStack() as opening:
+            self._library, self._opening = library, opening
+            self._memory = StackMemory(library, shapes, opening)
+            self._rows = rows(self._memory.scratch, shapes)
+            for i in range(shapes.layers):
+                self._open_layer(files, i)
+                on_file()
+            self._head = self._open_head(files)
+            on_file()
+            self._opening = opening.pop_all()
+        first, last = self._memory.hidden[0], self._memory.hidden[shapes.layers % 2]
+        chunk = first.nbytes // self._row_bytes
+        self._embeds: NDArray[np.uint16] = first.view(np.uint16, chunk, shapes.hidden)
+        self._embed = self._embeds[0]
+        self._first, self._last = first, last
+        self._kept: NDArray[np.uint16] = last.view(np.uint16, chunk, shapes.hidden)
+
+    def prefill(
+        self,
+        group: PrefillGroup,
+        embeds: NDArray[np.uint16],
+        positions: NDArray[np.uint32],
+        first_row: int,
+        should_stop: StopCheck,
+    ) -> None:
+        """Run one chunk through all layers; see `Backend.prefill`."""
+        tokens = len(embeds)
+        self._is_kept = False
+        self._embeds[:tokens] = embeds
+        self._embeds[tokens : group.chunk] = 0
+        self._first.flush(0, group.chunk * self._row_bytes)
+        self._memory.prefill[group.index].write(positions, first_row)
+        for layer in self._runs[group.index]:
+            if should_stop():
+                raise CancelledError('the prompt was given up')
+            self._rows.run(layer, first_row, tokens)
+        self._keep(tokens - 1)
+
+    def step(
+        self,
+        group: DecodeGroup,
+        embed: NDArray[np.uint16],
+        position: NDArray[np.uint32],
+        row: int,
+    ) -> None:
+        """Run one token through all layers; see `Backend.step`."""
+        self._is_kept = False
+        self._embed[:] = embed
+        self._first.flush(0, self._row_bytes)
+        self._memory.decode[group.index].write(position, row)
+        run = self._rows.run
+        for layer in self._runs[group.index]:
+            run(layer, row, 1)
+        self._is_kept = True
+
+    def head(self) -> NDArray[np.float32]:
+        """Run final norm and LM head on the kept hidden state; see `Backend.head`.
+
+        Raises:
+            DeviceError: The chip failed, or nothing is kept since a run failed or was given up.
+        """
+        if not self._is_kept:
+            raise DeviceError('no hidden state is kept: the last chunk or step did not end')
+        return self._head.run()
+
+    def close(self) -> None:
+        """Free the chip's memory; safe to call twice."""
+        self._is_kept = False
+        self._opening.close()
+
+    def _keep(self, row: int) -> None:
+        """Move a chunk's last hidden state to where the head reads, and a step would leave it."""
+        if row:
+            self._last.invalidate(row * self._row_bytes, self._row_bytes)
+            self._kept[0] = self._kept[row]
+            self._last.flush(0, self._row_bytes)
+        self._is_kept = True
+
+    def _open_model(self, files: ModelFiles, part: str) -> Model:
+        model = Model(self._library, files.weights[part])
+        self._opening.callback(model.close)
+        return model
+
+    def _open_layer(self, files: ModelFiles, number: int) -> None:
+        model = self._open_model(files, f'layers.{number}')
+        rows = bf16(self._shapes.capacity, self._shapes.kv_width)
+        caches = CachePair(
+            self._memory.block(rows, f'keys of layer {number}'),
+            self._memory.block(rows, f'values of layer {number}'),
+        )
+        caches.keys.clear()
+        caches.values.clear()
+        for group in self._groups:
+            _check_sizes(model, group, self._shapes)
+            binding = Binding(model, group.index, self._layer_memory(caches, group, number, model))
+            self._runs[group.index].append(LayerRun(binding, caches, group))
+
+    def _layer_memory(
+        self, caches: CachePair, group: PrefillGroup | DecodeGroup, number: int, model: Model
+    ) -> dict[str, Block]:
+        memory = self._memory
+        is_first = isinstance(group, PrefillGroup) and group.history == 0
+        shared = (memory.decode if isinstance(group, DecodeGroup) else memory.prefill)[group.index]
+        bound = {
+            'K_cache': memory.dummy if is_first else caches.keys,
+            'V_cache': memory.dummy if is_first else caches.values,
+            'indices': shared.indices,
+            'mask': shared.mask,
+            'input': memory.hidden[number % 2],
+            'K_cache_out': memory.scratch.keys,
+            'V_cache_out': memory.scratch.values,
+            'output': memory.hidden[(number + 1) % 2],
+        }
+        for tensor in model.groups[group.index].outputs:
+            if tensor.name not in bound:
+                bound[tensor.name] = memory.block(tensor.nbytes, f'{tensor.name} (unused)')
+        return bound
+
+    def _open_head(self, files: ModelFiles) -> _Head:
+        model = self._open_model(files, 'post')
+        memory = {'input': self._memory.hidden[self._shapes.layers % 2]}
+        for tensor in model.groups[0].outputs:
+            memory[tensor.name] = self._memory.block(tensor.nbytes, 'logits')
+        return _Head(model, memory, self._shapes.vocab)
+
+
+class _Head:
+    """Final norm and LM head.
+
+    Args:
+        model: The file.
+        memory: By tensor name.
+        vocab: Logits.
+    """
+
+    def __init__(self, model: Model, memory: dict[str, Block], vocab: int) -> None:
+        tensor = model.groups[0].outputs[0]
+        if tensor.nbytes != vocab * tensor.dtype.itemsize:
+            raise ModelFileError(f'{model.path}: has {tensor.shape} logits, expected {vocab}')
+        self._binding = Binding(model, 0, memory)
+        self._block = memory[tensor.name]
+        self._given = self._block.view(tensor.dtype, vocab)
+        self._is_bf16 = tensor.dtype == np.uint16
+        self._logits = np.zeros(vocab, np.float32)
+        self._bits = self._logits.view(np.uint32)
+
+    def run(self) -> NDArray[np.float32]:
+        self._binding.run()
+        self._block.invalidate(0, self._block.nbytes)
+        if self._is_bf16:
+            np.copyto(self._bits, self._given)
+            np.left_shift(self._bits, _BF16_SHIFT, out=self._bits)
+        else:
+            self._logits[:] = self._given
+        return self._logits
+
+
+def _check_sizes(model: Model, group: PrefillGroup | DecodeGroup, shapes: StackShapes) -> None:
+    """Refuse a file of another build: the chip would read and write past its tensors' ends.
+
+    Raises:
+        ModelFileError: A tensor is missing or has another size.
+    """
+    if group.index >= len(model.groups):
+        raise ModelFileError(
+            f'{model.path}: has {len(model.groups)} shape groups, other layers have more: '
+            'it comes from another build'
+        )
+    tensors = model.groups[group.index]
+    found = {tensor.name: tensor.nbytes for tensor in (*tensors.inputs, *tensors.outputs)}
+    for name, nbytes in _sizes(group, shapes).items():
+        if found.get(name) != nbytes:
+            raise ModelFileError(
+                f'{model.path}: tensor {name} of group {group.index} has '
+                f'{found.get(name, "no")} bytes, other layers make it {nbytes}: '
+                'it comes from another build'
+            )
+
+
+def _sizes(group: PrefillGroup | DecodeGroup, shapes: StackShapes) -> dict[str, int]:
+    if isinstance(group, DecodeGroup):
+        tokens, history = 1, group.capacity
+    else:
+        tokens, history = group.chunk, group.history
+    rows = bf16(tokens, shapes.kv_width)
+    sizes = {
+        'indices': 4 * shapes.position_rows * tokens,
+        'mask': bf16(tokens, history + tokens),
+        'input': bf16(tokens, shapes.hidden),
+        'output': bf16(tokens, shapes.hidden),
+        'K_cache_out': rows,
+        'V_cache_out': rows,
+    }
+    if history:  # otherwise dummies, of whatever width
+        sizes |= dict.fromkeys(('K_cache', 'V_cache'), bf16(history, shapes.kv_width))
+    return sizes

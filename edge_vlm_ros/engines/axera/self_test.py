@@ -1,0 +1,143 @@
+"""Finds out, when a model is loaded, how far a board's driver lets memory be bound in place.
+
+That layers may share buffers is known from the vendor's own C++ runner; that outputs may point
+into the caches is not documented. So the first two layers and the head run the same few tokens the
+portable way and in place, and every logit must be the same bit for bit: it is the same compiled
+program on the same input bytes (no padding is run, which the two ways leave differently), so there
+is nothing to be tolerant of, and one wrong cache row of a hundred would hide in a tolerance.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.graphs import PrefillGroup, StackShapes
+from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
+from edge_vlm_ros.engines.axera.library import Library
+from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows, takes_direct_rows
+from edge_vlm_ros.engines.base import never
+from edge_vlm_ros.engines.bf16 import to_bf16
+
+_log = logging.getLogger(__name__)
+
+OpenPortable: TypeAlias = Callable[[StackShapes], Backend]
+"""Opens the portable backend on the same files, with as many layers as the shapes say."""
+
+_LAYERS: Final = 2  # the second reads what the first wrote
+_STEPS: Final = 2  # likewise: of the cache
+_EMBED_SCALE: Final = 0.1
+_SEED: Final = 4
+
+
+def choose_rows(
+    library: Library, files: ModelFiles, shapes: StackShapes, open_portable: OpenPortable
+) -> RowWriterType | None:
+    """Compare the ways to drive a set in place with the portable one, fastest first.
+
+    A few chunks and steps of two layers; memory taken for it is free again afterwards.
+
+    Args:
+        library: The vendor's.
+        files: Of the set.
+        shapes: Of the set.
+        open_portable: Opens what is compared with.
+
+    Returns:
+        What `InPlaceBackend` takes; None = only the portable way works, and a warning said why.
+
+    Raises:
+        ModelFileError: The portable way cannot open a file.
+        DeviceError: The portable way fails.
+    """
+    few = replace(shapes, layers=min(_LAYERS, shapes.layers))
+    with closing(open_portable(few)) as portable:
+        expected = list(_logits(portable, few))
+    reasons = []
+    for rows, name in ((DirectRows, DirectRows.name), (CopiedRows, CopiedRows.name)):
+        if rows is DirectRows and not takes_direct_rows(shapes):
+            continue
+        why = _difference(library, files, few, rows, expected)
+        if not why:
+            _log.info('caches stay on the chip: %s', name)
+            return rows
+        reasons.append(f'{name}: {why}')
+    _log.warning(
+        'answers will be slower than the chip allows: caches are copied at every token, because '
+        'driven in place this board did not do what it does through axengine (%s)',
+        '; '.join(reasons),
+    )
+    return None
+
+
+def _difference(
+    library: Library,
+    files: ModelFiles,
+    shapes: StackShapes,
+    rows: RowWriterType,
+    expected: list[NDArray[np.float32]],
+) -> str:
+    """Run in place; say what differs, '' = nothing."""
+    try:
+        with closing(InPlaceBackend(library, files, shapes, rows)) as backend:
+            for i, found in enumerate(_logits(backend, shapes)):
+                why = _unequal(found, expected[i])
+                if why:
+                    return f'{why} after run {i + 1} of {len(expected)}'
+    except (DeviceError, ModelFileError) as error:
+        return error.message
+    return ''
+
+
+def _unequal(found: NDArray[np.float32], expected: NDArray[np.float32]) -> str:
+    wrong = np.count_nonzero(found.view(np.uint32) != expected.view(np.uint32))
+    if not wrong:
+        return ''
+    with np.errstate(invalid='ignore'):  # they may be anything
+        worst = float(np.max(np.abs(found - expected)))
+    return f'{wrong} of {len(expected)} logits differ, by up to {worst:.3g},'
+
+
+def _logits(backend: Backend, shapes: StackShapes) -> Iterator[NDArray[np.float32]]:
+    """Run a few whole chunks, then single tokens; give the logits after each."""
+    random = np.random.default_rng(_SEED)
+    row = 0
+
+    def embeds(tokens: int) -> NDArray[np.uint16]:
+        drawn = random.standard_normal((tokens, shapes.hidden), np.float32)
+        return to_bf16(drawn * np.float32(_EMBED_SCALE))
+
+    for group in _chunks(shapes):
+        positions = _positions(row, group.chunk, shapes)
+        backend.prefill(group, embeds(group.chunk), positions, row, never)
+        row += group.chunk
+        yield backend.head().copy()
+    for _ in range(min(_STEPS, shapes.capacity - row)):
+        decode = next(group for group in shapes.decode if group.capacity > row)
+        backend.step(decode, embeds(1)[0], _positions(row, 1, shapes), row)
+        row += 1
+        yield backend.head().copy()
+
+
+def _chunks(shapes: StackShapes) -> Iterator[PrefillGroup]:
+    """Give a first chunk and, where the set has a group for it, one right behind."""
+    row = 0
+    for group in shapes.prefill:
+        if group.history == row < 2 * group.chunk and row + group.chunk < shapes.capacity:
+            yield group
+            row += group.chunk
+
+
+def _positions(row: int, tokens: int, shapes: StackShapes) -> NDArray[np.uint32]:
+    line = np.arange(row, row + tokens, dtype=np.uint32)
+    if shapes.position_rows == 1:
+        return line
+    return np.tile(line, (shapes.position_rows, 1))

@@ -1,0 +1,388 @@
+"""The in-place backend on the stub: right through incoherent memory, few bytes, no leak."""
+
+import inspect
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
+from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
+from edge_vlm_ros.engines.axera.memory import Block
+from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
+from edge_vlm_ros.engines.base import never
+from tools.axera import sets
+from tools.axera.plain import embed, plain_logits, stack_shapes
+from tools.axera.stub.chip import stub_chip
+from tools.axera.weights import tiny_weights
+
+pytestmark = pytest.mark.axera
+
+WAYS = [DirectRows, CopiedRows]
+TOLERANCE = 0.05  # of logits of +-10: one rounding to bfloat16 that falls the other way
+# Caches that end inside the last chunk: its padding would run past them.
+TIGHT = replace(sets.NINE, histories=(0, 16, 32, 48), capacities=(55,))
+LAYOUTS = {**sets.TINY_LAYOUTS, 'tight': TIGHT}
+
+
+@cache
+def weights():
+    return tiny_weights()
+
+
+@cache
+def tokens():
+    return np.random.default_rng(3).integers(0, 256, 320)
+
+
+@cache
+def expected(count):
+    """Logits after each of the first `count` tokens, without chunks and caches."""
+    return plain_logits(weights(), embed(weights(), tokens()[:count]))
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    """Write each set once."""
+
+    @cache
+    def write(name):
+        folder = tmp_path_factory.mktemp(name)
+        sets.write_set(folder, weights(), LAYOUTS[name])
+        return sets.model_files(folder, LAYOUTS[name].chip)
+
+    return write
+
+
+@pytest.fixture
+def chip():
+    """A chip whose outputs hold other numbers while inputs are read; fails if memory is left."""
+    with stub_chip() as (stub, library):
+        stub.set(early_writes=1)
+        yield stub, library
+
+
+class Driver:
+    """Feeds tokens from `tokens()` by the shortest history that holds what is cached."""
+
+    def __init__(self, library, files, layout, rows):
+        self.shapes = stack_shapes(layout, weights())
+        self.backend = InPlaceBackend(library, files, self.shapes, rows)
+        self.length = 0
+
+    def prefill(self, count, stop=never):
+        at = self.length
+        group = next(g for g in self.shapes.prefill if g.history >= at)
+        positions = np.arange(at, at + count, dtype=np.uint32)
+        embeds = embed(weights(), tokens()[at : at + count])
+        self.backend.prefill(group, embeds, positions, at, stop)
+        self.length += count
+
+    def prefill_to(self, length):
+        chunk = self.shapes.prefill[0].chunk
+        longest = self.shapes.prefill[-1].history
+        while self.length < length and self.length <= longest:
+            self.prefill(min(chunk, length - self.length))
+        while self.length < length:
+            self.step()
+
+    def step(self):
+        at = self.length
+        group = next(g for g in self.shapes.decode if g.capacity > at)
+        embeds = embed(weights(), tokens()[at : at + 1])
+        self.backend.step(group, embeds[0], np.array([at], np.uint32), at)
+        self.length += 1
+
+    def check(self):
+        """Compare the logits of the last token with the model run at once."""
+        found, wanted = self.backend.head(), expected(self.length)[-1]
+        assert np.isfinite(found).all()
+        assert np.abs(found - wanted).max() < TOLERANCE
+        assert found.argmax() == wanted.argmax()
+        return found.copy()
+
+    def close(self):
+        self.backend.close()
+
+
+@pytest.fixture
+def driver(chip, written):
+    opened = []
+
+    def start(rows=DirectRows, name='tiny'):
+        opened.append(Driver(chip[1], written(name), LAYOUTS[name], rows))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize('rows', WAYS)
+    @pytest.mark.parametrize('length', [1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 143, 144])
+    def test_prompts_around_chunk_borders(self, driver, rows, length):
+        one = driver(rows)
+        one.prefill_to(length)
+        one.check()
+        for _ in range(3):
+            one.step()
+            one.check()
+
+    @pytest.mark.parametrize('rows', WAYS)
+    @pytest.mark.parametrize('name', sorted(set(LAYOUTS) - {'tiny-ax630c'}))
+    def test_every_layout(self, driver, rows, name):
+        one = driver(rows, name)
+        one.prefill_to(min(100, one.shapes.capacity - 3))
+        one.check()
+        one.step()
+        one.step()
+        one.check()
+
+    def test_the_other_chip(self, written):
+        with stub_chip('ax630c') as (_, library):
+            one = Driver(library, written('tiny-ax630c'), LAYOUTS['tiny-ax630c'], DirectRows)
+            with closing(one):
+                one.prefill_to(40)
+                one.step()
+                one.check()
+
+    @pytest.mark.parametrize('rows', WAYS)
+    def test_a_second_turn_from_an_unaligned_start(self, driver, rows):
+        one = driver(rows)
+        one.prefill_to(21)
+        one.step()
+        one.prefill(16)  # rows 22 to 37, behind a history of 32
+        one.check()
+        one.prefill(3)
+        one.step()
+        one.check()
+
+    @pytest.mark.parametrize('rows', WAYS)
+    @pytest.mark.parametrize('back_to', [0, 5, 16, 33])
+    def test_after_truncation_stale_rows_do_not_count(self, driver, rows, back_to):
+        one = driver(rows)
+        one.prefill_to(70)
+        one.step()
+        one.length = back_to
+        one.step()  # masks only shrink here
+        one.check()
+        one.length = back_to
+        one.prefill(7)
+        one.check()
+        one.step()
+        one.check()
+
+    def test_both_ways_give_the_same_bits(self, driver):
+        found = []
+        for rows in WAYS:
+            one = driver(rows)
+            one.prefill_to(37)
+            one.step()
+            found.append(one.check())
+        assert np.array_equal(*found)
+
+    def test_the_cache_can_be_filled_to_its_last_row(self, driver):
+        one = driver(DirectRows, 'tight')
+        one.prefill_to(51)  # the last chunk's padding would run past the buffer
+        while one.length < 55:
+            one.step()
+        one.check()
+
+    def test_only_direct_rows_move_no_row_through_the_processor(self, chip, driver):
+        one = driver(DirectRows)
+        one.prefill_to(16)
+        chip[0].reset_counts()
+        one.prefill(16)  # disjoint from its history
+        direct = chip[0].count('AX_SYS_MinvalidateCache')
+        one.prefill(3)
+        chip[0].reset_counts()
+        one.prefill(16)  # reads rows that it would write
+        assert direct == 1  # the last hidden state
+        assert chip[0].count('AX_SYS_MinvalidateCache') == 1 + 2 * one.shapes.layers
+
+
+class TestGivenUp:
+    def test_a_chunk_given_up_leaves_what_was_cached(self, driver):
+        one = driver()
+        one.prefill_to(20)
+        asked = []
+        with pytest.raises(CancelledError):
+            one.prefill(9, lambda: asked.append(1) or len(asked) > 2)
+        assert len(asked) == 3  # before each layer
+        with pytest.raises(DeviceError, match='no hidden state is kept'):
+            one.backend.head()
+        one.step()
+        one.check()
+
+    def test_a_chip_that_fails_says_so_and_may_go_on(self, chip, driver):
+        stub, _ = chip
+        one = driver()
+        one.prefill_to(20)
+        stub.set(runs_left=2)
+        with pytest.raises(DeviceError, match=r'l2_together\.axmodel: the run failed'):
+            one.step()
+        with pytest.raises(DeviceError, match='no hidden state is kept'):
+            one.backend.head()
+        stub.set(runs_left=1000)
+        one.step()
+        one.check()
+
+
+# --- every flush and invalidate is needed ------------------------------------------------------
+
+
+def everything(library, files, rows):
+    """Take every path; give all logits, or NaN where the chip refused."""
+    one = Driver(library, files, TIGHT, rows)
+    found = []
+    with closing(one):
+        for length in (16, 21, 27, 48, 54):  # whole, padded, overlapping, past the end
+            one.prefill_to(length)
+            found.append(one.backend.head().copy())
+        one.step()
+        found.append(one.backend.head().copy())
+        one.length = 5  # the masks shrink
+        one.step()
+        found.append(one.backend.head().copy())
+        one.prefill(9)
+        found.append(one.backend.head().copy())
+        one.step()
+        found.append(one.backend.head().copy())
+    return np.array(found)
+
+
+def caller():
+    """Name the line of the package that asked for a flush or invalidate."""
+    frame = inspect.stack()[2]
+    return f'{frame.filename.rsplit("/", 1)[-1]}:{frame.function}:{frame.code_context[0].strip()}'
+
+
+@pytest.mark.parametrize('rows', WAYS)
+def test_without_any_one_flush_or_invalidate_answers_are_wrong(chip, written, monkeypatch, rows):
+    _, library = chip
+    files = written('tight')
+    sites, skipped = [], []
+    for name in ('flush', 'invalidate'):
+        real = getattr(Block, name)
+
+        def watched(self, offset, nbytes, real=real):
+            site = caller()
+            if site not in sites:
+                sites.append(site)
+            if site not in skipped:
+                real(self, offset, nbytes)
+
+        monkeypatch.setattr(Block, name, watched)
+    right = everything(library, files, rows)
+    assert np.array_equal(everything(library, files, rows), right)
+    survivors = []
+    for site in sites:
+        skipped[:] = [site]
+        if np.array_equal(everything(library, files, rows), right):
+            survivors.append(site)
+    assert len(sites) >= 10
+    assert survivors == []
+
+
+# --- bytes -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def internvl3_2b(tmp_path_factory):
+    return sets.model_files(sets.write_internvl3_2b(tmp_path_factory.mktemp('internvl3-2b')))
+
+
+INTERNVL3_2B = replace(
+    sets.NINE, chunk=128, histories=tuple(range(0, 2049, 128)), capacities=(2559,)
+)
+LAYERS, HIDDEN, KV, VOCAB = 28, 1536, 256, 151674
+
+
+@pytest.mark.parametrize(
+    ('rows', 'row_bytes'), [(DirectRows, 0), (CopiedRows, LAYERS * 2 * KV * 2)]
+)
+def test_a_decode_step_moves_hardly_more_than_it_must(internvl3_2b, rows, row_bytes):
+    shapes = replace(
+        stack_shapes(INTERNVL3_2B, weights()),
+        layers=LAYERS, hidden=HIDDEN, kv_width=KV, vocab=VOCAB,
+    )  # fmt: skip
+    with (
+        stub_chip(computes=False) as (stub, library),
+        closing(InPlaceBackend(library, internvl3_2b, shapes, rows)) as backend,
+    ):
+        for row in range(100, 110):
+            if row == 105:
+                stub.reset_counts()
+            backend.step(shapes.decode[0], np.zeros(HIDDEN, np.uint16), np.array([row]), row)
+            backend.head()
+        least = HIDDEN * 2 + 2 + VOCAB * 2 + row_bytes  # hidden, mask change, logits, K and V
+        moved = stub.count('bytes_flushed') + stub.count('bytes_invalidated')
+        assert moved <= 1.1 * 5 * least
+        assert stub.count('bytes_flushed') == 5 * (HIDDEN * 2 + 2 + 4 + row_bytes)
+        assert stub.count('bytes_invalidated') == 5 * (VOCAB * 2 + row_bytes)
+        assert stub.count('runs') == 5 * (LAYERS + 1)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+class TestMemory:
+    def test_reloading_gives_everything_back(self, chip, written):
+        stub, library = chip
+        for _ in range(3):
+            one = Driver(library, written('tiny'), sets.NINE, DirectRows)
+            one.prefill_to(20)
+            one.close()
+            one.close()
+            assert stub.count('blocks') == 0
+            assert stub.count('handles') == 0
+        assert stub.count('blocks_allocated') == stub.count('blocks_freed') > 0
+        assert stub.count('refused') == 0
+
+    def test_opening_gives_everything_back_wherever_memory_ends(self, chip, written):
+        stub, library = chip
+        files = written('tiny')
+        with closing(Driver(library, files, sets.NINE, DirectRows)):
+            needed = stub.count('bytes')
+        stub.reset_counts()
+        for room in np.linspace(0, needed - 1, 25).astype(int).tolist():
+            stub.set(cmm_bytes=room)
+            with pytest.raises(DeviceError, match='of memory left for'):
+                Driver(library, files, sets.NINE, DirectRows)
+            assert stub.count('bytes') == 0
+            assert stub.count('handles') == 0
+
+    @pytest.mark.parametrize('part', ['layers.0', 'layers.2', 'post'])
+    @pytest.mark.parametrize('damage', ['missing', 'cut off', 'of another kind'])
+    def test_a_damaged_file_is_named_and_the_others_are_closed(
+        self, chip, written, tmp_path, part, damage
+    ):
+        _, library = chip
+        files = written('tiny')
+        path = tmp_path / 'this_one.axmodel'
+        if damage == 'cut off':
+            path.write_bytes(files.weights[part].read_bytes()[:200])
+        elif damage == 'of another kind':
+            shutil.copy(files.weights['vision_encoder'], path)
+        broken = replace(files, weights={**files.weights, part: path})
+        with pytest.raises(ModelFileError, match=r'this_one\.axmodel'):
+            Driver(library, broken, sets.NINE, DirectRows)
+
+    @pytest.mark.parametrize('name', ['tiny-irregular', 'tiny-fixed', 'tiny-ax630c', 'tight'])
+    def test_a_layer_of_another_build_is_named(self, chip, written, name):
+        _, library = chip
+        files = written('tiny')
+        other = written(name).weights['layers.1']
+        mixed = replace(files, weights={**files.weights, 'layers.1': other})
+        with pytest.raises(ModelFileError, match=r'l1_together.*(another build|another chip)'):
+            Driver(library, mixed, sets.NINE, DirectRows)
+
+    def test_caches_take_what_they_must_and_shared_memory_little(self, chip, written):
+        stub, library = chip
+        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+            caches = one.shapes.layers * 2 * 319 * 32 * 2
+            assert caches < stub.count('bytes') < caches + 120_000
