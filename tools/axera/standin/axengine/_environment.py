@@ -1,0 +1,51 @@
+"""What the stand-in is told by the environment; read when it is needed, not kept.
+
+EDGE_VLM_AX_LIBRARY    folder with a libax_sys.so and a libax_engine.so to drive through ctypes;
+                       without it both are Python (`_python_library`).
+EDGE_VLM_AX_PROVIDERS  read at import: 'engine' (on the chip), 'axcl' (a card), 'axcl,engine' or ''
+                       (no library found); by default 'engine'.
+EDGE_VLM_AX_CHIP       'ax650' (by default) or 'ax630c'.
+EDGE_VLM_AX_CARDS      how many cards there are; by default 1.
+EDGE_VLM_AX_BF16       '0' = an SDK that does not know bfloat16.
+EDGE_VLM_AX_CMM_BYTES  memory of the chip; allocating more fails. By default unbounded.
+EDGE_VLM_AX_RUNS       so many runs work and the next ones fail. By default unbounded.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def library_folder() -> Path | None:
+    """Where the C libraries lie; None = use Python's."""
+    named = os.environ.get('EDGE_VLM_AX_LIBRARY', '')
+    return Path(named) if named else None
+
+
+def providers() -> list[str]:
+    """Name the libraries that are found: 'engine', 'axcl'."""
+    folder = library_folder()
+    if folder and not (folder / 'libax_engine.so').is_file():
+        return []
+    return os.environ.get('EDGE_VLM_AX_PROVIDERS', 'engine').replace(',', ' ').split()
+
+
+def chip() -> str:
+    """Name the chip."""
+    return os.environ.get('EDGE_VLM_AX_CHIP', 'ax650')
+
+
+def cards() -> int:
+    """Count the cards."""
+    return int(os.environ.get('EDGE_VLM_AX_CARDS', '1'))
+
+
+def knows_bf16() -> bool:
+    """Whether the SDK knows bfloat16."""
+    return os.environ.get('EDGE_VLM_AX_BF16', '1') != '0'
+
+
+def bound(name: str) -> float:
+    """Give a number of the environment; unbounded where it is not set."""
+    return float(os.environ.get(f'EDGE_VLM_AX_{name}', 'inf'))
