@@ -3,12 +3,12 @@
 Lifecycle, and why it is so. rclpy runs a transition's callback to its end on the executor's
 thread, and a model takes up to 40 s to load. So *configure* checks all that can be checked at once
 (parameters, the chip, the model's files), starts the model process and returns: the node is then
-inactive, `~/state` says `loading`, and services, parameters and diagnostics answer as ever.
-*Activate* subscribes to the cameras and takes requests; those that come before the model is loaded
-wait for it, each no longer than its own timeout. Where loading fails after all (a damaged file, a
-dead chip), the node deactivates and cleans up by itself: it is unconfigured then, the reason in
-the log, in diagnostics and in every refused request. *Deactivate* ends the requests and keeps the
-weights; *cleanup* frees them.
+inactive, `~/state` says `loading` (and how far), and services, parameters and diagnostics answer
+as ever. *Activate* subscribes to the cameras and takes requests; those that come before the model
+is loaded wait for it, each no longer than its own timeout. Where loading fails after all (a
+damaged file, a dead chip), the node deactivates and cleans up by itself: it is unconfigured then,
+the reason in the log, in diagnostics and in every refused request. *Deactivate* ends the requests
+and keeps the weights; *cleanup* frees them.
 
 One thread runs every callback here. Replies that take long are coroutines; see `requests.py` for
 what happens on the thread that reads the model process.
@@ -61,7 +61,7 @@ from edge_vlm_ros.nodes.admission import (
 )
 from edge_vlm_ros.nodes.cameras import CameraFeed
 from edge_vlm_ros.nodes.conversions import RequestFacts
-from edge_vlm_ros.nodes.engine_link import EngineLink
+from edge_vlm_ros.nodes.engine_link import EngineLink, LoadingLog
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.parameters import (
     SettingsError,
@@ -115,6 +115,7 @@ class VlmNode(LifecycleNode):
         self._failure = ''
         self._is_accepting = False
         self._engine: EngineLink | None = None
+        self._loading_log = LoadingLog()
         self._feeds: dict[str, CameraFeed] = {}
         self._admission = Admission(self._feeds)
         self._shown_sessions: OrderedDict[str, None] = OrderedDict()
@@ -256,6 +257,9 @@ class VlmNode(LifecycleNode):
     def _on_engine_state(self, state: EngineState) -> None:
         if state.phase is EnginePhase.READY and state.info is not None:
             self.get_logger().info(f'ready: {state.info.model} on {state.info.chip}')
+        elif state.loading is not None:
+            if self._loading_log.is_worth_a_line(state.loading):
+                self.get_logger().info(state.message)
         elif state.phase is EnginePhase.STARTING and state.restarts:
             # What a conversation has shown died with the process.
             self._shown_sessions.clear()
@@ -568,14 +572,18 @@ class VlmNode(LifecycleNode):
             self._state_publisher.publish(String(data=name))
 
     def _state_word(self) -> str:
-        """Return the state for people and launch files: one word, or 'failed: reason'."""
+        """Return the state for people and launch files: a word, ': ' and more where there is more.
+
+        `failed: <why>`, and `loading: 12 of 30 parts` where the engine tells.
+        """
         if self._failure:
             return f'failed: {self._failure}'
         if self._engine is None:
             return 'unconfigured'
         state = self._engine.state
         if state.phase is EnginePhase.STARTING:
-            return 'restarting' if state.restarts else 'loading'
+            word = 'restarting' if state.restarts else 'loading'
+            return word if state.loading is None else f'{word}: {state.loading}'
         return 'ready' if self._is_accepting else 'inactive'
 
     def _publish_diagnostics(self) -> None:
@@ -595,18 +603,19 @@ class VlmNode(LifecycleNode):
         self._diagnostics_publisher.publish(message)
 
     def _engine_health(self) -> diagnostics.EngineHealth:
-        word = self._state_word()
-        values: dict[str, Any] = {'state': word.partition(':')[0]}
+        message = self._state_word()
+        word = message.partition(':')[0]
+        values: dict[str, Any] = {'state': word}
         values['lifecycle'] = self._lifecycle_label()
         if self.settings is not None:
             values['chip'] = self.settings.chip
             values['model'] = self.settings.model or '(default)'
-        message = word
         if self._engine is not None:
             state = self._engine.state
             values['restarts'] = state.restarts
             values['held_questions'] = self._engine.held
-            message = f'{word}: {state.message}' if state.message else word
+            if state.message and state.loading is None:
+                message = f'{word}: {state.message}'
             if state.info is not None:
                 values['model'] = state.info.model
                 values['load_s'] = f'{state.info.load_s:.1f}'

@@ -74,7 +74,7 @@ class ScriptedEngine:
         files: Says where tokenizer and config.json lie.
         script: What is answered, how slowly and how badly.
         sleep: Waits that many seconds; tests pass one that does not.
-        on_loaded: Told of each part that is loaded.
+        on_loaded: Told of each part that is loaded, where there are several.
 
     Raises:
         ModelFileError: The tokenizer or config.json cannot be used.
@@ -94,7 +94,7 @@ class ScriptedEngine:
         parts = script.latency.load_parts
         for part in range(parts):
             self._wait(script.latency.load_s / parts)
-            if on_loaded is not None:
+            if on_loaded is not None and parts > 1:
                 on_loaded(part + 1, parts)
         self._faults.meet('load')
         self._tokenizer = Tokenizer.load(files.tokenizer_folder)

@@ -9,7 +9,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
                                           # {means}: the mean pixel value of each
     latency:                  # seconds; all 0 when left out
       load_s: 0
-      load_parts: 1           # equal parts of the time above; each is told when it is loaded
+      load_parts: 1           # equal parts of the time above; each of several is told
       encode_tile_s: 0        # each tile of a frame
       prefill_call_s: 0       # each call of prefill, plus
       prefill_token_s: 0      # each token of it
