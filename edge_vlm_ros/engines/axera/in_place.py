@@ -44,7 +44,7 @@ def _nothing() -> None:
 class InPlaceBackend:
     """Decoder layers and head, driven through the vendor's C library; see `Backend`.
 
-    One thread calls all of it. axengine has been imported before.
+    One thread calls all of it.
 
     Args:
         library: The vendor's.

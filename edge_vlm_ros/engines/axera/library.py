@@ -3,10 +3,10 @@
 pyaxengine offers whole arrays only: it copies and flushes every input in full at every run. Here
 are the calls beneath it, so that caches stay on the chip and only written bytes are flushed.
 
-Importing axengine initialises driver and engine and undoes both when the interpreter ends, so it
-is imported first and nothing here calls Init or Deinit. Handles and chip memory opened here are
-closed by their owner before that. One thread calls all of it; the interpreter lock is given up
-during each call.
+The first session that axengine opens initialises driver and engine (importing it does not yet),
+and it undoes both when the interpreter ends. So a session is opened first, and nothing here calls
+Init or Deinit. Handles and chip memory opened here are closed by their owner before the end. One
+thread calls all of it; the interpreter lock is given up during each call.
 
 Source: headers of the vendor's SDK (ax_sys_api.h, ax_engine_api.h, ax_engine_type.h) as pyaxengine
 0.1.3 declares them for 64-bit systems; AX_ENGINE_GetTotalOps and SetAffinity tell the chips apart
@@ -140,7 +140,7 @@ _ENGINE = {
 
 
 class Library:
-    """libax_sys and libax_engine, loaded and already initialised by axengine.
+    """libax_sys and libax_engine, loaded, and initialised by an axengine session before.
 
     Args:
         folder: Where they lie; None = those that this process already uses, else what the loader
@@ -158,7 +158,7 @@ class Library:
         self._bind(self._engine, _ENGINE)
         self._bind(_load(SYS_NAME, folder), _SYS)
         if self._functions['AX_ENGINE_GetVNPUAttr'](ctypes.byref(NpuAttr())) != 0:
-            raise DeviceError('the NPU is not initialised: import axengine first')
+            raise DeviceError('the NPU is not initialised: open an axengine session first')
 
     @property
     def chip(self) -> str:

@@ -12,6 +12,7 @@ from edge_vlm_ros.core import DeviceError
 from edge_vlm_ros.engines.axera.library import Library, failed
 
 _ALIGN = 128
+_LINE = 64  # of the processor's cache; what a driver does with less than a line is not documented
 _OWNER = b'edge_vlm_ros'
 
 
@@ -68,8 +69,8 @@ class Block:
         Raises:
             DeviceError: The driver failed.
         """
-        assert 0 <= offset <= offset + nbytes <= self.nbytes, (offset, nbytes, self.nbytes)
-        code = self._flush(self.phy + offset, self.vir + offset, nbytes)
+        start, size = self._lines(offset, nbytes)
+        code = self._flush(self.phy + start, self.vir + start, size)
         if code:
             raise failed('AX_SYS_MflushCache', code)
 
@@ -79,10 +80,16 @@ class Block:
         Raises:
             DeviceError: The driver failed.
         """
-        assert 0 <= offset <= offset + nbytes <= self.nbytes, (offset, nbytes, self.nbytes)
-        code = self._invalidate(self.phy + offset, self.vir + offset, nbytes)
+        start, size = self._lines(offset, nbytes)
+        code = self._invalidate(self.phy + start, self.vir + start, size)
         if code:
             raise failed('AX_SYS_MinvalidateCache', code)
+
+    def _lines(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """Give start and bytes of the whole lines that hold a range."""
+        assert 0 <= offset <= offset + nbytes <= self.nbytes, (offset, nbytes, self.nbytes)
+        start = offset // _LINE * _LINE
+        return start, -(-(offset + nbytes) // _LINE) * _LINE - start
 
     def clear(self) -> None:
         """Fill it with zeros, on the chip too."""

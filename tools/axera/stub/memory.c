@@ -138,6 +138,7 @@ static Block *lines_of(uint64_t phy, const void *vir, uint32_t size, size_t *fro
     Block *block = block_at(phy, size);
     if (!block || block->cpu + (phy - block->phy) != vir) return NULL;
     size_t offset = phy - block->phy;
+    if (offset % CACHE_LINE || size % CACHE_LINE) flows.partial_lines++;
     *from = offset / CACHE_LINE * CACHE_LINE;
     *to = whole_lines(offset + size);
     return block;

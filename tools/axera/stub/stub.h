@@ -106,7 +106,7 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
 
 /* Flows start at zero again at ax_stub_reset_counts; levels are what is so now. */
 #define FLOWS(X) \
-    X(bytes_flushed) X(bytes_invalidated) X(runs) X(refused) X(delay_us) X(overshoot_us) \
+    X(bytes_flushed) X(bytes_invalidated) X(partial_lines) X(runs) X(refused) X(delay_us) X(overshoot_us) \
     X(blocks_allocated) X(blocks_freed) X(handles_created) X(handles_destroyed) \
     X(destroyed_after_deinit) X(freed_after_deinit)
 #define LEVELS(X) X(blocks) X(bytes) X(peak_bytes) X(handles) X(sys_ready) X(engine_ready)
