@@ -22,11 +22,11 @@ class VisionSpan:
 
     Of spliced images, the placeholders that rows of its features take the place of. Of
     cross-attended images (`VisionInputs.tokens` is 0), the one token that stands for it: this
-    token and all that follow, up to the next image's, attend to the image; tokens before the first
-    one attend to none. So an engine that appends a part with such a span at `start` attends to
-    `image` from there on, in later parts and answer tokens too, until it is truncated to `start`
-    or less. Source: huggingface/transformers, processing_mllama.py,
-    get_cross_attention_token_mask.
+    token and all that follow, up to the next image's, attend to the image (images side by side are
+    attended to together); tokens before the first one attend to none. So an engine that appends a
+    part with such a span at `start` attends to `image` from there on, in later parts and answer
+    tokens too, until it is truncated to `start` or less. Source: huggingface/transformers,
+    processing_mllama.py, get_cross_attention_token_mask.
 
     Attributes:
         image: Index into the images of the conversation, oldest first.

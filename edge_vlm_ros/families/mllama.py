@@ -10,8 +10,9 @@ row by row, then tiles of zeros; `grid` (1, rows, columns) of tiles, from which
 
 Which text attends: the prompt has a `VisionSpan` of one token at each `<|image|>`. This token and
 all that follow, answers and later turns too, attend to the used rows of that image, up to the
-next image's token. What stands before the first one attends to no image (the row mask), and a
-prompt without any attends to none: then the layers with cross attention are left out.
+next image's token; images side by side are attended to together. What stands before the first one
+attends to no image (the row mask), and a prompt without any attends to none: then the layers with
+cross attention are left out.
 
 A system block precedes a conversation that begins without an image, or where a system prompt was
 given; it carries two lines with dates. Today's date is not looked up: the template's own stand-in
@@ -53,6 +54,9 @@ from edge_vlm_ros.vision import (
 IMAGE = Special('<|image|>')
 DATES = 'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n'
 """Content of the model's template, with its stand-in for today's date."""
+
+END_OF_MESSAGE = '<|eom_id|>'
+"""Ends an answer that calls a tool; not in every tokenizer."""
 
 _RESIZERS = {'exact': resize_exact_bilinear, 'fast': resize_fast}
 
@@ -97,8 +101,9 @@ class MllamaFamily:
         self._settings = settings
         self._resize = _RESIZERS[resize]
         self._image = tokenizer.token_id(IMAGE.token)
-        ends = (tokenizer.token_id(token) for token in LLAMA3.stop)
-        self._stop_tokens = settings.stop_tokens.union(ends)
+        ends = {tokenizer.token_id(token) for token in LLAMA3.stop}
+        more = tokenizer.find_token(END_OF_MESSAGE)
+        self._stop_tokens = settings.stop_tokens.union(ends, [] if more is None else [more])
 
     @staticmethod
     def load(

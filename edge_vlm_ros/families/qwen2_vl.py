@@ -89,6 +89,8 @@ class Qwen2VlSettings:
         normalise: With the model's mean and deviation.
         stop_tokens: Ids that end an answer, beside the template's own.
         fixed_size: Width and height of every image, pixels; (0, 0) = by its own size.
+        clip_share: An image of several gets this part of the patches that the engine takes of one
+            alone; 1 where the user said how many pixels it has.
         most_patches: Patches of one image that nothing may exceed; 0 = any number.
         longest_side: Of an image, pixels; 0 = any.
     """
@@ -98,6 +100,7 @@ class Qwen2VlSettings:
     normalise: Normaliser
     stop_tokens: frozenset[int] = frozenset()
     fixed_size: tuple[int, int] = (0, 0)
+    clip_share: int = _CLIP_SHARE
     most_patches: int = 0
     longest_side: int = 0
 
@@ -112,7 +115,7 @@ class Qwen2VlSettings:
         return replace(
             self,
             alone=_within(self.alone, patches),
-            clip=_within(self.clip, patches // _CLIP_SHARE),
+            clip=_within(self.clip, max(patches // self.clip_share, unit)),
             fixed_size=(columns * side, rows * side) if rows else self.fixed_size,
             most_patches=patches,
             longest_side=limits.max_grid_side * side,
@@ -194,6 +197,7 @@ class Qwen2VlFamily:
             normaliser_of(preprocessor),
             stop_tokens_of(tokenizer, sections, generation),
             (options.resized_width, options.resized_height),
+            1 if options.clip_pixels else _CLIP_SHARE,
         )
         return Qwen2VlFamily(tokenizer, settings, options.resize)
 

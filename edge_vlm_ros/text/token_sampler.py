@@ -1,8 +1,11 @@
 """Choose the next token from logits, on the host.
 
-Cost is what shapes this file: 151 thousand logits come with every token, and sorting them costs
-more than all else together. So whole-vocabulary work is a few vectorised passes (maximum, exp,
-sums by bin), and only a few tokens are ever sorted.
+Cost is what shapes this file: 151 thousand logits come with every token, and sorting them, or
+even weighing them all, costs more than all else together. So the whole vocabulary is looked at
+three times at most, by the cheapest passes there are: the maxima of columns of it, which tell how
+high the candidates stand and how little all others can weigh together; a comparison; and where the
+candidates are. Only those are weighed, in float64. Where the others might weigh too much after all
+(a model that knows nothing), everything is.
 """
 
 from __future__ import annotations
@@ -24,12 +27,21 @@ _Ids: TypeAlias = NDArray[np.intp]
 _COLDEST = 1e-6
 """Temperatures below are greedy: there, a logit 1e-4 under the best stands at e^-100."""
 
-_REACHES = (4.0, 12.0)
-"""How far below the best token is looked, in logits over temperature, before looking at all."""
+_REACH = 16.0
+"""How far below the best token candidates of top-p are looked for, in logits over temperature."""
 
-_BINS_PER_UNIT = 64.0
+_MOST_DOUBT = 0.01
+"""Where all others may weigh more than this (the best token weighs 1), all are weighed at once."""
+
+_HEAVY = 6e-6
+"""Where all were weighed: those above are mostly enough, the best one weighing 1."""
+
+_ROWS = 64
+"""Logits of a column. Fewer columns make the maxima dearer, more columns what follows on them."""
+
 _BINS = 4096
-"""Top-p's bins: a token more than 64 below the best one is in the last."""
+_FEW = 512
+"""So many candidates are sorted more quickly than laid into bins."""
 
 _BLOCK = 512
 
@@ -47,7 +59,7 @@ class TokenSampler:
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
         self._generator = np.random.default_rng(options.seed % 2**64)
-        self._scratch = np.empty((2, 0), np.float32)
+        self._scratch = np.empty(0, np.float32)
 
     def choose(self, logits: _Logits) -> int:
         """Return the id of the next token.
@@ -59,57 +71,143 @@ class TokenSampler:
             DeviceError: The logits hold NaN or +inf, or nothing but -inf: the device computed
                 nonsense.
         """
-        best = int(np.argmax(logits))  # the first NaN, if there is one
-        top = float(logits[best])
-        if not np.isfinite(top):
-            found = f'the best of {logits.size} logits is {top}, at token {best}'
-            raise DeviceError(f'{found}: the device computed nonsense')
-        temperature = self._options.temperature
-        if temperature < _COLDEST:
+        options = self._options
+        if options.temperature < _COLDEST:
+            best = int(np.argmax(logits))  # the first NaN, if there is one
+            _check(logits, float(logits[best]))
             return best
-        scaled, weights = self._scratch_for(logits.size)
-        # Scaled so that the best token stands at 0: below, exp never overflows.
-        np.subtract(logits, top, out=scaled, dtype=np.float32, casting='same_kind')
-        np.divide(scaled, temperature, out=scaled)
+        columns = _column_maxima(logits)
+        top = float(columns.max())  # NaN, if there is one
+        _check(logits, top)
         draw = float(self._generator.random())
-        top_k, top_p = self._options.top_k, self._options.top_p
-        if 0 < top_k < logits.size:
-            ids = _largest(logits, scaled, top_k)
-            kept_weights = np.exp(scaled[ids].astype(np.float64))
-            if top_p < 1.0:
-                wanted = top_p * float(kept_weights.sum())
-                kept = _fewest(logits[ids], scaled[ids], kept_weights, wanted)
-                ids, kept_weights = ids[kept], kept_weights[kept]
-            return int(ids[_pick(kept_weights, draw)])
-        np.exp(scaled, out=weights)
-        if top_p < 1.0:
-            ids = _nucleus(logits, scaled, weights, top_p)
-            return int(ids[_pick(weights[ids], draw)])
-        return _pick(weights, draw)
+        if 0 < options.top_k < logits.size:
+            ids = _largest(logits, columns, options.top_k)
+            weights = _weigh(logits[ids], top, options.temperature)
+            if options.top_p < 1.0:
+                kept = _fewest(logits[ids], weights, options.top_p * float(weights.sum()))
+                ids, weights = ids[kept], weights[kept]
+            return int(ids[_pick(weights, draw)])
+        if options.top_p == 1.0:
+            return _pick(self._weigh_all(logits, top), draw)
+        kept_ids, kept_weights = self._nucleus(logits, columns, top)
+        return int(kept_ids[_pick(kept_weights, draw)])
 
-    def _scratch_for(self, size: int) -> NDArray[np.float32]:
-        """Return two rows to work in, kept between tokens: fresh memory costs more than work."""
-        if self._scratch.shape[1] != size:
-            self._scratch = np.empty((2, size), np.float32)
-        return self._scratch
+    def _nucleus(self, logits: _Logits, columns: _Logits, top: float) -> tuple[_Ids, _Floats]:
+        """Return the fewest ids, rising, that hold `top_p` of all weight, and their weights.
+
+        They are those of the largest logits.
+        """
+        temperature, top_p = self._options.temperature, self._options.top_p
+        lowest = float(logits.dtype.type(top - _REACH * temperature))
+        others = _most_below(columns, lowest, top, temperature)
+        if others < _MOST_DOUBT:
+            ids = _at_least(logits, columns, lowest)
+            weights = _weigh(logits[ids], top, temperature)
+            total = float(weights.sum())
+            kept = _fewest(logits[ids], weights, top_p * total)
+            if weights[kept].sum() >= top_p * (total + others):
+                return ids[kept], weights[kept]
+        all_weights = self._weigh_all(logits, top)
+        wanted = top_p * float(all_weights.sum(dtype=np.float64))
+        ids = np.flatnonzero(all_weights > _HEAVY)
+        if all_weights[ids].sum(dtype=np.float64) < wanted:
+            ids = np.arange(logits.size)
+        kept = _fewest(logits[ids], all_weights[ids], wanted)
+        return ids[kept], all_weights[ids[kept]]
+
+    def _weigh_all(self, logits: _Logits, top: float) -> NDArray[np.float32]:
+        """Weigh the whole vocabulary, in memory kept between tokens: fresh memory costs more."""
+        if self._scratch.size != logits.size:
+            self._scratch = np.empty(logits.size, np.float32)
+        weights = self._scratch
+        np.subtract(logits, top, out=weights, dtype=np.float32, casting='same_kind')
+        np.divide(weights, self._options.temperature, out=weights)
+        return np.exp(weights, out=weights)
 
 
-def _nucleus(logits: _Logits, scaled: _Floats, weights: _Floats, top_p: float) -> _Ids:
-    """Return the fewest ids, rising, that hold `top_p` of all weight, largest logits first."""
-    wanted = top_p * float(weights.sum(dtype=np.float64))
-    near = np.flatnonzero(scaled > -_REACHES[-1])
-    if weights[near].sum(dtype=np.float64) < wanted:
-        near = np.arange(scaled.size)
-    return near[_fewest(logits[near], scaled[near], weights[near], wanted)]
+def _check(logits: _Logits, top: float) -> None:
+    if not np.isfinite(top):
+        found = f'the best of {logits.size} logits is {top}, at token {int(np.argmax(logits))}'
+        raise DeviceError(f'{found}: the device computed nonsense')
 
 
-def _fewest(logits: _Logits, scaled: _Floats, weights: _Floats, wanted: float) -> _Ids:
+def _weigh(logits: _Logits, top: float, temperature: float) -> NDArray[np.float64]:
+    """Return softmax weights, not normalised: that of `top` is 1, so exp never overflows."""
+    scaled: NDArray[np.float64] = (logits.astype(np.float64) - top) / temperature
+    return np.exp(scaled)
+
+
+def _column_maxima(logits: _Logits) -> _Logits:
+    """Return the maxima of many small groups of at most `_ROWS` that together are all logits.
+
+    The logits of a group stand far apart, so that numpy compares whole rows at once.
+    """
+    width = logits.size // _ROWS
+    if not width:
+        return logits
+    maxima: _Logits = logits[: width * _ROWS].reshape(_ROWS, width).max(axis=0)
+    return np.concatenate([maxima, logits[width * _ROWS :]])
+
+
+def _most_below(columns: _Logits, lowest: float, top: float, temperature: float) -> float:
+    """Return a weight that all logits below `lowest` together do not exceed.
+
+    None of a column weighs more than its largest, nor more than `lowest` does.
+    """
+    weights = np.exp(
+        np.minimum(columns, lowest).astype(np.float32) / temperature - top / temperature
+    )
+    return 1.001 * _ROWS * float(weights.sum())
+
+
+def _largest(logits: _Logits, columns: _Logits, count: int) -> _Ids:
+    """Return the ids of the `count` largest logits, rising; of equal ones the lowest ids.
+
+    As many columns as are wanted reach the `count`-th largest maximum, so as many logits do.
+    """
+    if count <= columns.size:
+        ids = _at_least(logits, columns, _nth_largest(columns, count))
+    else:
+        ids = np.arange(logits.size)
+    found = logits[ids]
+    least = _nth_largest(found, count)
+    above = ids[found > least]
+    equal = ids[found == least][: count - above.size]
+    return np.sort(np.concatenate([above, equal]))
+
+
+def _at_least(logits: _Logits, columns: _Logits, lowest: float) -> _Ids:
+    """Return the ids, rising, of the logits that are `lowest` or above."""
+    width = logits.size // _ROWS
+    high = np.flatnonzero(columns >= lowest)
+    if not width or high.size > _FEW:
+        return np.flatnonzero(logits >= lowest)
+    whole, rest = high[high < width], high[high >= width]
+    ids = (np.arange(0, width * _ROWS, width)[:, None] + whole).ravel()
+    ids = np.sort(ids[logits[ids] >= lowest])
+    return np.concatenate([ids, rest + (_ROWS - 1) * width])
+
+
+def _nth_largest(values: _Logits, count: int) -> float:
+    place = values.size - count
+    return float(np.partition(values, place)[place])
+
+
+def _fewest(logits: _Logits, weights: _Floats, wanted: float) -> _Ids:
     """Return the indices, rising, of the largest logits whose weights reach `wanted`.
 
-    They are not sorted but laid into bins; only the bin in which the sum passes `wanted` has to be
-    sorted, and that by the logits themselves: scaling may round two of them to one.
+    Many are not sorted but laid into bins; only the bin in which the sum passes `wanted` has to
+    be sorted, and that by the logits themselves: scaling may round two of them to one.
     """
-    bins = np.minimum(scaled * np.float32(-_BINS_PER_UNIT), np.float32(_BINS - 1)).astype(np.intp)
+    if logits.size <= _FEW:
+        order = np.argsort(-logits, kind='stable')
+        reached = np.cumsum(weights[order], dtype=np.float64)
+        return np.sort(order[: int(np.searchsorted(reached, wanted)) + 1])
+    # What weighs nothing may be -inf, or far below all else: it shares the last bin.
+    weighing = logits if weights.min() > 0 else logits[weights > 0]
+    high, low = float(weighing.max()), float(weighing.min())
+    scale = np.float32((_BINS - 1) / max(high - low, 1e-30))
+    bins = np.minimum((np.float32(high) - logits) * scale, np.float32(_BINS - 1)).astype(np.intp)
     sums = np.cumsum(np.bincount(bins, weights=weights))
     edge = min(int(np.searchsorted(sums, wanted)), sums.size - 1)
     is_taken = bins < edge
@@ -118,25 +216,6 @@ def _fewest(logits: _Logits, scaled: _Floats, weights: _Floats, wanted: float) -
     reached = np.cumsum(weights[doubtful], dtype=np.float64) + (sums[edge - 1] if edge else 0.0)
     is_taken[doubtful[: int(np.searchsorted(reached, wanted)) + 1]] = True
     return np.flatnonzero(is_taken)
-
-
-def _largest(logits: _Logits, scaled: _Floats, count: int) -> _Ids:
-    """Return the ids of the `count` largest logits, rising; of equal ones the lowest ids.
-
-    Selecting from the whole vocabulary costs a millisecond, so what stands near the top is looked
-    at first.
-    """
-    ids: _Ids = np.arange(logits.size)
-    for reach in _REACHES:
-        near = np.flatnonzero(scaled > -reach)
-        if near.size >= count:
-            ids = near
-            break
-    found = logits[ids]
-    least = np.partition(found, found.size - count)[found.size - count]
-    above = ids[found > least]
-    equal = ids[found == least][: count - above.size]
-    return np.sort(np.concatenate([above, equal]))
 
 
 def _pick(weights: _Floats, draw: float) -> int:

@@ -150,10 +150,15 @@ class Tokenizer:
         Raises:
             ModelFileError: This tokenizer has no such token.
         """
-        found = self._backend.token_to_id(token)
+        found = self.find_token(token)
         if found is None:
             raise ModelFileError(f'{self._name} has no token {token!r}')
         return found
+
+    def find_token(self, token: str) -> int | None:
+        """Return the id of one template token; None where this tokenizer has none such."""
+        found = self._backend.token_to_id(token)
+        return None if found is None else int(found)
 
     def is_special(self, token: int) -> bool:
         """Tell whether a token is one that `decode` leaves out."""

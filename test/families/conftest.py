@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tokenizers import Tokenizer as Backend
 
 INTERNVL3 = {
     'architectures': ['InternVLChatModel'],
@@ -68,3 +69,103 @@ def model_folder(tmp_path, tokenizer_json):
         return tmp_path
 
     return make
+
+
+QWEN2_VL = {
+    'architectures': ['Qwen2VLForConditionalGeneration'],
+    'model_type': 'qwen2_vl',
+    'vision_config': {
+        'depth': 2,
+        'in_chans': 3,
+        'patch_size': 14,
+        'spatial_merge_size': 2,
+        'spatial_patch_size': 14,
+        'temporal_patch_size': 2,
+    },
+}
+MLLAMA = {
+    'architectures': ['MllamaForConditionalGeneration'],
+    'model_type': 'mllama',
+    'image_token_index': 128256,
+    'text_config': {'model_type': 'mllama_text_model'},
+    'vision_config': {'image_size': 56, 'max_num_tiles': 4, 'patch_size': 14},
+}
+CLIP = {
+    'image_mean': [0.48145466, 0.4578275, 0.40821073],
+    'image_std': [0.26862954, 0.26130258, 0.27577711],
+}
+QWEN2_VL_TOKENS = ('<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>')
+LLAMA3_TOKENS = (
+    '<|begin_of_text|>',
+    '<|end_of_text|>',
+    '<|start_header_id|>',
+    '<|end_header_id|>',
+    '<|eom_id|>',
+    '<|eot_id|>',
+    '<|image|>',
+)
+
+
+@pytest.fixture(scope='session')
+def special_json():
+    """The text of a tokenizer.json with the template tokens of Qwen2-VL and of Llama 3.2."""
+    backend = _made_tokenizers().qwen_like()
+    backend.add_special_tokens([*QWEN2_VL_TOKENS, *LLAMA3_TOKENS])
+    return backend.to_str()
+
+
+def _write(folder, tokenizer_json, **files):
+    for name, content in files.items():
+        (folder / f'{name}.json').write_text(json.dumps(content), encoding='utf-8')
+    (folder / 'tokenizer.json').write_text(tokenizer_json, encoding='utf-8')
+    return folder
+
+
+@pytest.fixture
+def qwen2_vl_folder(tmp_path, special_json):
+    """Make a Qwen2-VL folder; keywords change preprocessor_config.json."""
+
+    def make(config=QWEN2_VL, generation=None, **changes):
+        preprocessor = {
+            'min_pixels': 56 * 56,
+            'max_pixels': 12845056,
+            'patch_size': 14,
+            'merge_size': 2,
+            'temporal_patch_size': 2,
+            **CLIP,
+            **changes,
+        }
+        kept = {key: value for key, value in preprocessor.items() if value is not ...}
+        files = {'config': config, 'preprocessor_config': kept}
+        if generation is not None:
+            files['generation_config'] = generation
+        return _write(tmp_path, special_json, **files)
+
+    return make
+
+
+@pytest.fixture
+def mllama_folder(tmp_path, special_json):
+    """Make a Llama 3.2 Vision folder with tiles of a size."""
+
+    def make(tile_px=56, **changes):
+        config = {**MLLAMA, 'vision_config': {**MLLAMA['vision_config'], 'image_size': tile_px}}
+        preprocessor = {
+            'max_image_tiles': 4,
+            'size': {'height': tile_px, 'width': tile_px},
+            **CLIP,
+            **changes,
+        }
+        return _write(tmp_path, special_json, config=config, preprocessor_config=preprocessor)
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def transformers_ids(special_json):
+    """Encode a rendered prompt with transformers: an independent way to its ids."""
+    transformers = pytest.importorskip('transformers')
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Backend.from_str(special_json)
+    )
+    return lambda text: tokenizer(text, add_special_tokens=False)['input_ids']
