@@ -37,7 +37,7 @@ RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
 _BF16_SHIFT = 16
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Do nothing: nobody wants to know how far loading is."""
 
 
@@ -66,7 +66,7 @@ class InPlaceBackend:
         files: ModelFiles,
         shapes: StackShapes,
         rows: RowWriterType,
-        on_file: Callable[[], None] = _nothing,
+        on_file: Callable[[], None] = nothing,
     ) -> None:
         self._shapes = shapes
         self._row_bytes = bf16(shapes.hidden)

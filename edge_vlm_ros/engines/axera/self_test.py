@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import Backend
 from edge_vlm_ros.engines.axera.graphs import PrefillGroup, StackShapes
-from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
+from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType, nothing
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows, takes_direct_rows
 from edge_vlm_ros.engines.base import never
@@ -38,44 +38,62 @@ _EMBED_SCALE: Final = 0.1
 _SEED: Final = 4
 
 
-def choose_rows(
-    library: Library, files: ModelFiles, shapes: StackShapes, open_portable: OpenPortable
-) -> RowWriterType | None:
-    """Compare the ways to drive a set in place with the portable one, fastest first.
+def open_in_place(
+    files: ModelFiles,
+    shapes: StackShapes,
+    open_portable: OpenPortable,
+    on_file: Callable[[], None] = nothing,
+) -> InPlaceBackend | None:
+    """Open a set in place, the fastest way that gives what the portable way gives.
 
-    A few chunks and steps of two layers; memory taken for it is free again afterwards.
+    Before, a few chunks and steps of two layers are run each way; memory taken for that is free
+    again when the set is opened. For chips on their own board: memory of cards is out of reach.
 
     Args:
-        library: The vendor's.
         files: Of the set.
         shapes: Of the set.
         open_portable: Opens what is compared with.
+        on_file: Called after each file of the set is loaded, not for the trial's.
 
     Returns:
-        What `InPlaceBackend` takes; None = only the portable way works, and a warning said why.
+        The backend; None = only the portable way works, and one warning said why.
 
     Raises:
-        ModelFileError: The portable way cannot open a file.
-        DeviceError: The portable way fails.
+        ModelFileError: A file is missing, damaged, or does not fit the others.
+        DeviceError: The portable way fails, or the chip has no memory left for the whole set.
     """
     few = replace(shapes, layers=min(_LAYERS, shapes.layers))
     with closing(open_portable(few)) as portable:
         expected = list(_logits(portable, few))
+    try:
+        library = Library()  # from here on the driver is initialised: a session has been open
+    except DeviceError as error:
+        _warn([error.message])
+        return None
     reasons = []
-    for rows, name in ((DirectRows, DirectRows.name), (CopiedRows, CopiedRows.name)):
-        if rows is DirectRows and not takes_direct_rows(shapes):
-            continue
+    for rows, name in _ways(shapes):
         why = _difference(library, files, few, rows, expected)
         if not why:
             _log.info('caches stay on the chip: %s', name)
-            return rows
+            return InPlaceBackend(library, files, shapes, rows, on_file)
         reasons.append(f'{name}: {why}')
+    _warn(reasons)
+    return None
+
+
+def _ways(shapes: StackShapes) -> Iterator[tuple[RowWriterType, str]]:
+    """Give the ways that the shapes allow, fastest first."""
+    if takes_direct_rows(shapes):
+        yield DirectRows, DirectRows.name
+    yield CopiedRows, CopiedRows.name
+
+
+def _warn(reasons: list[str]) -> None:
     _log.warning(
-        'answers will be slower than the chip allows: caches are copied at every token, because '
-        'driven in place this board did not do what it does through axengine (%s)',
+        'answers will be slower than the chip allows: all caches are copied at every token, '
+        'because driving the chip in place did not give what axengine gives (%s)',
         '; '.join(reasons),
     )
-    return None
 
 
 def _difference(
