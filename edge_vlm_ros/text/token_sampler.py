@@ -71,14 +71,18 @@ class TokenSampler:
             DeviceError: The logits hold NaN or +inf, or nothing but -inf: the device computed
                 nonsense.
         """
-        options = self._options
-        if options.temperature < _COLDEST:
+        if self._options.temperature < _COLDEST:
             best = int(np.argmax(logits))  # the first NaN, if there is one
             _check(logits, float(logits[best]))
             return best
         columns = _column_maxima(logits)
         top = float(columns.max())  # NaN, if there is one
         _check(logits, top)
+        with np.errstate(over='ignore'):  # Tokens ruled out with -3e38 become -inf when scaled.
+            return self._draw(logits, columns, top)
+
+    def _draw(self, logits: _Logits, columns: _Logits, top: float) -> int:
+        options = self._options
         draw = float(self._generator.random())
         if 0 < options.top_k < logits.size:
             ids = _largest(logits, columns, options.top_k)

@@ -15,6 +15,7 @@ from tools.bench.figure import Figure
 MODULES = (
     'start_up',
     'preprocessing',
+    'sampling',
     'demo_model',
     'node_overhead',
     'camera',
