@@ -162,7 +162,8 @@ def _groups(lines: list[list[str]]) -> tuple[Group, ...]:
         if words[:1] == ['group']:
             found.append((_number(words[1:]), [], []))
         elif words[:1] in (['in'], ['out']) and found:
-            found[-1][1 if words[0] == 'in' else 2].append(_tensor(words))
+            _, ins, outs = found[-1]
+            (ins if words[0] == 'in' else outs).append(_tensor(words))
         else:
             raise AxmodelError(f'line {" ".join(words)!r}: expected group, in or out')
     return tuple(Group(tuple(ins), tuple(outs), delay) for delay, ins, outs in found)

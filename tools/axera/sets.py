@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vlm_ros.core import ModelFiles
 from tools.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
@@ -90,9 +91,9 @@ def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
 
 def _vision(weights: Weights, layout: Layout) -> Axmodel:
     group = _vision_group(weights.tile_px, weights.vision_rows, weights.hidden, layout)
-    arrays = {'onnx': np.frombuffer(weights.vision, np.uint8)}
+    arrays: dict[str, NDArray[Any]] = {'onnx': np.frombuffer(weights.vision, np.uint8)}
     if layout.is_vision_nhwc:
-        arrays = {**arrays, 'mean': _MEAN, 'deviation': _DEVIATION}
+        arrays |= {'mean': _MEAN, 'deviation': _DEVIATION}
     return Axmodel('vit', layout.chip, (group,), arrays)
 
 

@@ -53,7 +53,7 @@ class Weights:
     @property
     def hidden(self) -> int:
         """Width of the hidden state."""
-        return self.table.shape[1]
+        return int(self.table.shape[1])
 
     @property
     def kv_width(self) -> int:

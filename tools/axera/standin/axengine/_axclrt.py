@@ -111,7 +111,8 @@ class AXCLRTSession(Session):
     def _fetch(buffer: NDArray[np.uint8], node: NodeArg) -> NDArray[Any]:
         size = node_bytes(node)
         LEDGER.invalidated_bytes += size
-        return buffer[:size].copy().view(node.dtype).reshape(node.shape)
+        fetched: NDArray[Any] = buffer[:size].copy().view(node.dtype).reshape(node.shape)
+        return fetched
 
     def _allocate(self) -> list[NDArray[np.uint8]]:
         sizes = [

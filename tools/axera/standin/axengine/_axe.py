@@ -22,6 +22,7 @@ from axengine import _abi, _environment
 from axengine._base_session import Session, check_feed, node_bytes, raw_bytes
 from axengine._node import NodeArg
 from axengine._python_library import PythonEngine, PythonSys
+from tools.axera.stub.compute import Stub
 
 _DTYPES = {
     1: np.dtype(np.uint8),
@@ -34,6 +35,9 @@ _DTYPES = {
     9: np.dtype(ml_dtypes.bfloat16),
 }
 _ALIGN = 128
+
+stub: Stub | None = None
+"""The C stub's hooks, where it is driven."""
 
 
 class ChipType(Enum):
@@ -59,6 +63,12 @@ def _libraries() -> tuple[Any, Any]:
         return PythonSys(), PythonEngine()
     sys_library = c.CDLL(str(folder / 'libax_sys.so'))
     engine_library = c.CDLL(str(folder / 'libax_engine.so'))
+    if hasattr(engine_library, 'ax_stub_set_compute'):
+        # The C stub has memory and counters; what a run computes it asks Python for. Kept, for
+        # it holds the functions that C calls.
+        global stub  # noqa: PLW0603 (there is one library in a process)
+        stub = Stub(folder)
+        stub.compute()
     return _abi.declare(sys_library, 'AX_SYS'), _abi.declare(engine_library, 'AX_ENGINE')
 
 
@@ -221,7 +231,8 @@ class AXEngineSession(Session):
         buffer = self._io[0].pOutputs[place]
         sys_lib.AX_SYS_MinvalidateCache(buffer.phyAddr, buffer.pVirAddr, buffer.nSize)
         raw = c.string_at(buffer.pVirAddr, node_bytes(node))
-        return np.frombuffer(raw, node.dtype).reshape(node.shape).copy()
+        fetched: NDArray[Any] = np.frombuffer(raw, node.dtype).reshape(node.shape).copy()
+        return fetched
 
     def _unload(self) -> None:
         engine_lib.AX_ENGINE_DestroyHandle(self._handle[0])

@@ -33,6 +33,16 @@ class Session:
         self._check_group(shape_group)
         return self._outputs[shape_group]
 
+    def run(
+        self,
+        output_names: list[str] | None,
+        input_feed: dict[str, NDArray[Any]],
+        run_options: object = None,
+        shape_group: int = 0,
+    ) -> list[NDArray[Any]]:
+        """Run a group."""
+        raise NotImplementedError
+
     def _check_group(self, shape_group: int) -> None:
         if shape_group > self._shape_count:
             raise ValueError(

@@ -161,8 +161,9 @@ class _Handle:
 
 def _tensor_at(buffer: _abi.IoBuffer, tensor: Tensor) -> NDArray[Any]:
     assert tensor.nbytes <= buffer.nSize, (tensor, buffer.nSize)
-    raw = (c.c_ubyte * tensor.nbytes).from_address(buffer.phyAddr - _PHYSICAL)
-    return np.frombuffer(raw, tensor.numpy_dtype).reshape(tensor.shape)
+    raw = memoryview((c.c_ubyte * tensor.nbytes).from_address(buffer.phyAddr - _PHYSICAL))
+    found: NDArray[Any] = np.frombuffer(raw, tensor.numpy_dtype).reshape(tensor.shape)
+    return found
 
 
 class PythonEngine:

@@ -1,0 +1,106 @@
+"""Axmodel sets, written once a session, and a chip that is not there: the stand-in `axengine`."""
+
+import atexit
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+STAND_IN = Path(__file__).parents[3] / 'tools' / 'axera' / 'standin'
+
+
+@pytest.fixture(scope='session')
+def write_set(tmp_path_factory):
+    """Write a set of the test bench by kind, once: `write_set('tiny-17')` gives its folder."""
+    pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
+    from tools.axera.sets import KINDS
+
+    root = tmp_path_factory.mktemp('axmodels')
+    written = {}
+
+    def write(kind):
+        if kind not in written:
+            written[kind] = KINDS[kind](root / kind)
+        return written[kind]
+
+    return write
+
+
+@pytest.fixture(scope='session')
+def set_files(write_set):
+    """Give a set's ModelFiles by kind."""
+    from tools.axera.sets import model_files
+
+    return lambda kind, chip='ax650': model_files(write_set(kind), chip)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put the stand-in on the path: `stand_in(chip='ax630c')` imports it, environment set so.
+
+    Each test gets modules of its own: the real package starts its libraries at import.
+    """
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    for name in ('LIBRARY', 'PROVIDERS', 'CHIP', 'CARDS', 'BF16', 'CMM_BYTES', 'RUNS'):
+        monkeypatch.delenv(f'EDGE_VLM_AX_{name}', raising=False)
+    _forget()
+
+    def load(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(f'EDGE_VLM_AX_{name.upper()}', str(value))
+        return importlib.import_module('axengine')
+
+    yield load
+    _forget()
+
+
+@pytest.fixture
+def stub_folder():
+    """Build the C stub of the vendor's libraries for ax650; skipped where no compiler is."""
+    from tools.axera.stub.build import CompilerError, build_stub
+
+    try:
+        return build_stub()
+    except CompilerError as error:
+        pytest.skip(str(error))
+
+
+def _forget():
+    """End what a test's import started, and forget the modules."""
+    on_chip = sys.modules.get('axengine._axe')
+    if on_chip is not None:
+        atexit.unregister(on_chip._finalize_engine)
+        on_chip._finalize_engine()
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'axengine']:
+        del sys.modules[name]
+
+
+@pytest.fixture(params=['portable', 'in_place'])
+def backend(request, stand_in, monkeypatch):
+    """Make either backend possible and give its name, an option of the engine.
+
+    Portable runs on libraries written in Python; in place needs the vendor's C interface, which
+    the C stub has.
+    """
+    if request.param == 'in_place':
+        folder = request.getfixturevalue('stub_folder')
+        monkeypatch.setenv('EDGE_VLM_AX_LIBRARY', str(folder))
+    return request.param
+
+
+@pytest.fixture
+def open_set(backend, set_files):
+    """Open the engine on a set by kind; closed after the test."""
+    from edge_vlm_ros.engines import open_engine
+
+    opened = []
+
+    def make(kind, chip='ax650', **options):
+        files = set_files(kind, chip)
+        opened.append(open_engine(chip, files, options={'backend': backend, **options}))
+        return opened[-1]
+
+    yield make
+    for engine in opened:
+        engine.close()
