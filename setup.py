@@ -221,7 +221,11 @@ def package_data() -> list[str]:
 setup(
     version=version(),
     install_requires=run_requirements(),
-    extras_require={'test': requirements('test'), 'reference': requirements('reference')},
+    extras_require={
+        'fetch': requirements('fetch'),
+        'reference': requirements('reference'),
+        'test': requirements('test'),
+    },
     # '' makes the editable install a plain link to this folder, not an import hook: that would be
     # asked only after the folder of generated modules in site-packages was found.
     package_dir={'': '.'},

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 EXIT_CODES = """\
 exit codes:
-    0  done: answered, listed; doctor: the cpu chip answers with the demo model
+    0  done: answered, listed, fetched; doctor: the cpu chip answers with the demo model
     2  bad usage or bad input (empty question, no such file, not an image)
     3  the model or the device is not usable
     4  not answered within --timeout
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_ask(commands)
     _add_doctor(commands)
+    _add_inspect(commands)
     _add_models(commands)
     return parser
 
@@ -218,7 +219,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar='MODEL',
         help="a name of the catalogue ('edge-vlm models') or a folder (default: the chip's; demo)",
     )
-    group.add_argument(
+    _add_model_dir(group)
+    _add_device_id(group)
+
+
+def _add_model_dir(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         '--model-dir',
         action='append',
         type=Path,
@@ -226,7 +232,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar='DIR',
         help='where to look for models first; may be repeated',
     )
-    group.add_argument(
+
+
+def _add_device_id(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         '--device-id',
         type=_number(int, 0, '0 or more'),
         action='append',
@@ -249,32 +258,70 @@ def _add_doctor(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     doctor.add_argument('--json', action='store_true', help='print one object')
-    doctor.add_argument(
-        '--model-dir',
-        action='append',
-        type=Path,
-        default=[],
-        metavar='DIR',
-        help='where to look for models first; may be repeated',
+    _add_model_dir(doctor)
+
+
+def _add_inspect(commands: argparse._SubParsersAction[Any]) -> None:
+    inspect = commands.add_parser(
+        'inspect',
+        prog='edge-vlm inspect',
+        help="say what a model's files hold",
+        description=(
+            "Read an accelerator's model as its engine reads it, and print family, contract, "
+            'limits, memory, nets and shapes.'
+        ),
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    inspect.set_defaults(command='inspection')
+    inspect.add_argument(
+        'name', metavar='MODEL', help="a name of the catalogue ('edge-vlm models') or a path"
+    )
+    inspect.add_argument(
+        '--chip', default='', metavar='CHIP', help='what runs it (default: as the files say)'
+    )
+    inspect.add_argument('--json', action='store_true', help='print one object')
+    _add_model_dir(inspect)
+    _add_device_id(inspect)
 
 
 def _add_models(commands: argparse._SubParsersAction[Any]) -> None:
     models = commands.add_parser(
         'models',
         prog='edge-vlm models',
-        help='list the catalogue of models, and which are on this disk',
-        description='List the catalogue of models, and which are on this disk.',
+        help='list the catalogue of models, and which are on this disk; fetch one',
+        description='List the catalogue of models, and which are on this disk; or fetch one.',
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     models.add_argument('--json', action='store_true', help='print one list of objects')
     models.add_argument('--chip', default='', metavar='CHIP', help='only models for this chip')
-    models.add_argument(
-        '--model-dir',
-        action='append',
-        type=Path,
-        default=[],
-        metavar='DIR',
-        help='where to look for models first; may be repeated',
+    _add_model_dir(models)
+    actions = models.add_subparsers(metavar='ACTION')
+    fetch = actions.add_parser(
+        'fetch',
+        prog='edge-vlm models fetch',
+        help='bring a model to this disk',
+        description=(
+            'Fetch a model of the catalogue and its tokenizer, with the clients of their '
+            'publishers: dfss (Sophgo) and huggingface_hub. What is here already stays. Where '
+            'something cannot be fetched, say what to copy where.'
+        ),
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    fetch.set_defaults(command='fetch')
+    fetch.add_argument('name', metavar='NAME', help="a name of the catalogue ('edge-vlm models')")
+    fetch.add_argument(
+        '--chip',
+        default='',
+        metavar='CHIP',
+        help='for which chip (default: the only one that has a model of this name)',
+    )
+    fetch.add_argument(
+        '--to',
+        type=Path,
+        metavar='DIR',
+        help='the folder of models it goes to (default: the first that models are looked for in)',
+    )
+    _add_model_dir(fetch)

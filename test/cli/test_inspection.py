@@ -1,0 +1,115 @@
+"""`edge-vlm inspect`: which chip, what is refused, how a report is laid out."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from edge_vlm_ros.cli.inspection import as_fields, as_text, guess_chip
+from edge_vlm_ros.core import BadRequestError, ModelFileError, ModelReport, ReportTable
+
+REPORT = ModelReport(
+    (('family', 'internvl'), ('layers', '28')),
+    (
+        ReportTable('groups', ('kind', 'tokens'), (('prefill', '128'), ('decode', '1'))),
+        ReportTable('none of these', ('a', 'b'), ()),
+    ),
+)
+
+
+def test_a_report_is_facts_then_tables():
+    assert as_text(REPORT).splitlines() == [
+        'family  internvl',
+        'layers  28',
+        '',
+        'groups',
+        '  KIND     TOKENS',
+        '  prefill  128',
+        '  decode   1',
+        '',
+        'none of these',
+        '  A  B',
+    ]
+
+
+def test_a_report_as_plain_data_has_the_columns_for_names():
+    fields = as_fields(REPORT)
+    assert fields['facts'] == {'family': 'internvl', 'layers': '28'}
+    assert fields['tables'][0] == {
+        'title': 'groups',
+        'rows': [{'kind': 'prefill', 'tokens': '128'}, {'kind': 'decode', 'tokens': '1'}],
+    }
+
+
+@pytest.mark.parametrize('chip', ['cpu', 'scripted'])
+def test_what_an_engine_cannot_inspect_is_refused(edge_vlm, chip):
+    done = edge_vlm('inspect', 'demo' if chip == 'cpu' else 'scripted')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert f'models for chip {chip} cannot be inspected' in done.stderr
+
+
+def write_bmodel(path, chip):
+    """Write the least of a bmodel: header, and a description with the chip's name and no nets."""
+    # A table with fields 0..4, of which field 3 (chip) is set, at the end of its own vtable.
+    text = struct.pack('<I', len(chip)) + chip.encode() + b'\0'
+    vtable = struct.pack('<7H', 14, 8, 0, 0, 0, 4, 0) + b'\0\0'
+    table = struct.pack('<iI', len(vtable), 4)
+    flat = struct.pack('<I', 4 + len(vtable)) + vtable + table + text
+    flat += bytes(-len(flat) % 8)
+    path.write_bytes(struct.pack('<4I', 0xFF55AAEE, 64, len(flat), 0) + bytes(48) + flat)
+    return path
+
+
+@pytest.mark.parametrize('chip', ['BM1684X', 'BM1688'])
+def test_a_bmodel_names_its_chip(tmp_path, chip):
+    path = write_bmodel(tmp_path / 'it.bmodel', chip)
+    assert guess_chip(str(path), []) == chip.lower()
+    assert guess_chip(str(tmp_path), []) == chip.lower()
+
+
+def test_several_bmodels_of_one_folder_do_not_say_which_chip(tmp_path):
+    write_bmodel(tmp_path / 'a.bmodel', 'BM1684X')
+    write_bmodel(tmp_path / 'b.bmodel', 'BM1688')
+    with pytest.raises(BadRequestError, match='may be for bm1684x or bm1688: say --chip'):
+        guess_chip(str(tmp_path), [])
+
+
+def test_axmodels_do_not_say_which_chip(tmp_path):
+    (tmp_path / 'vit_axmodel').mkdir()
+    (tmp_path / 'vit_axmodel' / 'it.axmodel').touch()
+    with pytest.raises(BadRequestError, match='may be for ax650 or ax630c: say --chip'):
+        guess_chip(str(tmp_path), [])
+
+
+def test_a_name_of_one_chip_needs_no_chip(tmp_path):
+    assert guess_chip('qwen2-vl-7b', []) == 'bm1684x'
+    assert guess_chip('demo', []) == 'cpu'
+    with pytest.raises(BadRequestError, match='internvl3-2b may be for'):
+        guess_chip('internvl3-2b', [])
+    with pytest.raises(ModelFileError, match="no model named 'gpt'"):
+        guess_chip('gpt', [])
+
+
+@pytest.mark.parametrize(
+    ('words', 'code', 'says'),
+    [
+        (('./none',), 3, 'none: no such file or folder'),
+        (('.',), 2, 'say --chip'),
+        (('qwen2-vl-7b',), 3, 'edge-vlm models fetch qwen2-vl-7b --chip bm1684x'),
+        (('demo', '--chip', 'tpu'), 2, "no chip 'tpu'"),
+        ((), 2, 'MODEL'),
+    ],
+)
+def test_what_cannot_be_inspected_is_said(edge_vlm, tmp_path, words, code, says):
+    done = edge_vlm('inspect', *words, env={'XDG_DATA_HOME': str(tmp_path)})
+    assert (done.returncode, done.stdout) == (code, '')
+    assert says in done.stderr
+
+
+def test_a_file_that_is_no_bmodel_is_named(edge_vlm, tmp_path):
+    path = tmp_path / 'it.bmodel'
+    path.write_bytes(b'<html>' * 99)
+    done = edge_vlm('inspect', path)
+    assert (done.returncode, done.stdout) == (3, '')
+    assert f'{path}: no bmodel' in done.stderr
