@@ -33,7 +33,7 @@ OpenPortable: TypeAlias = Callable[[StackShapes], Backend]
 """Opens the portable backend on the same files, with as many layers as the shapes say."""
 
 _LAYERS: Final = 2  # the second reads what the first wrote
-_STEPS: Final = 2  # likewise: of the cache
+_STEPS: Final = 3  # each at an address of its own; the third reads what the second wrote
 _EMBED_SCALE: Final = 0.1
 _SEED: Final = 4
 
@@ -74,7 +74,7 @@ def open_in_place(
     for rows, name in _ways(shapes):
         why = _difference(library, files, few, rows, expected)
         if not why:
-            _log.info('caches stay on the chip: %s', name)
+            _log.info('caches stay on the chip: %s', '; not '.join([name, *reasons]))
             return InPlaceBackend(library, files, shapes, rows, on_file)
         reasons.append(f'{name}: {why}')
     _warn(reasons)
@@ -127,31 +127,34 @@ def _unequal(found: NDArray[np.float32], expected: NDArray[np.float32]) -> str:
 def _logits(backend: Backend, shapes: StackShapes) -> Iterator[NDArray[np.float32]]:
     """Run a few whole chunks, then single tokens; give the logits after each."""
     random = np.random.default_rng(_SEED)
-    row = 0
+    length = 0
 
     def embeds(tokens: int) -> NDArray[np.uint16]:
         drawn = random.standard_normal((tokens, shapes.hidden), np.float32)
         return to_bf16(drawn * np.float32(_EMBED_SCALE))
 
-    for group in _chunks(shapes):
+    for group, row in _chunks(shapes):
         positions = _positions(row, group.chunk, shapes)
         backend.prefill(group, embeds(group.chunk), positions, row, never)
-        row += group.chunk
+        length = row + group.chunk
         yield backend.head().copy()
-    for _ in range(min(_STEPS, shapes.capacity - row)):
+    for row in range(length, min(length + _STEPS, shapes.capacity)):
         decode = next(group for group in shapes.decode if group.capacity > row)
         backend.step(decode, embeds(1)[0], _positions(row, 1, shapes), row)
-        row += 1
         yield backend.head().copy()
 
 
-def _chunks(shapes: StackShapes) -> Iterator[PrefillGroup]:
-    """Give a first chunk and, where the set has a group for it, one right behind."""
-    row = 0
-    for group in shapes.prefill:
-        if group.history == row < 2 * group.chunk and row + group.chunk < shapes.capacity:
-            yield group
-            row += group.chunk
+def _chunks(shapes: StackShapes) -> Iterator[tuple[PrefillGroup, int]]:
+    """Give a first chunk; where the set has a group for it one behind, and that one row earlier.
+
+    The last one reads rows that it would write, so `DirectRows` takes the scratch for it.
+    """
+    first = shapes.prefill[0]
+    yield first, 0
+    for group in shapes.prefill[1:]:
+        if group.history == first.chunk and group.history + group.chunk < shapes.capacity:
+            yield group, group.history
+            yield group, group.history - 1
 
 
 def _positions(row: int, tokens: int, shapes: StackShapes) -> NDArray[np.uint32]:
