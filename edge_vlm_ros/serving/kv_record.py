@@ -2,7 +2,8 @@
 
 Two tokens are the same for the cache when their id, their position and, at a vision span, the
 frame and the row of its features are the same. Equal prefixes then have equal keys and values,
-whatever follows them.
+whatever follows them; also where images are cross-attended, for a token attends to those only
+whose span is at or before it (`core.VisionSpan`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class KvRecord:
         self._parts: list[_Rows] = []
         self._frames: dict[FrameKey, int] = {}
         self._numbers = count()
-        self._attended: tuple[FrameKey, ...] = ()
         self._length = 0
 
     @property
@@ -48,10 +48,6 @@ class KvRecord:
         self._parts.append(self._rows(part, frames))
         self._length += len(part)
 
-    def start(self, attended: Sequence[FrameKey]) -> None:
-        """Note the frames that every token attends to beside the text (cross attention)."""
-        self._attended = tuple(attended)
-
     def truncate(self, length: int) -> None:
         """Forget every token from `length` on."""
         kept = self._joined()[:length]
@@ -60,18 +56,13 @@ class KvRecord:
         numbers = set(np.unique(kept[:, 1]).tolist()) if len(kept) else set()
         self._frames = {key: number for key, number in self._frames.items() if number in numbers}
 
-    def shared(
-        self, prompt: PromptPart, frames: Sequence[FrameKey], attended: Sequence[FrameKey]
-    ) -> int:
+    def shared(self, prompt: PromptPart, frames: Sequence[FrameKey]) -> int:
         """Count the tokens at the start of `prompt` that the cache already holds.
 
         Args:
             prompt: All tokens of the new prompt.
             frames: The conversation's frames.
-            attended: Those of them that are cross-attended: every token depends on all of these.
         """
-        if tuple(attended) != self._attended:
-            return 0
         held, wanted = self._joined(), self._rows(prompt, frames)
         if held.shape[1] != wanted.shape[1]:
             return 0

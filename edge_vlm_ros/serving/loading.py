@@ -61,9 +61,11 @@ def load_model(spec: ModelSpec, on_loaded: OnLoaded = unheard) -> LoadedModel:
     rest = {name: value for name, value in spec.options.items() if name not in names}
     engine = open_engine(spec.chip, files, spec.device_ids, rest, on_loaded)
     try:
+        family.fit(engine.limits)
         tiles = choose_tiles(family, options.max_tiles, engine.limits)
         if tiles != options.max_tiles:
             family = load_family(files.tokenizer_folder, replace(options, max_tiles=tiles))
+            family.fit(engine.limits)
     except BaseException:
         engine.close()
         raise

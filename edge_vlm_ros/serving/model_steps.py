@@ -183,12 +183,11 @@ class ModelSteps:
         )
         self._check_length(turn)
         if self._engine.limits.can_extend_prefix:
-            shared = self._record.shared(prompt, turn.keys, turn.attended)
+            shared = self._record.shared(prompt, turn.keys)
             # The last token is always run: its scores choose the answer's first token.
             turn.reused_tokens = min(shared, len(prompt) - 1)
         self._engine.kv.truncate(turn.reused_tokens)
         self._record.truncate(turn.reused_tokens)
-        self._record.start(turn.attended)
         needed = turn.unfinished_frames(turn.reused_tokens)
         for key in needed:
             if key in self._features:
@@ -215,8 +214,9 @@ class ModelSteps:
         images = sum(frame.inputs.grid[0] for frame in frames)
         most = self._engine.limits.max_images
         if most and images > most:
+            tiled = ', each tile counted,' if images > len(frames) else ''
             raise TooManyFramesError(
-                f'{len(frames)} frames make {images} images in this conversation, '
+                f'{len(frames)} frames make {images} images{tiled} in this conversation, '
                 f'the model takes {most} in one prompt'
             )
 

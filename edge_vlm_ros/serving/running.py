@@ -61,16 +61,11 @@ class Turn:
         """Their names."""
         return tuple(frame.key for frame in self.frames)
 
-    @property
-    def attended(self) -> tuple[FrameKey, ...]:
-        """The names of those that are cross-attended: they take no placeholders."""
-        return tuple(frame.key for frame in self.frames if frame.inputs.tokens == 0)
-
     def unfinished_frames(self, start: int) -> tuple[FrameKey, ...]:
         """Name the frames whose features are needed for the prompt's tokens from `start` on."""
         keys = self.keys
-        spliced = [keys[span.image] for span in self.prompt.spans if span.stop > start]
-        return tuple(dict.fromkeys([*self.attended, *spliced]))
+        unfinished = [keys[span.image] for span in self.prompt.spans if span.stop > start]
+        return tuple(dict.fromkeys(unfinished))
 
 
 @dataclass(slots=True)

@@ -31,52 +31,42 @@ def record_of(part, frames=FRAMES):
 
 def test_equal_prompts_share_everything():
     part = prompt([5, 6], [0, 1])
-    assert record_of(part).shared(part, FRAMES, ()) == len(part)
+    assert record_of(part).shared(part, FRAMES) == len(part)
 
 
 def test_prompts_share_up_to_the_first_other_word():
-    assert record_of(prompt([5, 6, 7], [0])).shared(prompt([5, 9, 7], [0]), FRAMES, ()) == 7
+    assert record_of(prompt([5, 6, 7], [0])).shared(prompt([5, 9, 7], [0]), FRAMES) == 7
 
 
 def test_another_frame_at_the_same_place_ends_what_is_shared():
     part = prompt([5], [0, 1])
     others = (FRAMES[0], FRAMES[2])
-    assert record_of(part).shared(part, others, ()) == 6
+    assert record_of(part).shared(part, others) == 6
 
 
 def test_the_same_frame_under_another_index_is_the_same():
     held, wanted = prompt([5], [0]), prompt([5], [1])
-    assert record_of(held, FRAMES[:1]).shared(wanted, (FRAMES[1], FRAMES[0]), ()) == len(held)
+    assert record_of(held, FRAMES[:1]).shared(wanted, (FRAMES[1], FRAMES[0])) == len(held)
 
 
 def test_other_positions_end_what_is_shared():
     part = prompt([5, 6])
     moved = replace(part, positions=part.positions + np.array([0, 0, 1, 1]))
-    assert record_of(part).shared(moved, (), ()) == 2
+    assert record_of(part).shared(moved, ()) == 2
 
 
 def test_one_of_three_position_axes_is_enough():
     part = prompt([5, 6], mrope=True)
     positions = part.positions.copy()
     positions[2, 3] += 1
-    assert record_of(part).shared(replace(part, positions=positions), (), ()) == 3
-    assert record_of(part).shared(prompt([5, 6]), (), ()) == 0
+    assert record_of(part).shared(replace(part, positions=positions), ()) == 3
+    assert record_of(part).shared(prompt([5, 6]), ()) == 0
 
 
 def test_another_row_of_the_same_features_is_another_token():
     part = prompt([], [0])
     shifted = replace(part, spans=(replace(part.spans[0], first_row=1),))
-    assert record_of(part).shared(shifted, FRAMES, ()) == 2
-
-
-def test_frames_that_every_token_attends_to_must_all_be_the_same():
-    part = prompt([5])
-    record = KvRecord()
-    record.start(FRAMES[:2])
-    record.append(part, ())
-    assert record.shared(part, (), FRAMES[:2]) == len(part)
-    assert record.shared(part, (), FRAMES[:1]) == 0
-    assert record.shared(part, (), ()) == 0
+    assert record_of(part).shared(shifted, FRAMES) == 2
 
 
 def test_what_was_cut_off_is_forgotten():
@@ -84,9 +74,9 @@ def test_what_was_cut_off_is_forgotten():
     record = record_of(part)
     record.truncate(3)
     assert record.length == 3
-    assert record.shared(part, FRAMES, ()) == 3
+    assert record.shared(part, FRAMES) == 3
     record.truncate(0)
-    assert record.shared(part, FRAMES, ()) == 0
+    assert record.shared(part, FRAMES) == 0
 
 
 def test_frames_that_are_gone_are_not_remembered():
@@ -116,7 +106,7 @@ def test_the_record_finds_what_a_token_by_token_comparison_finds(
             break
         expected += 1
     assert record.length == len(held)
-    assert record.shared(new, FRAMES, ()) == expected
+    assert record.shared(new, FRAMES) == expected
 
 
 def meanings(part):

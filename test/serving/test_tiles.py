@@ -134,6 +134,17 @@ def test_whoever_asks_for_more_tiles_gets_them_where_they_fit(
         assert vision_tokens(pipeline, long_frame()) == 4 * tiles
 
 
+def test_tiles_count_against_the_images_that_the_engine_takes(scripted_tiles):
+    with VlmPipeline.open(scripted_tiles(max_images=5)) as pipeline:
+        first = Question('What?', session_id='s', frames=(long_frame(),))
+        assert pipeline.ask(first).answer(10).timings.vision_tokens == 4 * 5
+        second = Question('And now?', session_id='s', frames=(wide_frame(2),))
+        answer = pipeline.ask(second).answer(10)
+    assert answer.error_code is ErrorCode.TOO_MANY_FRAMES
+    assert '2 frames make 8 images, each tile counted,' in answer.message
+    assert 'takes 5' in answer.message
+
+
 @pytest.mark.parametrize(
     ('limits', 'words'),
     [

@@ -1,0 +1,187 @@
+"""Engines and families of other kinds than the scripted one: serving assumes nothing of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_vlm_ros.core import CrossAttended, PromptPart, Question, SamplingOptions, Spliced
+from edge_vlm_ros.engines import ChosenToken, Logits, never
+from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+from edge_vlm_ros.serving.loading import load_model
+
+GREEDY = SamplingOptions(max_tokens=16)
+TALK = [('What is this?', 1), ('And this?', 1), ('Which is larger?', 0)]
+
+
+class Wrapped:
+    """An engine or a family around another one."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def start(spec, *, engine=None, family=None):
+    def load():
+        loaded = load_model(spec)
+        return replace(
+            loaded,
+            engine=engine(loaded.engine) if engine else loaded.engine,
+            family=family(loaded.family) if family else loaded.family,
+        )
+
+    return VlmPipeline.start(load)
+
+
+def talk(pipeline, frame, *, disturbed=False):
+    """Have a conversation of three turns, one new frame in each of the first two."""
+    answers = []
+    pipeline.reset_session()
+    for number, (text, frames) in enumerate(TALK):
+        shown = tuple(
+            frame(np.random.default_rng(number).integers(0, 256, (40, 40, 3)), side=40)
+            for _ in range(frames)
+        )
+        question = Question(text, frames=shown, session_id='talk', sampling=GREEDY)
+        answers.append(pipeline.ask(question).answer(60))
+        assert answers[-1].success, answers[-1].message
+        if disturbed:
+            pipeline.ask(Question('zzz', sampling=GREEDY)).answer(60)
+    return answers
+
+
+class CrossAttending(Wrapped):
+    """Gives features to attend to, and wants them back with the parts whose spans name them."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.encoded = 0
+
+    def encode(self, inputs):
+        self.encoded += 1
+        rows = self.inner.encode(inputs).rows
+        return CrossAttended(rows, rows_used=len(rows))
+
+    def prefill(self, part, features, should_stop=never):
+        named = {span.image for span in part.spans}
+        assert all(isinstance(features[image], CrossAttended) for image in named)
+        spliced = {image: Spliced(features[image].states) for image in named}
+        self.inner.prefill(part, spliced, should_stop)
+
+
+def test_cross_attended_images_are_kept_and_reused_like_others(scripted, frame):
+    script = {'answers': [{'answer': '{question} {means}'}]}
+    with VlmPipeline.open(scripted(**script)) as pipeline:
+        expected = talk(pipeline, frame)
+    engines = []
+
+    def cross(inner):
+        engines.append(CrossAttending(inner))
+        return engines[-1]
+
+    with start(scripted(**script), engine=cross) as pipeline:
+        before = engines[0].encoded
+        found = talk(pipeline, frame)
+        assert engines[0].encoded - before == 2, 'each image once'
+    assert [answer.text for answer in found] == [answer.text for answer in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.timings.cached_prompt_tokens == other.timings.cached_prompt_tokens
+
+
+class ThreeAxes(Wrapped):
+    """Positions as Qwen2-VL's: an image takes as many as its longer side has blocks."""
+
+    def render_prefix(self, images, system_prompt):
+        return self._placed(self.inner.render_prefix(images, system_prompt), 0)
+
+    def render_next_turn(self, images, first_image, position):
+        part = self.inner.render_next_turn(images, first_image, position)
+        return self._placed(part, position)
+
+    def render_suffix(self, question, position):
+        return self._placed(self.inner.render_suffix(question, position), position)
+
+    @staticmethod
+    def _placed(part, position):
+        rows, start = [], 0
+        for span in part.spans:
+            words = span.start - start
+            rows.append(np.tile(np.arange(position, position + words), (3, 1)))
+            position += words
+            side = int(np.sqrt(len(span)))
+            blocks = np.arange(len(span))
+            rows.append(position + np.stack([blocks * 0, blocks // side, blocks % side]))
+            position, start = position + side, span.stop
+        words = len(part) - start
+        rows.append(np.tile(np.arange(position, position + words), (3, 1)))
+        return PromptPart(part.tokens, np.concatenate(rows, axis=1), position + words, part.spans)
+
+
+@pytest.fixture(scope='module')
+def mrope_spec(tmp_path_factory):
+    pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
+    from tools.tiny_model.config import TinyConfig
+    from tools.tiny_model.make import make_tiny_model
+
+    folder = make_tiny_model(tmp_path_factory.mktemp('mrope'), TinyConfig(mrope=True))
+    return ModelSpec('cpu', str(folder), options={'prefill_chunk': 7, 'threads': 1})
+
+
+def test_positions_on_three_axes_hold_the_great_law(mrope_spec, frame):
+    with start(mrope_spec, family=ThreeAxes) as pipeline:
+        reused = talk(pipeline, frame)
+        fresh = talk(pipeline, frame, disturbed=True)
+    assert [answer.text for answer in reused] == [answer.text for answer in fresh]
+    for one, other in zip(reused[1:], fresh[1:], strict=True):
+        assert one.timings.prompt_tokens == other.timings.prompt_tokens
+        assert one.timings.cached_prompt_tokens > other.timings.cached_prompt_tokens
+
+
+def test_positions_on_three_axes_are_followed_by_the_answers(scripted, frame):
+    """The scripted engine refuses an answer token that does not stand at `next_position`."""
+    spec = scripted(answers=[{'answer': '{question} {means}'}], limits={'prefill_chunk': 5})
+    with VlmPipeline.open(spec) as plain, start(spec, family=ThreeAxes) as pipeline:
+        expected, found = talk(plain, frame), talk(pipeline, frame)
+    assert [answer.text for answer in found] == [answer.text for answer in expected]
+
+
+class GreedyHead(Wrapped):
+    """Chooses greedily on the chip, and gives logits to whoever wants to sample."""
+
+    def next_token(self, sampling):
+        logits = self.inner.next_token(sampling)
+        assert isinstance(logits, Logits)
+        self.heads.append(sampling.temperature)
+        return logits if sampling.temperature else ChosenToken(int(logits.values.argmax()))
+
+
+@pytest.mark.parametrize('temperature', [0.0, 0.8])
+def test_a_chip_may_choose_greedily_and_leave_sampling_to_the_host(scripted, temperature):
+    GreedyHead.heads = []
+    sampling = SamplingOptions(temperature=temperature, top_k=5, seed=3)
+    with start(scripted(answers=[{'answer': 'Yes.'}]), engine=GreedyHead) as pipeline:
+        answer = pipeline.ask(Question('Is it?', sampling=sampling)).answer(10)
+    assert answer.text == 'Yes.'
+    assert GreedyHead.heads.count(temperature) >= len('Yes.')
+
+
+def test_sampling_is_taken_where_logits_can_be_read_beside_the_chips_own_head(open_scripted):
+    pipeline = open_scripted(limits={'samples_on_chip': True, 'has_logits': True})
+    hot = Question('Say', sampling=SamplingOptions(temperature=0.5))
+    assert pipeline.ask(hot).answer(10).text == 'Say'
+
+
+def test_an_engine_that_plans_nonsense_fails_the_question_and_not_the_process(scripted):
+    class Confused(Wrapped):
+        def plan_prefill(self, tokens):
+            return (tokens - 1,) if tokens > 100 else self.inner.plan_prefill(tokens)
+
+    with start(scripted(), engine=Confused) as pipeline:
+        answer = pipeline.ask(Question('x' * 200)).answer(10)
+        assert 'in pieces of' in answer.message
+        assert pipeline.ask(Question('Hi')).answer(10).text == 'Hi'
