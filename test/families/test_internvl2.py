@@ -85,5 +85,5 @@ def test_stop_tokens_are_each_models_own(make):
 
 def test_the_template_of_the_other_model_is_refused(model_folder):
     folder = model_folder(template='phi3-chat')  # beside a tokenizer with ChatML's tokens
-    with pytest.raises(ModelFileError, match="has no token '<|"):
+    with pytest.raises(ModelFileError, match=r"has no token '<\|"):
         load_family(folder)
