@@ -70,7 +70,7 @@ def open_in_place(
     except DeviceError as error:
         _warn([error.message])
         return None
-    reasons = []
+    reasons: list[str] = []
     for rows, name in _ways(shapes):
         why = _difference(library, files, few, rows, expected)
         if not why:
@@ -145,14 +145,14 @@ def _logits(backend: Backend, shapes: StackShapes) -> Iterator[NDArray[np.float3
 
 
 def _chunks(shapes: StackShapes) -> Iterator[tuple[PrefillGroup, int]]:
-    """Give a first chunk; where the set has a group for it one behind, and that one row earlier.
+    """Give a first chunk, then one behind a history, and that again one row earlier.
 
-    The last one reads rows that it would write, so `DirectRows` takes the scratch for it.
+    The last one reads rows that it would write, so `DirectRows` takes the scratch for it. Rows of
+    a history longer than the first chunk are zeros either way.
     """
-    first = shapes.prefill[0]
-    yield first, 0
-    for group in shapes.prefill[1:]:
-        if group.history == first.chunk and group.history + group.chunk < shapes.capacity:
+    yield shapes.prefill[0], 0
+    for group in shapes.prefill[1:2]:
+        if group.history + group.chunk < shapes.capacity:
             yield group, group.history
             yield group, group.history - 1
 
