@@ -52,6 +52,7 @@ class Reference:
 
     def __init__(self, weights: Weights) -> None:
         self._sizes = weights.sizes
+        self._vision = weights.vision
         self._table = weights.table.astype(np.float64)
         self._norm = weights.norm.astype(np.float64)
         self._head = weights.head.astype(np.float64)
@@ -59,6 +60,15 @@ class Reference:
             {name: np.asarray(array, np.float64) for name, array in layer.items()}
             for layer in weights.layers
         ]
+
+    def see(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode (1, 3, px, px) into (rows, hidden), by ONNX Runtime."""
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(self._vision, providers=['CPUExecutionProvider'])
+        (found,) = session.run(None, {session.get_inputs()[0].name: pixels})
+        rows: NDArray[np.float32] = found[0]
+        return rows
 
     def embed(self, part: PromptPart, features: Mapping[int, NDArray[Any]]) -> Matrix:
         """Look up a prompt's words and put the images' rows, by image, over the placeholders."""
@@ -77,13 +87,20 @@ class Reference:
         scores: Matrix = normed @ self._head.T
         return scores
 
+    def scores(
+        self, part: PromptPart, features: Mapping[int, NDArray[Any]], tokens: Sequence[int]
+    ) -> Matrix:
+        """Score what could follow a prompt and each answer token but the last: (tokens, vocab)."""
+        said = np.asarray(tokens, np.int64)
+        embeds = np.concatenate([self.embed(part, features), self._table[said[:-1]]])
+        return self.logits(embeds, last=len(said))
+
     def judge(
         self, part: PromptPart, features: Mapping[int, NDArray[Any]], tokens: Sequence[int]
     ) -> Verdict:
         """Compare the answer that followed a prompt, token by token, each behind those before."""
         said = np.asarray(tokens, np.int64)
-        embeds = np.concatenate([self.embed(part, features), self._table[said[:-1]]])
-        scores = self.logits(embeds, last=len(said))
+        scores = self.scores(part, features, tokens)
         ordered = np.sort(scores, axis=-1)
         taken = scores[np.arange(len(said)), said]
         return Verdict(

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import ModelFiles
 from tools.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
 from tools.axera.layout import Delays, Layout, layer_groups
-from tools.axera.weights import DEMO_MODEL, TINY, Weights, demo_weights, tiny_weights
+from tools.axera.weights import (
+    DEMO_MODEL,
+    TINY,
+    Weights,
+    demo_weights,
+    reciting_weights,
+    tiny_weights,
+)
 from tools.tiny_model.config import TinyConfig
 from tools.tiny_model.make import write_texts
 
@@ -53,8 +60,8 @@ TINY_LAYOUTS: Final = {
 """Sets that answer alike but for their limits."""
 
 # ImageNet's, which preprocessor_config.json says too.
-_MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
-_DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
+MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
@@ -93,7 +100,7 @@ def _vision(weights: Weights, layout: Layout) -> Axmodel:
     group = _vision_group(weights.tile_px, weights.vision_rows, weights.hidden, layout)
     arrays: dict[str, NDArray[Any]] = {'onnx': np.frombuffer(weights.vision, np.uint8)}
     if layout.is_vision_nhwc:
-        arrays |= {'mean': _MEAN, 'deviation': _DEVIATION}
+        arrays |= {'mean': MEAN, 'deviation': DEVIATION}
     return Axmodel('vit', layout.chip, (group,), arrays)
 
 
@@ -117,6 +124,21 @@ def write_demo(folder: Path, layout: Layout = DEMO) -> Path:
     for path in DEMO_MODEL.glob('*.json'):
         shutil.copyfile(path, folder / path.name)
     return write_set(folder, demo_weights(), layout)
+
+
+RECITED: Final = '\u6f22\U0001f916\u5b57\u00e9'
+"""Of two, three and four bytes a character, one token a byte."""
+
+
+def write_reciting(folder: Path, text: str = RECITED) -> Path:
+    """Write a tiny set that gives one answer whatever is asked; '' = none at all."""
+    write_texts(folder, TINY)
+    return write_set(folder, reciting_weights(text), NINE)
+
+
+def write_silent(folder: Path) -> Path:
+    """Write a tiny set whose first token is the stop token."""
+    return write_reciting(folder, '')
 
 
 # --- sets with a fault -------------------------------------------------------------------------
@@ -207,6 +229,8 @@ def _tiny_kind(layout: Layout) -> Callable[[Path], Path]:
 
 KINDS: Final[dict[str, Callable[[Path], Path]]] = {
     **{kind: _tiny_kind(layout) for kind, layout in TINY_LAYOUTS.items()},
+    'tiny-reciting': write_reciting,
+    'tiny-silent': write_silent,
     'tiny-missing-layer': write_missing_layer,
     'tiny-mixed-builds': write_mixed_builds,
     'tiny-wrong-vit': write_wrong_vision,
