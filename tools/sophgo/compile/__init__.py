@@ -1,0 +1,1 @@
+"""Build the emulator's fixtures with Sophgo's own compiler, from PyPI, without a chip or torch."""
