@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
+from edge_vlm_ros.engines.axera.graphs import PrefillGroup
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.memory import Block
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
+from edge_vlm_ros.engines.axera.stack_memory import PrefillInputs
 from edge_vlm_ros.engines.base import never
 from tools.axera import sets
 from tools.axera.plain import embed, plain_logits, stack_shapes
@@ -205,6 +207,19 @@ class TestAnswers:
         assert chip[0].count('AX_SYS_MinvalidateCache') == 1 + 2 * one.shapes.layers
 
 
+def test_three_rows_of_positions_reach_the_chip(chip):
+    stub, library = chip
+    mask, indices = Block(library, 16 * 32 * 2, 'mask'), Block(library, 3 * 16 * 4, 'indices')
+    positions = np.arange(15, dtype=np.uint32).reshape(3, 5)
+    inputs = PrefillInputs(PrefillGroup(1, 16, 16), mask, indices, 3)
+    inputs.write(positions, 7)
+    seen = stub.device_bytes(indices.phy, indices.nbytes).view(np.uint32).reshape(3, 16)
+    assert np.array_equal(seen[:, :5], positions)
+    assert not seen[:, 5:].any()
+    indices.close()
+    mask.close()
+
+
 class TestGivenUp:
     def test_a_chunk_given_up_leaves_what_was_cached(self, driver):
         one = driver()
@@ -382,6 +397,16 @@ class TestMemory:
         mixed = replace(files, weights={**files.weights, 'layers.1': other})
         with pytest.raises(ModelFileError, match=r'l1_together.*(another build|another chip)'):
             Driver(library, mixed, sets.NINE, DirectRows)
+
+    def test_a_driver_that_fails_to_free_does_not_keep_the_rest(self, chip, written):
+        stub, library = chip
+        one = Driver(library, written('tiny'), sets.NINE, DirectRows)
+        lost = one.backend._memory.dummy
+        library.call('AX_SYS_MemFree', lost.phy, lost.vir)
+        with pytest.raises(DeviceError, match='AX_SYS_MemFree failed'):
+            one.close()
+        one.close()
+        assert stub.count('blocks') == 0
 
     def test_caches_take_what_they_must_and_shared_memory_little(self, chip, written):
         stub, library = chip
