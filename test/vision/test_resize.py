@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_vlm_ros.core import BadImageError
-from edge_vlm_ros.vision.resize import resize_exact, resize_fast
+from edge_vlm_ros.vision.resize import resize_exact, resize_exact_bilinear, resize_fast
 
-RESIZERS = [resize_exact, resize_fast]
+RESIZERS = [resize_exact, resize_exact_bilinear, resize_fast]
 
 
-def by_pillow(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def by_pillow(
+    image: np.ndarray, width: int, height: int, kernel: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
     """Resize columns, then rows: what one call did before Pillow 13 began to choose the order."""
-    turned = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(turned.resize((width, height), Image.Resampling.BICUBIC))
+    turned = Image.fromarray(image).resize((width, image.shape[0]), kernel)
+    return np.asarray(turned.resize((width, height), kernel))
 
 
 @pytest.mark.parametrize('kind', ['scene', 'text', 'noise', 'gradient'])
@@ -49,6 +51,8 @@ def test_law_exact_is_pillow_at_any_size(seed, size, target, levels):
     random = np.random.default_rng(seed)
     image = (random.integers(0, levels, (*size, 3)) * (255 // (levels - 1))).astype(np.uint8)
     assert np.array_equal(resize_exact(image, *target), by_pillow(image, *target))
+    bilinear = by_pillow(image, *target, Image.Resampling.BILINEAR)
+    assert np.array_equal(resize_exact_bilinear(image, *target), bilinear)
 
 
 @pytest.mark.parametrize('kind', ['scene', 'noise', 'gradient'])
@@ -65,6 +69,8 @@ def test_exact_is_any_pillow_in_one_call_within_a_rounding(picture, kind, target
 def test_exact_is_pillow_beyond_one_chunk_and_one_block(picture):
     image = picture('noise', 3000, 700)
     assert np.array_equal(resize_exact(image, 16, 500), by_pillow(image, 16, 500))
+    bilinear = by_pillow(image, 16, 500, Image.Resampling.BILINEAR)
+    assert np.array_equal(resize_exact_bilinear(image, 16, 500), bilinear)
 
 
 # Measured values are in resize.py; the bounds leave a little room for other builds of OpenCV.

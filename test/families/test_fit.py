@@ -1,0 +1,65 @@
+"""What every family promises to an engine, whatever it is."""
+
+import numpy as np
+import pytest
+
+from edge_vlm_ros.core import EngineLimits, Frame, FrameSource, ModelFileError
+from edge_vlm_ros.families import load_family, supported_model_types
+
+LIMITS = {
+    'context_tokens': 2048,
+    'longest_prompt': 1024,
+    'prefill_chunk': 0,
+    'max_images': 0,
+    'can_extend_prefix': True,
+    'samples_on_chip': False,
+    'has_logits': True,
+    'vocab_size': 1000,
+    'hidden_size': 8,
+}
+
+
+@pytest.fixture(params=['internvl', 'qwen2_vl', 'mllama'])
+def family(request):
+    folders = {'internvl': 'model_folder', 'qwen2_vl': 'qwen2_vl_folder'}
+    make = request.getfixturevalue(folders.get(request.param, 'mllama_folder'))
+    return load_family(make())
+
+
+def frame(side=300):
+    return Frame(np.zeros((side, side, 3), np.uint8), 0, FrameSource('front'))
+
+
+def test_the_types_of_models_that_are_known():
+    assert supported_model_types() == ('internvl', 'internvl_chat', 'mllama', 'qwen2_vl')
+
+
+def test_pixels_are_what_engines_take_as_they_are(family):
+    family.fit(EngineLimits(**LIMITS))
+    clip = family.preprocess_clip([frame()] * family.frames_per_input)
+    for inputs in (family.preprocess(frame()), family.preprocess(frame(), frames=3), clip):
+        assert inputs.pixels.dtype == np.float32
+        assert inputs.pixels.flags.c_contiguous
+
+
+def test_placeholders_are_feature_rows_and_cross_attended_images_are_one_token(family):
+    family.fit(EngineLimits(**LIMITS))
+    shown = [family.preprocess(frame(side), frames=2) for side in (50, 300)]
+    part = family.render_prefix(shown, '')
+    assert [len(span) for span in part.spans] == [inputs.tokens or 1 for inputs in shown]
+    assert part.positions.shape[-1] == len(part.tokens)
+
+
+def test_a_frame_alone_in_a_clip_is_a_clip(family):
+    family.fit(EngineLimits(**LIMITS))
+    several = family.preprocess(frame(), frames=2)
+    clip = family.preprocess_clip([frame()])
+    assert clip.grid == several.grid
+    np.testing.assert_array_equal(clip.pixels, several.pixels)
+
+
+def test_an_engine_for_tiles_of_another_size_is_refused(model_folder):
+    family = load_family(model_folder())
+    family.fit(EngineLimits(**LIMITS, tile_px=112))
+    with pytest.raises(ModelFileError, match='says tiles of 112 px, the vision tower takes 448'):
+        family.fit(EngineLimits(**LIMITS, tile_px=448))
