@@ -18,9 +18,9 @@ class VisionInputs:
             thumbnail last when there is more than one tile. Qwen2-VL: (patches, 1176), in the
             order of `vision.patches.cut_patches`. Llama 3.2 Vision: (max_tiles, 3, tile_px,
             tile_px), row by row, tiles of zeros after those that `grid` tells of.
-        grid: InternVL: (tiles, rows, columns) of the tiling. Qwen2-VL: (1, rows, columns) in
-            patches. Llama 3.2 Vision: (1, rows, columns) in tiles; `vision.canvas` makes aspect
-            ratio id and mask of it.
+        grid: InternVL: (tiles, rows, columns) of the tiling. Qwen2-VL: (pairs, rows, columns) in
+            patches, one pair for an image, more for frames of a clip. Llama 3.2 Vision: (1, rows,
+            columns) in tiles; `vision.canvas` makes aspect ratio id and mask of it.
         tokens: Placeholders this image takes in the prompt; 0 when it is cross-attended.
         clip: Which clip it is a moment of; neighbours in a prompt that name the same clip are
             shown as one video by families that know videos. '' = an image of its own.

@@ -24,7 +24,10 @@ class ModelFamily(Protocol):
 
     @property
     def frames_per_input(self) -> int:
-        """How many neighbouring frames of one camera's clip make one `VisionInputs`: 1 or more."""
+        """How many neighbouring frames of one camera's clip make one `VisionInputs`: 1 or more.
+
+        Valid after `fit`. A clip is cut into so many frames each, the last input having the rest.
+        """
         ...
 
     def fit(self, limits: EngineLimits) -> None:

@@ -6,13 +6,15 @@ patches, `<|vision_end|>`; nothing is between images, and they come before the q
 A clip of one camera is a video: neighbouring frames are shown to the vision tower in pairs, and
 all pairs of the clip stand between one `<|vision_start|>` and one `<|vision_end|>`, with
 `<|video_pad|>`. A last frame without a partner is paired with itself. The vision tower looks at
-each pair on its own, so a pair is one `VisionInputs`, and the pairs of a clip may be encoded one
-by one, when they come; in the prompt they have a span each.
+each pair on its own. A compiled one costs the same however full it is, so one `VisionInputs` holds
+as many pairs as fit into one launch (`frames_per_input`); a longer clip is several of them, each
+with a span of its own, and still one video.
 
-What an engine gets (`VisionInputs`): `pixels` (patches, 1176) and `grid` (1, rows, columns), with
-patches = rows * columns in the order of `vision.patches.patch_places`, which also gives the
-positions inside the vision tower; `tokens` = patches / 4 feature rows, in the order of the blocks.
-A compiled vision tower of N patches gets the rest padded and masked, by the engine.
+What an engine gets (`VisionInputs`): `pixels` (patches, 1176) and `grid` (pairs, rows, columns),
+pairs being 1 for an image, with patches = pairs * rows * columns: pair by pair, each in the order
+of `vision.patches.patch_places`, which also gives the positions inside the vision tower; `tokens`
+= patches / 4 feature rows, in the order of the blocks. Patches attend to those of their own pair
+only. A compiled vision tower of N patches gets the rest padded and masked, by the engine.
 
 Positions: a text token stands at (p, p, p), and p grows by one. The tokens of an image that begins
 at p stand at (p + pair, p + block row, p + block column); the next text stands one past the
@@ -27,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,7 @@ class Qwen2VlSettings:
             alone; 1 where the user said how many pixels it has.
         most_patches: Patches of one image that nothing may exceed; 0 = any number.
         longest_side: Of an image, pixels; 0 = any.
+        pairs_per_input: Pairs of a clip that the vision tower takes at once.
     """
 
     alone: Patching
@@ -103,6 +106,7 @@ class Qwen2VlSettings:
     clip_share: int = _CLIP_SHARE
     most_patches: int = 0
     longest_side: int = 0
+    pairs_per_input: int = 1
 
     def bounded(self, limits: EngineLimits) -> Qwen2VlSettings:
         """Return these settings within what an engine takes."""
@@ -112,10 +116,13 @@ class Qwen2VlSettings:
         patches = min(room * unit, limits.max_patches or room * unit)
         rows, columns = limits.patch_grid
         side = self.alone.patch_px
+        clip = _within(self.clip, max(patches // self.clip_share, unit))
+        pairs = 1 if rows else limits.max_patches * side**2 // clip.max_pixels
         return replace(
             self,
             alone=_within(self.alone, patches),
-            clip=_within(self.clip, max(patches // self.clip_share, unit)),
+            clip=clip,
+            pairs_per_input=max(pairs, 1),
             fixed_size=(columns * side, rows * side) if rows else self.fixed_size,
             most_patches=patches,
             longest_side=limits.max_grid_side * side,
@@ -218,8 +225,8 @@ class Qwen2VlFamily:
 
     @property
     def frames_per_input(self) -> int:
-        """How many neighbouring frames of a clip make one input: 2."""
-        return self._settings.clip.frames
+        """How many neighbouring frames of a clip make one input: 2, or all that fit at once."""
+        return self._settings.clip.frames * self._settings.pairs_per_input
 
     def fit(self, limits: EngineLimits) -> None:
         """Bound the patches of an image by what the vision tower and the context take.
@@ -250,13 +257,13 @@ class Qwen2VlFamily:
         return self._input([frame], patching)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
-        """Make one input of two neighbouring frames of a clip, or of its last one.
+        """Make one input of neighbouring frames of a clip.
 
         Args:
-            frames: Of one camera, oldest first; 1 or 2. Left unchanged.
+            frames: Of one camera, oldest first; at most `frames_per_input`. Left unchanged.
 
         Returns:
-            pixels float32 (patches, 1176); grid (1, rows, columns) of patches; both frames have
+            pixels float32 (patches, 1176); grid (pairs, rows, columns) of patches; all frames have
             the size that the first one's asks for.
 
         Raises:
@@ -270,8 +277,13 @@ class Qwen2VlFamily:
         height_px, width_px = frames[0].pixels.shape[:2]
         width, height = self._settings.size(width_px, height_px, patching)
         resized = [self._resize(frame.pixels, width, height) for frame in frames]
-        pixels = cut_patches(resized, patching, self._settings.normalise)
-        grid = (1, height // patching.patch_px, width // patching.patch_px)
+        normalise, step = self._settings.normalise, patching.frames
+        pairs = [
+            cut_patches(resized[start : start + step], patching, normalise)
+            for start in range(0, len(resized), step)
+        ]
+        pixels = pairs[0] if len(pairs) == 1 else np.concatenate(pairs)
+        grid = (len(pairs), height // patching.patch_px, width // patching.patch_px)
         return VisionInputs(pixels, grid, len(pixels) // patching.merge**2)
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
@@ -339,12 +351,13 @@ class Qwen2VlFamily:
         """Write the placeholders of an image, or of the pairs of a clip."""
         _, rows, columns = images[0].grid
         merge = self._settings.alone.merge
-        positions = _positions_of((len(images), rows // merge, columns // merge), position)
+        pairs = sum(image.grid[0] for image in images)
+        positions = _positions_of((pairs, rows // merge, columns // merge), position)
         placeholder = self._video if images[0].clip else self._image
-        tokens = images[0].tokens
+        stops = list(accumulate(image.tokens for image in images))
         spans = tuple(
-            VisionSpan(first_image + number, number * tokens, (number + 1) * tokens)
-            for number in range(len(images))
+            VisionSpan(first_image + number, stop - image.tokens, stop)
+            for number, (image, stop) in enumerate(zip(images, stops, strict=True))
         )
         return PromptPart(
             tokens=np.full(positions.shape[1], placeholder, np.int64),
@@ -359,7 +372,7 @@ def _videos(images: Sequence[VisionInputs]) -> list[list[VisionInputs]]:
 
     def name(place: int) -> object:
         image = images[place]
-        return (image.clip, image.grid) if image.clip else place
+        return (image.clip, image.grid[1:]) if image.clip else place
 
     return [[images[i] for i in group] for _, group in groupby(range(len(images)), name)]
 

@@ -58,6 +58,10 @@ def test_pairs_of_a_clip_are_qwen2_vls_video(qwen2_vl_folder, number):
     groups, rows, columns = QWEN2_VL[f'video{number}_grid'].tolist()
     assert [pair.grid for pair in pairs] == [(1, rows, columns)] * groups
     check(QWEN2_VL, f'video{number}', np.concatenate([pair.pixels for pair in pairs]))
+    whole = family.preprocess_clip(shown)
+    assert whole.grid == (groups, rows, columns)
+    assert whole.tokens == sum(pair.tokens for pair in pairs)
+    check(QWEN2_VL, f'video{number}', whole.pixels)
 
 
 @pytest.mark.parametrize('number', range(len(MLLAMA_IMAGES)))

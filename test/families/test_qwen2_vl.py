@@ -46,9 +46,9 @@ def family(qwen2_vl_folder):
     return load_family(qwen2_vl_folder())
 
 
-def image(rows, columns, clip=''):
+def image(rows, columns, clip='', pairs=1):
     pixels = np.zeros((0, 1176), np.float32)
-    return VisionInputs(pixels, (1, 2 * rows, 2 * columns), rows * columns, clip)
+    return VisionInputs(pixels, (pairs, 2 * rows, 2 * columns), pairs * rows * columns, clip)
 
 
 def inputs_of(shown):
@@ -93,6 +93,17 @@ def test_a_clip_is_one_video_with_a_span_for_each_pair(family):
     assert [span.image for span in part.spans] == [0, 1, 2]
     assert [len(span) for span in part.spans] == [2, 2, 2]
     assert part.spans[0].stop == part.spans[1].start
+
+
+@pytest.mark.parametrize('cuts', [(4,), (3, 1), (1, 1, 2)])
+def test_a_clip_may_come_in_pieces_of_several_pairs(family, cuts):
+    pieces = [image(2, 3, 'front', pairs) for pairs in cuts]
+    part = family.render_prefix(pieces, '')
+    whole = family.render_prefix([image(2, 3, 'front')] * 4, '')
+    assert part.tokens.tolist() == whole.tokens.tolist()
+    np.testing.assert_array_equal(part.positions, whole.positions)
+    assert [len(span) for span in part.spans] == [6 * pairs for pairs in cuts]
+    assert part.vision_tokens == whole.vision_tokens
 
 
 def test_frames_of_two_cameras_are_two_videos(family):
@@ -297,11 +308,23 @@ def test_each_of_several_images_gets_a_quarter_of_the_pixels_of_one(qwen2_vl_fol
     assert 3 <= patches(family, 1920, 1080) / patches(family, 1920, 1080, 2) <= 5
 
 
+def test_a_clip_is_as_many_pairs_at_once_as_the_vision_tower_takes(qwen2_vl_folder):
+    family = load_family(qwen2_vl_folder())
+    assert family.frames_per_input == 2
+    family.fit(limits(max_patches=3072))
+    assert family.frames_per_input == 8
+    inputs = family.preprocess_clip([frame(1920, 1080)] * 8)
+    assert inputs.grid[0] == 4
+    assert 2000 <= len(inputs.pixels) <= 3072
+    assert family.preprocess_clip([frame(1920, 1080)] * 5).grid[0] == 3
+
+
 def test_an_engine_of_one_grid_gets_every_image_in_this_grid(qwen2_vl_folder):
     family = load_family(qwen2_vl_folder())
     family.fit(limits(max_patches=600, patch_grid=(20, 30)))
     for size in [(640, 480), (50, 900), (20, 20)]:
         assert family.preprocess(frame(*size)).grid == (1, 20, 30)
+    assert family.frames_per_input == 2
     assert family.preprocess_clip([frame(9, 9), frame(9, 9)]).grid == (1, 20, 30)
 
 
