@@ -1,8 +1,22 @@
-"""What a set of axmodels holds: shape groups, read by tensor name and shape, and their masks."""
+"""What a set of axmodels holds: shape groups, read by tensor name and shape.
+
+Nothing says how many groups there are or what for: a group of one token is a decode group, any
+other a prefill group, and how much history it takes shows in its mask (the first chunk's cache
+inputs are dummies). Sizes differ between builds, names and order between compilers.
+
+Source: AXERA-TECH/InternVL3-2B.axera and ax-llm (names, shapes, group table).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Protocol
+
+from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.engines.axera.runtime import BFLOAT16, ShapeGroup, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +74,271 @@ class StackShapes:
     def capacity(self) -> int:
         """Rows of the largest cache: prompt and answer together."""
         return self.decode[-1].capacity
+
+
+class Declared(Protocol):
+    """A file whose shape groups are known."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def groups(self) -> tuple[ShapeGroup, ...]:
+        """Its shape groups, by number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTensors:
+    """What one shape group of a layer takes and gives, whatever its order and names.
+
+    Attributes:
+        k_cache: Input; also `v_cache`'s shape.
+        v_cache: Input.
+        indices: Input, positions.
+        hidden: Input, embeddings or the previous layer's output.
+        mask: Input.
+        k_rows: Place of the new K rows among the outputs.
+        v_rows: Place of the new V rows.
+        output: Place of the hidden state.
+    """
+
+    k_cache: TensorInfo
+    v_cache: TensorInfo
+    indices: TensorInfo
+    hidden: TensorInfo
+    mask: TensorInfo
+    k_rows: int
+    v_rows: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class VisionShapes:
+    """What a vision tower takes and gives.
+
+    Attributes:
+        tile_px: Side of the square.
+        rows: Feature rows of one tile.
+        width: Of one row.
+        is_channels_last: (1, px, px, 3) and not (1, 3, px, px).
+        takes_bytes: uint8 pixels, normalised inside, and not normalised float32.
+        output: Place of the features among the outputs.
+    """
+
+    tile_px: int
+    rows: int
+    width: int
+    is_channels_last: bool
+    takes_bytes: bool
+    output: int
+
+
+def read_stack(layer: Declared, layers: int, post: Declared) -> StackShapes:
+    """Tell what a set holds from its first layer and its head.
+
+    Args:
+        layer: Layer 0.
+        layers: How many there are.
+        post: Final norm and LM head.
+
+    Raises:
+        ModelFileError: A tensor is missing or does not fit the others.
+    """
+    tensors = [layer_tensors(layer, g) for g in range(len(layer.groups))]
+    prefill: dict[tuple[int, int], PrefillGroup] = {}
+    decode: dict[int, DecodeGroup] = {}
+    for g, group in enumerate(tensors):
+        tokens = group.indices.shape[-1]
+        seen = group.mask.shape[-1] - tokens
+        if tokens == 1:
+            decode.setdefault(seen, DecodeGroup(g, seen))
+        else:
+            prefill.setdefault((seen, tokens), PrefillGroup(g, tokens, seen))
+    if not decode or not prefill:
+        raise _misfit(
+            layer, 'indices', 'groups for chunks and for one token', f'{len(tensors)} of one kind'
+        )
+    shapes = StackShapes(
+        layers=layers,
+        hidden=tensors[0].hidden.shape[-1],
+        kv_width=layer.groups[0].outputs[tensors[0].k_rows].shape[-1],
+        vocab=_logits(post, tensors[0].hidden.shape[-1]),
+        position_rows=math.prod(tensors[0].indices.shape[:-1]),
+        prefill=tuple(prefill[key] for key in sorted(prefill)),
+        decode=tuple(decode[key] for key in sorted(decode)),
+    )
+    for g, group in enumerate(tensors):
+        _check_group(layer, g, group, shapes)
+    if shapes.prefill[0].history:
+        raise _misfit(layer, 'mask', 'a group for the first chunk', f'{shapes.prefill[0]}')
+    return shapes
+
+
+def layer_tensors(layer: Declared, group: int) -> LayerTensors:
+    """Find a group's tensors: by `name`, or `name_<group>` as some compilers write them.
+
+    Raises:
+        ModelFileError: One is missing.
+    """
+    inputs, outputs = layer.groups[group].inputs, layer.groups[group].outputs
+
+    def take(name: str) -> TensorInfo:
+        return inputs[_place(layer, group, name, inputs)]
+
+    return LayerTensors(
+        k_cache=take('K_cache'),
+        v_cache=take('V_cache'),
+        indices=take('indices'),
+        hidden=take('input'),
+        mask=take('mask'),
+        k_rows=_place(layer, group, 'K_cache_out', outputs),
+        v_rows=_place(layer, group, 'V_cache_out', outputs),
+        output=_place(layer, group, 'output', outputs),
+    )
+
+
+def check_same(layer: Declared, first: Declared) -> None:
+    """Refuse a layer of another build than the first one.
+
+    Raises:
+        ModelFileError: It has other groups, tensors or sizes.
+    """
+    if layer.groups == first.groups:
+        return
+    if len(layer.groups) != len(first.groups):
+        raise _misfit(
+            layer,
+            'shape groups',
+            f'{len(first.groups)} as in {first.path.name}',
+            f'{len(layer.groups)}: files of different builds in one folder',
+        )
+    for g, (found, expected) in enumerate(zip(layer.groups, first.groups, strict=True)):
+        listed = zip_longest(
+            (*found.inputs, *found.outputs), (*expected.inputs, *expected.outputs)
+        )
+        for here, there in listed:
+            if here != there:
+                raise _misfit(
+                    layer,
+                    f'{(there or here).name} of group {g}',
+                    f'{_shown(there)} as in {first.path.name}',
+                    f'{_shown(here)}: files of different builds in one folder',
+                )
+    raise _misfit(layer, 'tensors', f'those of {first.path.name}', 'others')
+
+
+def read_vision(vision: Declared, hidden: int) -> VisionShapes:
+    """Tell what a vision tower takes and gives.
+
+    Args:
+        vision: The file.
+        hidden: Width that the language model wants.
+
+    Raises:
+        ModelFileError: It is no vision tower, or one of another model.
+    """
+    group = vision.groups[0]
+    image = group.inputs[0]
+    square = image.shape[2:] if image.shape[1:2] == (3,) else image.shape[1:3]
+    is_image = len(image.shape) == 4 and image.shape[0] == 1 and len(set(square)) == 1
+    is_last = image.shape[-1] == 3
+    if len(group.inputs) != 1 or not is_image or not (is_last or image.shape[1] == 3):
+        raise _misfit(
+            vision, image.name, 'one input, an image of (1, 3, px, px) or (1, px, px, 3)',
+            f'{len(group.inputs)} inputs, this one {image}: no vision model',
+        )  # fmt: skip
+    if image.dtype not in {'float32', 'uint8'}:
+        raise _misfit(vision, image.name, 'float32 or uint8', image.dtype)
+    place = next((i for i, t in enumerate(group.outputs) if t.name == 'output'), 0)
+    features = group.outputs[place]
+    if len(features.shape) < 2 or features.shape[-1] != hidden:
+        raise _misfit(
+            vision,
+            features.name,
+            f'rows of width {hidden}, as the language model takes them',
+            f"{features}: another model's vision file",
+        )
+    if features.dtype not in {'float32', BFLOAT16}:
+        raise _misfit(vision, features.name, 'float32 or bfloat16', features.dtype)
+    return VisionShapes(
+        tile_px=square[0],
+        rows=math.prod(features.shape[:-1]),
+        width=hidden,
+        is_channels_last=is_last,
+        takes_bytes=image.dtype == 'uint8',
+        output=place,
+    )
+
+
+def logits_place(post: Declared) -> int:
+    """Find the scores among the head's outputs: builds with top-k give ids as well."""
+    outputs = post.groups[0].outputs
+    return next((i for i, tensor in enumerate(outputs) if tensor.name == 'output'), 0)
+
+
+def _logits(post: Declared, hidden: int) -> int:
+    """Check the head; give its vocabulary."""
+    group = post.groups[0]
+    wide = group.inputs[0]
+    if len(group.inputs) != 1 or wide.shape[-1] != hidden or math.prod(wide.shape) != hidden:
+        raise _misfit(
+            post, wide.name, f'one row of width {hidden}, as the layers give it', f'{wide}'
+        )
+    scores = group.outputs[logits_place(post)]
+    if scores.dtype not in {BFLOAT16, 'float32'} or wide.dtype != BFLOAT16:
+        raise _misfit(
+            post, scores.name, 'bfloat16 in, bfloat16 or float32 out', f'{wide}, {scores}'
+        )
+    return math.prod(scores.shape)
+
+
+def _check_group(layer: Declared, g: int, found: LayerTensors, shapes: StackShapes) -> None:
+    """Refuse a group whose tensors do not fit each other."""
+    tokens = found.indices.shape[-1]
+    seen = found.mask.shape[-1] - tokens
+    outputs = layer.groups[g].outputs
+    cache = (1, seen, shapes.kv_width)
+    rows = (1, tokens, shapes.kv_width)
+    wide = (1, tokens, shapes.hidden)
+    mask = (1, tokens, seen + tokens)
+    checks = [
+        (found.hidden, BFLOAT16, wide),
+        (found.mask, BFLOAT16, mask),
+        (found.indices, 'uint32', (*found.indices.shape[:-1], tokens)),
+        (outputs[found.k_rows], BFLOAT16, rows),
+        (outputs[found.v_rows], BFLOAT16, rows),
+        (outputs[found.output], BFLOAT16, wide),
+    ]
+    if seen:  # otherwise dummies, of whatever width
+        checks += [(found.k_cache, BFLOAT16, cache), (found.v_cache, BFLOAT16, cache)]
+    for tensor, dtype, shape in checks:
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise _misfit(
+                layer, f'{tensor.name} of group {g}', f'{dtype} {list(shape)}', f'{tensor}'
+            )
+    if math.prod(found.indices.shape[:-1]) != shapes.position_rows:
+        raise _misfit(
+            layer, f'indices of group {g}', f'{shapes.position_rows} rows', f'{found.indices}'
+        )
+
+
+def _place(layer: Declared, group: int, name: str, tensors: tuple[TensorInfo, ...]) -> int:
+    names = [tensor.name for tensor in tensors]
+    for wanted in (name, f'{name}_{group}'):
+        if wanted in names:
+            return names.index(wanted)
+    raise _misfit(
+        layer, f'group {group}', f'a tensor {name}', f'{", ".join(names)}: no decoder layer'
+    )
+
+
+def _shown(tensor: TensorInfo | None) -> str:
+    return f'{tensor.name} {tensor}' if tensor else 'nothing'
+
+
+def _misfit(file: Declared, tensor: str, expected: str, found: str) -> ModelFileError:
+    """Say which tensor of which file does not fit."""
+    return ModelFileError(f'{file.path}: {tensor}: expected {expected}, found {found}')

@@ -1,0 +1,132 @@
+"""The cheapest way to get a prompt into the cache.
+
+Tokens enter as chunks, whose cost depends on the shape group alone (on how much history it takes)
+and not on how many of their tokens count, or one by one through a decode group. So there is a
+choice: a chunk behind 130 tokens runs the group for 256 cached rows; ended early at a boundary,
+the next one runs a cheaper group; and a few tokens are cheaper through decode steps (on an AX650N
+up to 2 behind nothing, up to 19 behind 2048 tokens).
+
+A plan is a shortest path over the positions from what is held to the prompt's end. From each
+position: one decode step; or, with the cheapest group that has history enough, a chunk to the
+prompt's end, to the chunk's end, or to a boundary in between. No other end can be better: between
+two boundaries the same groups serve, so what is left never costs more from one token further on.
+
+Prompts longer than the longest history and one chunk end in decode steps, up to the capacity.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+from edge_vlm_ros.engines.axera.costs import Costs
+from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
+
+_PLANS_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece of a plan.
+
+    Attributes:
+        tokens: How many it appends.
+        group: Of a chunk; None = through decode steps.
+    """
+
+    tokens: int
+    group: PrefillGroup | None
+
+
+_Option: TypeAlias = tuple[float, PrefillGroup]
+
+
+class Planner:
+    """Plans for one set of axmodels on one chip.
+
+    Args:
+        shapes: Of the set.
+        costs: Measured on the chip.
+    """
+
+    def __init__(self, shapes: StackShapes, costs: Costs) -> None:
+        self._shapes, self._costs = shapes, costs
+        self._boundaries = sorted({group.history for group in shapes.prefill})
+        self._options = [self._cheapest(boundary) for boundary in self._boundaries]
+        dearest = max(costs.prefill.values())
+        cheapest_step = min(costs.decode.values())
+        # A run of steps takes no longer than a chunk: other work and cancels get in between.
+        self._longest_run = max(1, int(dearest / cheapest_step)) if cheapest_step else 1
+        self.plan = lru_cache(_PLANS_KEPT)(self._plan)
+        """`plan(held, tokens)`: the pieces, in order, that append `tokens` behind `held`."""
+
+    def decode_group(self, row: int) -> DecodeGroup:
+        """Give the cheapest decode group that sees `row` rows."""
+        fitting = [group for group in self._shapes.decode if group.capacity > row]
+        return min(fitting, key=lambda group: self._costs.decode[group.index])
+
+    def _plan(self, held: int, tokens: int) -> tuple[Piece, ...]:
+        assert held + tokens <= self._shapes.capacity, (held, tokens, self._shapes.capacity)
+        steps = self._step_costs(held, tokens)
+        best = [0.0] * (tokens + 1)
+        moves: list[Piece] = [Piece(0, None)] * tokens
+        for at in range(tokens - 1, -1, -1):
+            cost, move = steps[at] + best[at + 1], Piece(1, None)
+            for chunk_cost, group in self._usable(held + at):
+                for stop in self._stops(held, at, tokens, group):
+                    # The least slack goes to the chunk: rounding must not turn equals into steps.
+                    through = chunk_cost + best[stop]
+                    if through <= cost:
+                        cost, move = through, Piece(stop - at, group)
+            best[at], moves[at] = cost, move
+        return tuple(self._joined(moves))
+
+    def _step_costs(self, held: int, tokens: int) -> list[float]:
+        costs: list[float] = []
+        for row in range(held, held + tokens):
+            if costs and not any(group.capacity == row for group in self._shapes.decode):
+                costs.append(costs[-1])
+            else:
+                costs.append(self._costs.decode[self.decode_group(row).index])
+        return costs
+
+    def _usable(self, row: int) -> list[_Option]:
+        place = bisect_right(self._boundaries, row - 1)
+        return self._options[place] if place < len(self._options) else []
+
+    def _cheapest(self, row: int) -> list[_Option]:
+        """Give, for each chunk length, the cheapest group that takes `row` rows of history."""
+        found: dict[int, _Option] = {}
+        for group in self._shapes.prefill:
+            cost = self._costs.prefill[group.index]
+            known = found.get(group.chunk)
+            if group.history >= row and (known is None or cost < known[0]):
+                found[group.chunk] = (cost, group)
+        return list(found.values())
+
+    def _stops(self, held: int, at: int, tokens: int, group: PrefillGroup) -> Iterator[int]:
+        """Give where a chunk may end: at boundaries within, then as far as it goes."""
+        last = min(at + group.chunk, tokens)
+        place = bisect_right(self._boundaries, held + at)
+        for boundary in self._boundaries[place:]:
+            if boundary >= held + last:
+                break
+            yield boundary - held
+        yield last
+
+    def _joined(self, moves: list[Piece]) -> Iterator[Piece]:
+        """Follow the moves, single steps joined to runs."""
+        at = run = 0
+        while at < len(moves):
+            move = moves[at]
+            at += move.tokens
+            if move.group is None:
+                run += 1
+            if run and (move.group is not None or run == self._longest_run or at == len(moves)):
+                yield Piece(run, None)
+                run = 0
+            if move.group is not None:
+                yield move

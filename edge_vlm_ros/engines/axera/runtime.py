@@ -1,0 +1,435 @@
+"""axengine, thin and typed. The only module that imports it; nothing above sees its errors.
+
+axengine is AXERA's Python package over the NPU's C libraries. Importing it opens the driver,
+prints, and raises where there is none, so it is imported when a chip is opened. Its defects that
+would otherwise be ours are kept out here: arrays are handed over contiguous, outputs are never
+chosen by name, paths are `str`, providers a list, and chip memory is given back, which the package
+itself does only in part and too late.
+
+Source: AXERA-TECH/pyaxengine, 0.1.3 (_session.py, _axe.py, _axclrt.py, _base_session.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import inspect
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_log = logging.getLogger(__name__)
+
+RELEASES = 'https://github.com/AXERA-TECH/pyaxengine/releases'
+OLDEST_PACKAGE = (0, 1, 3)
+"""Older ones lack shape groups or give out arrays that the next run overwrites."""
+SDK_WITH_BF16 = {'ax650': '2.18', 'ax630c': '3.12'}
+"""Oldest board SDK whose driver knows bfloat16 tensors; source: pyaxengine's README."""
+BFLOAT16 = 'bfloat16'
+_ON_CARD = 'AXCLRTExecutionProvider'
+
+# What the package calls the boards: its enum of chip types (on the chip itself), and the name that
+# the driver of a card gives (AXCL).
+_CHIPS = {'MC50': 'ax650', 'MC20E': 'ax630c', 'M57H': 'm57h'}
+_SOC_NAMES = (
+    (re.compile(r'650'), 'ax650'),
+    (re.compile(r'63[0-9]|62[0-9]'), 'ax630c'),
+)
+
+_BRIEF = 300
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output as the file declares it.
+
+    Attributes:
+        name: Its name.
+        shape: Sizes.
+        dtype: 'bfloat16', 'float32', 'uint32', 'uint8', ...
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one such tensor."""
+        size = 2 if self.dtype == BFLOAT16 else np.dtype(self.dtype).itemsize
+        return size * int(np.prod(self.shape, dtype=np.int64))
+
+    def __str__(self) -> str:
+        return f'{self.dtype} {list(self.shape)}'
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeGroup:
+    """One set of shapes that a file was compiled for; runs name it by its number."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where sessions are opened.
+
+    Attributes:
+        chip: 'ax650' or 'ax630c'; '' = not checked.
+        provider: axengine's name of the way to the chip.
+        index: On a card its number in the driver's list; None on the chip itself.
+        axengine: The module.
+    """
+
+    chip: str
+    provider: str
+    index: int | None
+    axengine: ModuleType = field(repr=False)
+
+    @property
+    def is_card(self) -> bool:
+        """Whether the chip sits on a card, behind PCIe."""
+        return self.index is not None
+
+
+def open_device(chip: str, device_ids: tuple[int, ...] = ()) -> Device:
+    """Import axengine and choose the way to the chip.
+
+    Args:
+        chip: 'ax650' or 'ax630c'.
+        device_ids: Of cards, as their driver counts them; empty = what the package takes first.
+
+    Raises:
+        DeviceError: No package, no driver, or no such device; says who can act.
+    """
+    axengine = _import_axengine()
+    available = list(axengine.get_available_providers())
+    if len(device_ids) > 1:
+        raise DeviceError(f'chip {chip}: one device runs one model, not {list(device_ids)}')
+    wanted = device_ids[0] if device_ids else 0
+    provider = available[0]
+    if wanted and _ON_CARD in available:
+        provider = _ON_CARD
+    if provider == _ON_CARD:
+        return Device(chip, provider, wanted, axengine)
+    if wanted:
+        raise DeviceError(
+            f'chip {chip} on its own board has the one device 0, not {wanted} '
+            f'(for cards, axengine needs the library libaxcl_rt; it found {", ".join(available)})'
+        )
+    return Device(chip, provider, None, axengine)
+
+
+Feeds: TypeAlias = 'Mapping[str, NDArray[Any]]'
+
+
+class Session:
+    """One axmodel file on the chip. One thread calls all of it.
+
+    Args:
+        device: Where.
+        path: The file; mapped by the package, not read as a whole.
+
+    Raises:
+        ModelFileError: The file is missing or the driver refuses it.
+        DeviceError: The driver does not work, is too old, or the board is another one.
+    """
+
+    def __init__(self, device: Device, path: Path) -> None:
+        if not path.is_file():
+            raise ModelFileError(f'{path}: no such file')
+        self.path = path
+        self._vendor: Any = _open_vendor(device, path)
+        try:
+            _check_board(device, self._vendor)
+            described = _groups(self._vendor)
+            self.groups = tuple(_described(group) for group in described)
+            """Shapes, by group number."""
+            self._dtypes = [
+                {tensor.name: np.dtype(tensor.dtype) for tensor in inputs}
+                for inputs, _ in described
+            ]
+            self._shapes = [
+                {tensor.name: tensor.shape for tensor in group.inputs} for group in self.groups
+            ]
+        except Exception as error:
+            self.close()
+            if isinstance(error, EdgeVlmError):
+                raise
+            raise ModelFileError(f'{path}: its tensors cannot be read: {_brief(error)}') from error
+
+    def run(self, group: int, feeds: Feeds) -> list[NDArray[Any]]:
+        """Run one shape group.
+
+        Args:
+            group: Its number.
+            feeds: By input name; bfloat16 as uint16 bit patterns.
+
+        Returns:
+            The group's outputs in the file's order, in memory of their own; bfloat16 as uint16.
+
+        Raises:
+            DeviceError: The chip failed.
+        """
+        assert self._vendor is not None, f'{self.path.name} is closed'
+        handed = {name: self._handed(group, name, array) for name, array in feeds.items()}
+        for name in self._dtypes[0]:
+            # The package demands group 0's names of every group and ignores those it has not.
+            handed.setdefault(name, next(iter(handed.values())))
+        try:
+            results = self._vendor.run(None, handed, shape_group=group)
+        except Exception as error:  # the package raises whatever it meets
+            raise DeviceError(f'{self.path.name}: the chip failed: {_brief(error)}') from error
+        outputs = self.groups[group].outputs
+        return [_as_bits(array, tensor) for array, tensor in zip(results, outputs, strict=True)]
+
+    def close(self) -> None:
+        """Give the chip's memory back; safe to call twice."""
+        vendor, self._vendor = self._vendor, None
+        if vendor is not None:
+            _free(vendor)
+
+    def _handed(self, group: int, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Check an input as the package would, and give it the package's own type."""
+        dtype = self._dtypes[group][name]
+        shape = self._shapes[group][name]
+        assert array.shape == shape, (self.path.name, group, name, array.shape, shape)
+        handed = np.ascontiguousarray(array)
+        if handed.dtype != dtype:
+            assert handed.dtype == np.uint16, (self.path.name, name, handed.dtype, dtype)
+            assert dtype.itemsize == handed.itemsize, (self.path.name, name, dtype)
+            handed = handed.view(dtype)
+        return handed
+
+
+OpenSession: TypeAlias = Callable[[Path], Session]
+"""Opens one file on the device that the engine was given."""
+
+
+def _import_axengine() -> ModuleType:
+    try:
+        with _quietly('import axengine'):
+            import axengine
+    except ModuleNotFoundError as error:
+        if error.name == 'axengine':
+            raise DeviceError(
+                'the Python package axengine is not installed (it is not on PyPI): install the '
+                f'wheel of version {_dotted(OLDEST_PACKAGE)} or newer from {RELEASES}'
+            ) from error
+        raise DeviceError(
+            f'axengine needs the Python package {error.name}: pip install cffi ml-dtypes numpy'
+        ) from error
+    except ImportError as error:
+        raise DeviceError(_no_library(error)) from error
+    except Exception as error:  # the package runs the driver's start-up code on import
+        raise DeviceError(f'axengine cannot be imported: {_brief(error)}') from error
+    _check_package(axengine)
+    return axengine
+
+
+def _no_library(error: Exception) -> str:
+    return (
+        f'axengine found no NPU library ({_brief(error)}): libax_engine and libax_sys (on the '
+        'board), or libaxcl_rt (for a card), must be known to ldconfig: add their folder, '
+        '/soc/lib or /opt/lib on most boards, to /etc/ld.so.conf.d and run ldconfig as root'
+    )
+
+
+def _check_package(axengine: ModuleType) -> None:
+    """Refuse versions without what we use; a copy without metadata is judged by its functions."""
+    try:
+        version = importlib.metadata.version('axengine')
+    except importlib.metadata.PackageNotFoundError:
+        version = ''
+    numbers = tuple(int(number) for number in re.findall(r'\d+', version)[:3])
+    is_old = bool(numbers) and numbers < OLDEST_PACKAGE
+    run = inspect.signature(axengine.InferenceSession.run)
+    if is_old or 'shape_group' not in run.parameters:
+        found = version or 'of unknown version'
+        raise DeviceError(
+            f'axengine {found} is too old: install {_dotted(OLDEST_PACKAGE)} or newer '
+            f'from {RELEASES}'
+        )
+
+
+def _open_vendor(device: Device, path: Path) -> Any:
+    """Open the package's session; what it printed goes to the log."""
+    options = [{'device_id': device.index}] if device.is_card else None
+    try:
+        with _quietly(path.name):
+            # Paths as `str`: the card's side of the package takes no others.
+            return device.axengine.InferenceSession(
+                str(path), providers=[device.provider], provider_options=options
+            )
+    except Exception as error:
+        _free_unfinished(error)
+        raise _explained(device, path, error) from error
+
+
+def _explained(device: Device, path: Path, error: Exception) -> EdgeVlmError:
+    """Say who can act when a session cannot be opened."""
+    text = _brief(error)
+    if 'nsupported data type' in text:
+        needed = SDK_WITH_BF16.get(device.chip, '')
+        return DeviceError(
+            f'{path.name}: the board SDK does not know a tensor type of this model, bfloat16: '
+            f'{device.chip or "the board"} needs SDK {needed or "newer"} or newer ({text})'
+        )
+    if isinstance(error, AssertionError | OSError) and 'librar' in text:
+        return DeviceError(_no_library(error))
+    if 'initialize' in text:
+        return DeviceError(
+            f'the NPU driver does not start ({text}): are its kernel modules loaded, and may this '
+            'user open /dev/ax_*?'
+        )
+    if 'allocate memory' in text or 'Malloc' in text:
+        return DeviceError(
+            f'{path.name}: the chip has no memory left for it ({text}): stop other programs that '
+            'use the NPU, or choose a smaller model'
+        )
+    if 'device' in text.lower() and device.is_card:
+        return DeviceError(f'card {device.index}: {text}')
+    return ModelFileError(
+        f'{path}: the driver cannot load it: {text} (a file for another chip, a newer compiler, '
+        'or damaged)'
+    )
+
+
+def _check_board(device: Device, vendor: Any) -> None:
+    """Refuse a board that says it is another chip than the one asked for."""
+    found = _board_of(getattr(vendor, '_sess', None))
+    if device.chip in SDK_WITH_BF16 and found and found != device.chip:
+        raise DeviceError(f'chip {device.chip} was asked for, the board has an {found}')
+
+
+def _board_of(session: object) -> str:
+    """Name the chip as the package tells it; '' where it does not."""
+    soc_name = getattr(session, 'soc_name', None)
+    if isinstance(soc_name, str):
+        return next((chip for pattern, chip in _SOC_NAMES if pattern.search(soc_name)), '')
+    return _CHIPS.get(getattr(getattr(session, '_chip_type', None), 'name', ''), '')
+
+
+def _groups(vendor: Any) -> list[tuple[list[Any], list[Any]]]:
+    """Ask for one group after another: there is no count, and two ways to say there is no more."""
+    groups: list[tuple[list[Any], list[Any]]] = []
+    with contextlib.suppress(IndexError, ValueError):
+        while True:
+            groups.append((vendor.get_inputs(len(groups)), vendor.get_outputs(len(groups))))
+    if not groups:
+        raise ValueError('no shape group')
+    return groups
+
+
+def _described(group: tuple[list[Any], list[Any]]) -> ShapeGroup:
+    inputs, outputs = group
+    return ShapeGroup(tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)))
+
+
+def _tensor(declared: Any) -> TensorInfo:
+    shape = tuple(int(size) for size in declared.shape)
+    return TensorInfo(str(declared.name), shape, np.dtype(declared.dtype).name)
+
+
+def _as_bits(array: NDArray[Any], tensor: TensorInfo) -> NDArray[Any]:
+    return array.view(np.uint16) if tensor.dtype == BFLOAT16 else array
+
+
+# --- Giving memory back --------------------------------------------------------------------------
+# On the chip itself the package never frees its IO buffers, and destroys its handles in __del__,
+# after the engine was shut down at exit. So both are done here, through attributes that are its
+# own business: each is looked for first, and what cannot be freed is said once.
+
+_is_leak_told = False
+
+
+def _free(vendor: Any) -> None:
+    """Free the buffers and the handle of one InferenceSession."""
+    session = getattr(vendor, '_sess', None)
+    unload = getattr(session, '_unload', None)
+    if not callable(unload):
+        _tell_leak('it has no _unload')
+        return
+    try:
+        _free_pools(session)
+        unload()
+    except Exception as error:  # noqa: BLE001 (the package's and the driver's own)
+        _tell_leak(_brief(error))
+        return
+    with contextlib.suppress(AttributeError):
+        # __del__ calls it again: after the engine's end, and on a handle that is gone.
+        session._unload = _nothing  # type: ignore[union-attr]  # noqa: SLF001
+
+
+def _free_pools(session: Any) -> None:
+    """Free the IO buffers of a session on the chip itself; a card's are freed by `_unload`."""
+    library = getattr(sys.modules.get(type(session).__module__), 'sys_lib', None)
+    if library is None:
+        return
+    for name in ('_io_inputs_pool', '_io_outputs_pool'):
+        pool = getattr(session, name, None)
+        while pool:
+            physical, virtual = pool.pop()
+            if physical[0]:
+                library.AX_SYS_MemFree(physical[0], virtual[0])
+
+
+def _free_unfinished(error: Exception) -> None:
+    """Free what a constructor had allocated before it failed: only its own frame knows it."""
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get('self')
+        if hasattr(owner, '_io_inputs_pool'):
+            with contextlib.suppress(Exception):
+                _free_pools(owner)
+        trace = trace.tb_next
+
+
+def _nothing() -> None:
+    """Take the place of a method that must not run again."""
+
+
+def _tell_leak(why: str) -> None:
+    global _is_leak_told  # noqa: PLW0603 (once a process)
+    if not _is_leak_told:
+        _is_leak_told = True
+        _log.warning(
+            'this axengine gives no chip memory back (%s): it is free again when the process ends',
+            why,
+        )
+
+
+@contextlib.contextmanager
+def _quietly(what: str) -> Iterator[None]:
+    """Send what the package prints to the log."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            level = logging.WARNING if 'WARNING' in line else logging.DEBUG
+            _log.log(level, '%s: %s', what, line)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return '.'.join(map(str, version))
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:_BRIEF]
