@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,16 +24,63 @@ from edge_vlm_ros.core import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edge_vlm_ros.core import Clock
     from edge_vlm_ros.families.base import ModelFamily
 
 
-def name_frames(frames: Sequence[StoredFrame]) -> list[FrameKey]:
-    """Name the frames that one question shows, so that no other frame has their names."""
+@dataclass(frozen=True, slots=True)
+class FrameGroup:
+    """The frames that make one `VisionInputs`: one, or neighbours of a clip.
+
+    Attributes:
+        frames: As they came, oldest first.
+        is_clip: They are part of a clip that the family takes for a video.
+    """
+
+    frames: tuple[StoredFrame, ...] = field(repr=False)
+    is_clip: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames."""
+        return sum(frame.nbytes for frame in self.frames)
+
+
+def name_frames(
+    frames: Sequence[StoredFrame], frames_per_input: int = 1
+) -> dict[FrameKey, FrameGroup]:
+    """Group the frames that one question shows, under names that no other frames have.
+
+    Args:
+        frames: In the order of the prompt.
+        frames_per_input: The family's; above 1, several neighbouring frames of one camera are a
+            clip, and so many of it a group.
+    """
     in_clip = len(frames) > 1
-    return [replace(_name_frame(frame), in_clip=in_clip) for frame in frames]
+    groups = _groups(frames, frames_per_input)
+    return {replace(_name_group(group), in_clip=in_clip): group for group in groups}
+
+
+def _groups(frames: Sequence[StoredFrame], size: int) -> Iterator[FrameGroup]:
+    for camera, run in groupby(frames, key=lambda frame: frame.source.camera):
+        clip = tuple(run)
+        if size == 1 or len(clip) == 1 or not camera:  # Images that no camera took are no clip.
+            yield from (FrameGroup((frame,)) for frame in clip)
+        else:
+            yield from (
+                FrameGroup(clip[start : start + size], is_clip=True)
+                for start in range(0, len(clip), size)
+            )
+
+
+def _name_group(group: FrameGroup) -> FrameKey:
+    names = [_name_frame(frame) for frame in group.frames]
+    if not group.is_clip:
+        return names[0]
+    contents = ' '.join(f'{name.stamp_ns}/{name.content}' for name in names)
+    return replace(names[0], content=f'clip {contents}')
 
 
 def _name_frame(stored: StoredFrame) -> FrameKey:
@@ -54,21 +102,24 @@ def _name_frame(stored: StoredFrame) -> FrameKey:
 
 @dataclass(frozen=True, slots=True)
 class ShownFrame:
-    """A frame as a conversation keeps it.
+    """A frame, or neighbours of a clip in one, as a conversation keeps it.
 
     Attributes:
-        stored: As it came, to be encoded again where its features are no longer kept.
+        group: As they came, to be encoded again where the features are no longer kept.
         key: Its name in the caches.
         inputs: Grid and placeholders; without the pixels.
-        width: Of the decoded frame, pixels.
-        height: Of the decoded frame, pixels.
+        sizes: Width and height of each decoded frame, pixels.
     """
 
-    stored: StoredFrame = field(repr=False)
+    group: FrameGroup
     key: FrameKey
     inputs: VisionInputs
-    width: int
-    height: int
+    sizes: tuple[tuple[int, int], ...]
+
+
+def count_frames(shown: Iterable[ShownFrame]) -> int:
+    """Count the frames, those of a group each by itself."""
+    return sum(len(frame.group.frames) for frame in shown)
 
 
 def without_pixels(inputs: VisionInputs) -> VisionInputs:
@@ -93,7 +144,7 @@ class Conversation:
     @property
     def nbytes(self) -> int:
         """Bytes of the frames kept."""
-        return sum(frame.stored.nbytes for frame in self.frames)
+        return sum(frame.group.nbytes for frame in self.frames)
 
     def new_frames(self, frames: Sequence[ShownFrame]) -> tuple[ShownFrame, ...]:
         """Return those that this conversation has not seen yet."""

@@ -19,7 +19,6 @@ from edge_vlm_ros.core import (
     PromptTooLongError,
     SamplingOptions,
     Spliced,
-    StoredFrame,
     TooManyFramesError,
     VisionFeatures,
     VisionInputs,
@@ -42,9 +41,11 @@ from edge_vlm_ros.scheduling import (
     Work,
 )
 from edge_vlm_ros.serving.conversation import (
+    FrameGroup,
     SessionStore,
     ShownFrame,
     answer_part,
+    count_frames,
     without_pixels,
 )
 from edge_vlm_ros.serving.kv_record import KvRecord
@@ -67,8 +68,7 @@ class _Kept:
 
     features: VisionFeatures
     inputs: VisionInputs
-    width: int
-    height: int
+    sizes: tuple[tuple[int, int], ...]
 
 
 class ModelSteps:
@@ -138,7 +138,7 @@ class ModelSteps:
             Exception: Whatever libraries raise; then `reset_kv` before the next work.
         """
         if isinstance(work, Prepare):
-            return self._prepare(running, work.frame, running.stored[work.frame])
+            return self._prepare(running, work.frame, running.groups[work.frame])
         if isinstance(work, Render):
             return self._render(running)
         turn = running.turn
@@ -150,15 +150,18 @@ class ModelSteps:
         assert isinstance(work, Decode)
         return self._decode(running, turn)
 
-    def _prepare(self, running: Running, key: FrameKey, stored: StoredFrame) -> Prepared:
-        frame = decode_frame(stored)
-        inputs = self._preprocess(frame, key)
-        height, width = frame.pixels.shape[:2]
+    def _prepare(self, running: Running, key: FrameKey, group: FrameGroup) -> Prepared:
+        frames = [decode_frame(stored) for stored in group.frames]
+        inputs = self._preprocess(frames, key, group)
+        sizes = tuple((frame.pixels.shape[1], frame.pixels.shape[0]) for frame in frames)
         running.pixels[key] = inputs
-        running.shown[key] = ShownFrame(stored, key, without_pixels(inputs), width, height)
+        running.shown[key] = ShownFrame(group, key, without_pixels(inputs), sizes)
         return Prepared()
 
-    def _preprocess(self, frame: Frame, key: FrameKey) -> VisionInputs:
+    def _preprocess(self, frames: list[Frame], key: FrameKey, group: FrameGroup) -> VisionInputs:
+        if group.is_clip:
+            return self._family.preprocess_clip(frames)
+        (frame,) = frames
         several = 2  # families ask only whether a frame stands alone
         return self._family.preprocess(frame, several if key.in_clip else 1)
 
@@ -167,7 +170,7 @@ class ModelSteps:
         conversation = self._sessions.get(
             question.session_id, must_exist=question.continues_session
         )
-        frames = [self._shown(running, key) for key in running.stored]
+        frames = [self._shown(running, key) for key in running.groups]
         new_frames = conversation.new_frames(frames)
         self._check_images([*conversation.frames, *new_frames])
         prompt = conversation.render(
@@ -205,9 +208,7 @@ class ModelSteps:
     def _shown(self, running: Running, key: FrameKey) -> ShownFrame:
         if key not in running.shown:  # Its features were kept: nothing had to be decoded.
             kept = self._features[key]
-            running.shown[key] = ShownFrame(
-                running.stored[key], key, kept.inputs, kept.width, kept.height
-            )
+            running.shown[key] = ShownFrame(running.groups[key], key, kept.inputs, kept.sizes)
         return running.shown[key]
 
     def _check_images(self, frames: list[ShownFrame]) -> None:
@@ -216,7 +217,7 @@ class ModelSteps:
         if most and images > most:
             tiled = ', each tile counted,' if images > len(frames) else ''
             raise TooManyFramesError(
-                f'{len(frames)} frames make {images} images{tiled} in this conversation, '
+                f'{count_frames(frames)} frames make {images} images{tiled} in this conversation, '
                 f'the model takes {most} in one prompt'
             )
 
@@ -229,7 +230,7 @@ class ModelSteps:
             history = turn.conversation.history
             earlier = f', {len(history)} of them from earlier turns' if history else ''
             raise PromptTooLongError(
-                f'the prompt has {tokens} tokens ({vision_tokens} for {len(turn.frames)} '
+                f'the prompt has {tokens} tokens ({vision_tokens} for {count_frames(turn.frames)} '
                 f'frames{earlier}), the model takes {longest}'
             )
 
@@ -237,10 +238,11 @@ class ModelSteps:
         shown = next(frame for frame in turn.frames if frame.key == key)
         inputs = running.pixels.pop(key, None)
         if inputs is None:  # Shown in an earlier turn, its features given up since.
-            inputs = self._preprocess(decode_frame(shown.stored), key)
+            frames = [decode_frame(stored) for stored in shown.group.frames]
+            inputs = self._preprocess(frames, key, shown.group)
         features = self._engine.encode(inputs)
         turn.features[key] = features
-        self._features[key] = _Kept(features, shown.inputs, shown.width, shown.height)
+        self._features[key] = _Kept(features, shown.inputs, shown.sizes)
         return Encoded(_nbytes(features))
 
     def _prefill(self, turn: Turn, work: Prefill, should_stop: StopCheck) -> Outcome:

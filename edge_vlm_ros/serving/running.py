@@ -20,7 +20,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
 )
 from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
-from edge_vlm_ros.serving.conversation import Conversation, ShownFrame
+from edge_vlm_ros.serving.conversation import Conversation, FrameGroup, ShownFrame
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
 
@@ -75,7 +75,7 @@ class Running:
     Attributes:
         question: What was asked, with its request_id.
         stream: Where the answer goes.
-        stored: The question's frames by name, oldest first.
+        groups: The question's frames by name, oldest first.
         submitted_ns: Steady time when it came, nanoseconds.
         started_ns: Steady time of its first work item; 0 = none yet.
         first_text_ns: Steady time of the first text given out; 0 = none yet.
@@ -93,7 +93,7 @@ class Running:
 
     question: Question
     stream: AnswerStream
-    stored: dict[FrameKey, StoredFrame]
+    groups: dict[FrameKey, FrameGroup]
     submitted_ns: int
     started_ns: int = 0
     first_text_ns: int = 0
@@ -145,13 +145,14 @@ class Running:
         frames = tuple(self.shown.values()) if self.turn is None else self.turn.frames
         return tuple(
             FrameRef(
-                source=frame.stored.source,
-                stamp_ns=frame.stored.stamp_ns,
-                width=frame.width,
-                height=frame.height,
-                age_s=self._age_s(frame.stored),
+                source=stored.source,
+                stamp_ns=stored.stamp_ns,
+                width=width,
+                height=height,
+                age_s=self._age_s(stored),
             )
             for frame in frames
+            for stored, (width, height) in zip(frame.group.frames, frame.sizes, strict=True)
         )
 
     def _age_s(self, stored: StoredFrame) -> float:

@@ -133,7 +133,7 @@ class ChipWorker:
         refusal: EdgeVlmError | None = None
         try:
             self._check(question)
-            running.stored.update(zip(name_frames(question.frames), question.frames, strict=True))
+            running.groups.update(name_frames(question.frames, self._frames_per_input))
         except EdgeVlmError as error:
             refusal = error
         with self._changed:
@@ -148,7 +148,7 @@ class ChipWorker:
                 finals = [_Final(running, FinishReason.ERROR, refusal.code, refusal.message)]
             else:
                 self._running[request_id] = running
-                asked = QuestionAsked(request_id, tuple(running.stored), question.deadline_ns)
+                asked = QuestionAsked(request_id, tuple(running.groups), question.deadline_ns)
                 finals = self._apply(self._scheduler.handle(asked))
                 self._changed.notify_all()
         self._deliver(finals)
@@ -194,7 +194,8 @@ class ChipWorker:
     def _check(self, question: Question) -> None:
         """Refuse what this model cannot do, before anything is done."""
         limits = self._info.limits
-        if limits.max_images and len(question.frames) > limits.max_images:
+        images = -(-len(question.frames) // self._frames_per_input)  # or more: `ModelSteps` sees
+        if limits.max_images and images > limits.max_images:
             raise TooManyFramesError(
                 f'{len(question.frames)} frames, the model takes {limits.max_images} in one prompt'
             )
@@ -278,6 +279,7 @@ class ChipWorker:
         except BaseException:
             loaded.engine.close()
             raise
+        self._frames_per_input = loaded.family.frames_per_input
         limits = loaded.engine.limits
         load_s = (self._clock.now_ns() - started_ns) / 1e9
         self._info = ModelInfo(

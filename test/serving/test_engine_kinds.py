@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -148,6 +150,147 @@ def test_positions_on_three_axes_are_followed_by_the_answers(scripted, frame):
     with VlmPipeline.open(spec) as plain, start(spec, family=ThreeAxes) as pipeline:
         expected, found = talk(plain, frame), talk(pipeline, frame)
     assert [answer.text for answer in found] == [answer.text for answer in expected]
+
+
+class Filming(Wrapped):
+    """Takes neighbouring frames of a camera for a video, two at a time, as Qwen2-VL does."""
+
+    frames_per_input = 2
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.seen = []
+
+    def preprocess(self, decoded, frames=1):
+        self.seen.append((decoded.stamp_ns,))
+        return self.inner.preprocess(decoded, frames)
+
+    def preprocess_clip(self, frames):
+        self.seen.append(tuple(decoded.stamp_ns for decoded in frames))
+        inputs = [self.inner.preprocess(decoded, 2) for decoded in frames]
+        pixels = np.mean([one.pixels for one in inputs], axis=0, dtype=np.float32)
+        return replace(inputs[0], pixels=pixels, clip=frames[0].source.camera)
+
+
+@pytest.fixture
+def filming(scripted):
+    """Open a pipeline whose family films; `seen` are the stamps it was shown together."""
+    opened = []
+
+    def make(**script):
+        families = []
+
+        def film(inner):
+            families.append(Filming(inner))
+            return families[-1]
+
+        spec = scripted(answers=[{'answer': '{images} images: {means}'}], **script)
+        opened.append(start(spec, family=film))
+        families[0].seen.clear()
+        return opened[-1], families[0].seen
+
+    yield make
+    for pipeline in opened:
+        pipeline.close()
+
+
+def clip(frame, number, camera='front'):
+    return tuple(
+        frame(10 * n, stamp_ns=n, camera=camera, side=8 + n) for n in range(1, number + 1)
+    )
+
+
+def test_neighbouring_frames_of_a_camera_are_shown_in_pairs(filming, frame):
+    pipeline, seen = filming()
+    frames = clip(frame, 5)
+    answers = [pipeline.ask(Question('What?', frames=frames)).answer(10) for _ in range(2)]
+    assert seen == [(1, 2), (3, 4), (5,)], 'and not again for the second question'
+    for answer in answers:
+        assert answer.text.startswith('3 images: ')
+        assert [(ref.stamp_ns, ref.width) for ref in answer.frames] == [
+            (n, 8 + n) for n in range(1, 6)
+        ]
+    cached = answers[1].timings.cached_prompt_tokens
+    assert cached == answers[1].timings.prompt_tokens - 1
+
+
+@pytest.mark.parametrize(
+    ('cameras', 'groups'),
+    [
+        (['front'], [(1,)]),
+        (['front', 'rear'], [(1,), (2,)]),
+        (['front', 'front', 'rear', 'rear', 'rear'], [(1, 2), (3, 4), (5,)]),
+        (['', '', ''], [(1,), (2,), (3,)]),
+    ],
+    ids=['alone', 'one of each camera', 'two clips', 'images that no camera took'],
+)
+def test_only_several_frames_of_one_camera_are_a_clip(filming, frame, cameras, groups):
+    pipeline, seen = filming()
+    frames = tuple(frame(10, stamp_ns=n + 1, camera=camera) for n, camera in enumerate(cameras))
+    assert pipeline.ask(Question('What?', frames=frames)).answer(10).success
+    assert seen == groups
+
+
+def test_a_clip_goes_on_in_a_conversation_and_counts_by_pairs(filming, frame):
+    pipeline, seen = filming(limits={'max_images': 3})
+    first = Question('What?', frames=clip(frame, 4), session_id='s')
+    assert pipeline.ask(first).answer(10).text.startswith('2 images')
+    again = Question('And now?', frames=clip(frame, 4), session_id='s')
+    assert len(pipeline.ask(again).answer(10).frames) == 4
+    rear = clip(frame, 2, 'rear')
+    assert pipeline.ask(Question('Well?', frames=rear, session_id='s')).answer(10).success
+    assert seen == [(1, 2), (3, 4), (1, 2)]
+    more = Question('Too many?', frames=(frame(9, stamp_ns=99),), session_id='s')
+    assert '7 frames make 4 images' in pipeline.ask(more).answer(10).message
+
+
+QWEN2_VL = {
+    'model_type': 'qwen2_vl',
+    'hidden_size': 16,
+    'vision_config': {
+        'in_chans': 3,
+        'patch_size': 14,
+        'spatial_merge_size': 2,
+        'temporal_patch_size': 2,
+    },
+}
+
+
+@pytest.fixture
+def qwen2_vl_spec(tmp_path, scripted):
+    """The real Qwen2-VL family over the scripted engine."""
+    from tokenizers import Tokenizer
+
+    from edge_vlm_ros.models import find_model
+
+    own = find_model('scripted').tokenizer_folder
+    tokenizer = Tokenizer.from_file(str(own / 'tokenizer.json'))
+    names = ('vision_start', 'vision_end', 'image_pad', 'video_pad')
+    tokenizer.add_special_tokens([f'<|{name}|>' for name in names])
+    folder = tmp_path / 'qwen2_vl'
+    folder.mkdir()
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    preprocessor = json.loads((own / 'preprocessor_config.json').read_text())
+    preprocessor |= {'min_pixels': 56 * 56, 'max_pixels': 1120 * 1120, 'size': {}}
+    (folder / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
+    (folder / 'config.json').write_text(json.dumps(QWEN2_VL))
+    return scripted(tokenizer=str(folder), answers=[{'answer': '{images} images: {means}'}])
+
+
+def test_the_real_qwen2_vl_family_talks_about_images_and_clips(qwen2_vl_spec, frame):
+    with VlmPipeline.open(qwen2_vl_spec) as pipeline:
+        image = tuple(frame(90, side=112) for _ in 'a')
+        turns = [image, clip(frame, 5, 'rear'), ()]
+        answers = [
+            pipeline.ask(Question('What?', frames=shown, session_id='s')).answer(10)
+            for shown in turns
+        ]
+        assert [answer.message for answer in answers] == ['', '', '']
+        assert [answer.text.partition(' ')[0] for answer in answers] == ['1', '4', '4']
+        assert answers[0].timings.vision_tokens == (112 // 28) ** 2
+        for earlier, later in pairwise(answers):
+            held = earlier.timings.prompt_tokens + earlier.timings.answer_tokens
+            assert later.timings.cached_prompt_tokens == held
 
 
 class GreedyHead(Wrapped):

@@ -176,9 +176,9 @@ def test_an_answer_cut_short_goes_on_in_the_next_turn(open_scripted):
 
 
 def shown(frame):
-    return ShownFrame(
-        frame, name_frames([frame])[0], VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4), 8, 8
-    )
+    ((key, group),) = name_frames([frame]).items()
+    inputs = VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4)
+    return ShownFrame(group, key, inputs, ((8, 8),))
 
 
 def with_frame(frame):
