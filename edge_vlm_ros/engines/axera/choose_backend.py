@@ -1,0 +1,82 @@
+"""Which way the decoder layers of a set are driven."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_vlm_ros.core import DeviceError, ModelFiles
+from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.graphs import StackShapes
+from edge_vlm_ros.engines.axera.portable import PortableBackend
+from edge_vlm_ros.engines.axera.runtime import Device, OpenSession, Session
+from edge_vlm_ros.engines.axera.self_test import open_in_place
+
+_log = logging.getLogger(__name__)
+
+
+class SessionShelf:
+    """Sessions that were opened to look into a file, until somebody needs them.
+
+    Loading a file takes a second on a board, so it is not done twice.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._kept: dict[Path, Session] = {}
+
+    def look_into(self, path: Path) -> Session:
+        """Open a file and keep it; see `Session` for errors."""
+        if path not in self._kept:
+            self._kept[path] = Session(self._device, path)
+        return self._kept[path]
+
+    def take(self, path: Path) -> Session:
+        """Give a file's session, the caller's from here on."""
+        return self._kept.pop(path, None) or Session(self._device, path)
+
+    def close(self) -> None:
+        """Close what nobody took; safe to call twice."""
+        while self._kept:
+            _, session = self._kept.popitem()
+            session.close()
+
+
+def choose_backend(  # noqa: PLR0913 (what a set is made of)
+    wanted: str,
+    *,
+    device: Device,
+    open_session: OpenSession,
+    files: ModelFiles,
+    shapes: StackShapes,
+    on_file: Callable[[], None],
+) -> Backend:
+    """Open the decoder layers and the head, in place where that works.
+
+    Args:
+        wanted: 'auto', 'in_place' or 'portable'.
+        device: Where.
+        open_session: Opens a file through axengine.
+        files: Of the set.
+        shapes: Of the set.
+        on_file: Called after each file is loaded.
+
+    Raises:
+        ModelFileError: A file is missing, refused or of another build.
+        DeviceError: The chip failed or is full, or `wanted` cannot be had.
+    """
+
+    def open_portable(some: StackShapes) -> PortableBackend:
+        return PortableBackend(open_session, files, some)
+
+    if wanted != 'portable' and not device.is_card:
+        in_place = open_in_place(files, shapes, open_portable, on_file)
+        if in_place is not None:
+            return in_place
+    elif wanted == 'auto':
+        _log.info('the chip is on a card: its caches are copied from here at every token')
+    if wanted == 'in_place':
+        where = 'on a card' if device.is_card else 'here, the log says why'
+        raise DeviceError(f'backend in_place was asked for and does not work {where}')
+    return PortableBackend(open_session, files, shapes, on_file)

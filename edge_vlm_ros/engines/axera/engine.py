@@ -1,0 +1,341 @@
+"""The Axera engine: axmodel sets, one file a decoder layer, on AX650N and AX630C."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_vlm_ros.core import (
+    CancelledError,
+    EdgeVlmError,
+    EngineLimits,
+    ModelFiles,
+    ModelReport,
+    NotReadyError,
+    PromptPart,
+    SamplingOptions,
+    Spliced,
+    VisionFeatures,
+    VisionInputs,
+)
+from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.choose_backend import SessionShelf, choose_backend
+from edge_vlm_ros.engines.axera.costs import measure_costs
+from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
+from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
+from edge_vlm_ros.engines.axera.options import AxeraOptions
+from edge_vlm_ros.engines.axera.plan import Piece, Planner
+from edge_vlm_ros.engines.axera.report import describe
+from edge_vlm_ros.engines.axera.runtime import open_device
+from edge_vlm_ros.engines.axera.set_files import (
+    check_config,
+    check_memory,
+    count_layers,
+    read_config,
+)
+from edge_vlm_ros.engines.axera.vision import VisionTower
+from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
+from edge_vlm_ros.engines.bf16 import to_bf16
+from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+
+_log = logging.getLogger(__name__)
+
+_GLUE_TOKENS = 8
+"""Prompt tokens around one image besides its rows: label, `<img>`, `</img>`, line break."""
+
+
+def open_engine(
+    files: ModelFiles,
+    device_ids: tuple[int, ...],
+    options: Mapping[str, object],
+    on_loaded: OnLoaded,
+) -> AxeraEngine:
+    """Load a model; see `engines.open_engine`."""
+    return AxeraEngine(files, device_ids, AxeraOptions.from_mapping(options), on_loaded)
+
+
+def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport:
+    """Read a set's first layer, head, vision tower and table; see `engines.inspect_model`."""
+    config = read_config(files.tokenizer_folder)
+    layers = count_layers(files, config)
+    with ExitStack() as opening:
+        shelf = SessionShelf(open_device(files.chip, device_ids))
+        opening.callback(shelf.close)
+        first = shelf.look_into(files.weights['layers.0'])
+        shapes = read_stack(first, layers, shelf.look_into(files.weights['post']))
+        vision = read_vision(shelf.look_into(files.weights['vision_encoder']), shapes.hidden)
+        check_config(config, files, shapes, vision)
+        table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
+        opening.callback(table.close)
+        return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
+
+
+def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> EngineLimits:
+    """Read the bounds of a set off its shapes.
+
+    A prompt may be as long as the cache, less a token for the answer: what is longer than the
+    longest history and one chunk goes through decode steps. That is slow (75 ms a token on an
+    AX650N), but it is how a conversation goes on where only its tail is new, or a question behind
+    eight frames gets a few tokens more than the build has chunks for. Images are bounded by the
+    chunks: one more would take twenty seconds of steps.
+    """
+    window = max(group.history + group.chunk for group in shapes.prefill)
+    fitting = min(window, shapes.capacity) // (vision.rows + _GLUE_TOKENS)
+    return EngineLimits(
+        context_tokens=shapes.capacity,
+        longest_prompt=shapes.capacity - 1,
+        prefill_chunk=max(group.chunk for group in shapes.prefill),
+        max_images=max(1, fitting),
+        can_extend_prefix=True,
+        samples_on_chip=False,
+        has_logits=True,
+        vocab_size=table_rows,
+        hidden_size=shapes.hidden,
+        hidden_dtype='bfloat16',
+        tile_px=vision.tile_px,
+        tiles_per_frame=1,
+    )
+
+
+class AxeraKvCache:
+    """How many rows of the caches count; the rows themselves are the backend's."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens the cache holds."""
+        return self._length
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on; stale rows are hidden by the masks.
+
+        Raises:
+            ValueError: `length` is negative or above the present length.
+        """
+        if not 0 <= length <= self._length:
+            raise ValueError(f'cannot truncate {self._length} tokens to {length}')
+        self._length = length
+
+    def grow(self, tokens: int) -> None:
+        """Count rows that were written."""
+        self._length += tokens
+
+
+class _Progress:
+    """Counts loaded files for whoever waits."""
+
+    def __init__(self, on_loaded: OnLoaded, total: int) -> None:
+        self._on_loaded, self._total = on_loaded, total
+        self._loaded = 0
+
+    def one(self) -> None:
+        self._loaded += 1
+        self._on_loaded(self._loaded, self._total)
+
+
+class AxeraEngine:
+    """One axmodel set on one chip. One thread calls all of it.
+
+    Args:
+        files: With 'layers.<i>', 'post', 'embed_tokens' and 'vision_encoder'.
+        device_ids: Of a card; empty = the first one, or the chip on the board.
+        options: How it is driven.
+        on_loaded: Called after each axmodel.
+
+    Raises:
+        DeviceError: No driver, another chip, or too little memory.
+        ModelFileError: A file is missing, damaged, or does not fit the others.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        device_ids: tuple[int, ...],
+        options: AxeraOptions,
+        on_loaded: OnLoaded,
+    ) -> None:
+        config = read_config(files.tokenizer_folder)
+        layers = count_layers(files, config)
+        device = open_device(files.chip, device_ids)
+        if not device.is_card:
+            check_memory(files)
+        progress = _Progress(on_loaded, layers + 2)
+        with ExitStack() as opening:
+            shelf = SessionShelf(device)
+            opening.callback(shelf.close)
+            first = shelf.look_into(files.weights['layers.0'])
+            post = shelf.look_into(files.weights['post'])
+            self._shapes = read_stack(first, layers, post)
+            vision_session = shelf.take(files.weights['vision_encoder'])
+            opening.callback(vision_session.close)
+            self._vision = VisionTower(vision_session, self._shapes.hidden, config)
+            check_config(config, files, self._shapes, self._vision.shapes)
+            self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
+            opening.callback(self._table.close)
+            progress.one()
+            self._backend: Backend = choose_backend(
+                options.backend,
+                device=device,
+                open_session=shelf.take,
+                files=files,
+                shapes=self._shapes,
+                on_file=progress.one,
+            )
+            opening.callback(self._backend.close)
+            self._planner = Planner(self._shapes, measure_costs(self._backend, self._shapes))
+            self._closing = opening.pop_all()
+        self._limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
+        self._kv = AxeraKvCache()
+        self._scored_length = 0
+        self._is_open = True
+        _log.info('loaded %s: %s, %s', files.name, self._backend.name, self._limits)
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Bounds and abilities, read from the model's files."""
+        return self._limits
+
+    @property
+    def kv(self) -> AxeraKvCache:
+        """The KV cache."""
+        return self._kv
+
+    @property
+    def backend_name(self) -> str:
+        """'portable' or 'in place'."""
+        return self._backend.name
+
+    def encode(self, inputs: VisionInputs) -> VisionFeatures:
+        """Run vision tower and projector on one frame of (tiles, 3, px, px).
+
+        Returns:
+            Rows of bfloat16 bit patterns (uint16).
+        """
+        self._check_open()
+        side = self._limits.tile_px
+        if inputs.pixels.ndim != 4 or inputs.pixels.shape[1:] != (3, side, side):
+            raise EdgeVlmError(
+                f'pixels have shape {inputs.pixels.shape}, expected (tiles, 3, {side}, {side})'
+            )
+        rows = self._vision.encode(inputs.pixels)
+        if len(rows) != inputs.tokens:
+            raise EdgeVlmError(
+                f'the vision tower gave {len(rows)} rows, the prompt has room for {inputs.tokens}'
+            )
+        return Spliced(rows)
+
+    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+        """Cut the next `tokens` tokens into the cheapest chunks and decode steps.
+
+        Raises:
+            PromptTooLongError: They do not fit.
+        """
+        check_fits(tokens, self._kv.length, self._limits)
+        return tuple(piece.tokens for piece in self._planner.plan(self._kv.length, tokens))
+
+    def prefill(
+        self,
+        part: PromptPart,
+        features: Mapping[int, VisionFeatures],
+        should_stop: StopCheck = never,
+    ) -> None:
+        """Append a prompt part to the KV cache; on an error the cache is as before."""
+        self._check_open()
+        if not len(part):
+            return
+        held = self._kv.length
+        check_fits(len(part), held, self._limits)
+        check_tokens(part, self._limits)
+        check_spans(part, features, self._limits)
+        embeds = self._splice(part, features)
+        positions = self._positions(part)
+        # Until all is done there is no hidden state that belongs to the cache's last row.
+        self._scored_length = 0
+        at = 0
+        for piece in self._planner.plan(held, len(part)):
+            rows = slice(at, at + piece.tokens)
+            self._append(piece, embeds[rows], positions[..., rows], held + at, should_stop)
+            at += piece.tokens
+        self._kv.grow(len(part))
+        self._scored_length = self._kv.length
+
+    def next_token(self, sampling: SamplingOptions) -> Logits:
+        """Run the head on the last token appended; `sampling` is the caller's business."""
+        del sampling
+        self._check_open()
+        if not self._scored_length or self._scored_length != self._kv.length:
+            raise EdgeVlmError('no token was appended since the KV cache was cut')
+        # A head padded beyond the table must not choose what has no embedding.
+        return Logits(self._backend.head()[: self._limits.vocab_size])
+
+    def decode(self, token: int, position: int) -> None:
+        """Append one answer token to the KV cache; on an error the cache is as before."""
+        self._check_open()
+        row = self._kv.length
+        part = PromptPart(
+            np.full(1, token, np.int64), np.full(1, position, np.int64), position + 1
+        )
+        check_fits(1, row, self._limits)
+        check_tokens(part, self._limits)
+        self._scored_length = 0
+        self._step(self._table.look_up(part.tokens)[0], self._positions(part), row)
+        self._kv.grow(1)
+        self._scored_length = self._kv.length
+
+    def close(self) -> None:
+        """Free the chip's memory; safe to call twice."""
+        if self._is_open:
+            self._is_open = False
+            self._kv.truncate(0)
+            self._closing.close()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise NotReadyError('the engine is closed')
+
+    def _append(
+        self,
+        piece: Piece,
+        embeds: NDArray[np.uint16],
+        positions: NDArray[np.uint32],
+        row: int,
+        should_stop: StopCheck,
+    ) -> None:
+        if piece.group is not None:
+            self._backend.prefill(piece.group, embeds, positions, row, should_stop)
+            return
+        for i, embed in enumerate(embeds):
+            if should_stop():
+                raise CancelledError('the prompt was given up')
+            self._step(embed, positions[..., i : i + 1], row + i)
+
+    def _step(self, embed: NDArray[np.uint16], position: NDArray[np.uint32], row: int) -> None:
+        self._backend.step(self._planner.decode_group(row), embed, position, row)
+
+    def _splice(
+        self, part: PromptPart, features: Mapping[int, VisionFeatures]
+    ) -> NDArray[np.uint16]:
+        """Look up the words and put the features over the placeholders."""
+        embeds = self._table.look_up(part.tokens)
+        for span in part.spans:
+            spliced = features[span.image]
+            assert isinstance(spliced, Spliced)
+            rows = spliced.rows[span.first_row : span.first_row + len(span)]
+            is_bits = rows.dtype == np.uint16
+            embeds[span.start : span.stop] = rows if is_bits else to_bf16(rows.astype(np.float32))
+        return embeds
+
+    def _positions(self, part: PromptPart) -> NDArray[np.uint32]:
+        rows = self._shapes.position_rows
+        if part.positions.ndim > 1 and rows == 1:
+            raise EdgeVlmError('the prompt has three rows of positions, this model takes one')
+        positions = part.positions.astype(np.uint32)
+        if rows > 1:
+            positions = np.broadcast_to(positions, (rows, len(part)))
+        return positions

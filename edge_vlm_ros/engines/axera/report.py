@@ -1,0 +1,44 @@
+"""What a set's files say of themselves."""
+
+from __future__ import annotations
+
+from edge_vlm_ros.core import EngineLimits, ModelFiles, ModelReport, ReportTable
+from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
+from edge_vlm_ros.engines.axera.runtime import SDK_WITH_BF16
+from edge_vlm_ros.engines.axera.set_files import chip_bytes, free_chip_bytes
+
+_MIB = 1 << 20
+_BF16_BYTES = 2
+
+
+def describe(
+    files: ModelFiles, shapes: StackShapes, vision: VisionShapes, limits: EngineLimits
+) -> ModelReport:
+    """Put into words what was read from a set's first layer, head, vision tower and table."""
+    window = max(group.history + group.chunk for group in shapes.prefill)
+    cache = 2 * _BF16_BYTES * shapes.layers * shapes.capacity * shapes.kv_width
+    free = free_chip_bytes()
+    pixels = 'bytes' if vision.takes_bytes else 'float32'
+    facts = [
+        ('chip', files.chip),
+        ('layout', f'{shapes.layers} decoder layers, one axmodel each'),
+        ('hidden size', f'{shapes.hidden}'),
+        ('KV width', f'{shapes.kv_width} ({shapes.position_rows} row of positions)'),
+        ('vocabulary', f'{limits.vocab_size} rows of embeddings, {shapes.vocab} scores'),
+        ('context', f'{limits.context_tokens} tokens'),
+        ('prompt in chunks', f'{window} tokens; longer ones go on through decode steps'),
+        ('images in a prompt', f'{limits.max_images}'),
+        ('image', f'{vision.tile_px} px, {vision.rows} tokens, {pixels}'),
+        ('SDK', f'{SDK_WITH_BF16.get(files.chip, "?")} or newer'),
+        ('chip memory', f'{chip_bytes(files) / _MIB:.0f} MiB of files, {cache / _MIB:.0f} MiB KV'),
+        ('free chip memory', 'not told' if free is None else f'{free / _MIB:.0f} MiB'),
+    ]
+    rows = [
+        *((f'{g.index}', 'prefill', f'{g.chunk}', f'{g.history}') for g in shapes.prefill),
+        *((f'{g.index}', 'decode', '1', f'{g.capacity}') for g in shapes.decode),
+    ]
+    rows.sort(key=lambda row: int(row[0]))
+    table = ReportTable(
+        'shape groups of a layer', ('group', 'for', 'tokens', 'cache rows'), tuple(rows)
+    )
+    return ModelReport(tuple(facts), (table,))

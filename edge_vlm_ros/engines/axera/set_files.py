@@ -1,0 +1,168 @@
+"""The files of a set, checked before any is loaded: all there, and small enough for the chip."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
+
+CMM_INFO = Path('/proc/ax_proc/mem_cmm_info')
+"""Where the driver tells of the chip's memory (CMM), on the board itself."""
+# Its last line: ' total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(...),'
+_REMAIN = re.compile(r'total size=\d+KB.*?remain=(\d+)KB')
+_MIB = 1 << 20
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What config.json and preprocessor_config.json say; None where they do not.
+
+    Attributes:
+        path: config.json.
+        layers: Decoder layers.
+        hidden: Width of the language model.
+        tile_px: Side of the vision tower's square.
+        mean: Of normalised pixels, by channel.
+        std: Likewise.
+    """
+
+    path: Path
+    layers: int | None
+    hidden: int | None
+    tile_px: int | None
+    mean: tuple[float, ...] = _IMAGENET_MEAN
+    std: tuple[float, ...] = _IMAGENET_STD
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read what the model's own files say of it; what they lack is left open.
+
+    Raises:
+        ModelFileError: A file is no JSON object.
+    """
+    path = folder / 'config.json'
+    config = _json(path)
+    language = config.get('llm_config') or config.get('text_config') or config
+    vision = config.get('vision_config') or {}
+    pixels = _json(folder / 'preprocessor_config.json')
+    return ModelConfig(
+        path=path,
+        layers=_count(language.get('num_hidden_layers')),
+        hidden=_count(language.get('hidden_size')),
+        tile_px=_count(config.get('force_image_size')) or _count(vision.get('image_size')),
+        mean=_three(pixels.get('image_mean'), _IMAGENET_MEAN),
+        std=_three(pixels.get('image_std'), _IMAGENET_STD),
+    )
+
+
+def count_layers(files: ModelFiles, config: ModelConfig) -> int:
+    """Count the layers of a set, none of them missing, and check that all its files are there.
+
+    Raises:
+        ModelFileError: One is not; says which.
+    """
+    numbers = {int(part.partition('.')[2]) for part in files.weights if part.startswith('layers.')}
+    wanted = config.layers or max(numbers, default=0) + 1
+    parts = [*(f'layers.{i}' for i in range(wanted)), 'post', 'embed_tokens', 'vision_encoder']
+    for part in parts:
+        if part not in files.weights:
+            layers = f' ({config.path} says {wanted} layers)' if config.layers else ''
+            raise ModelFileError(f'{files.folder}: no {part} among the model files{layers}')
+        if not files.weights[part].is_file():
+            raise ModelFileError(f'{files.weights[part]}: no such file ({part} of the model)')
+    if len(numbers) > wanted:
+        raise ModelFileError(
+            f'{files.folder}: {len(numbers)} layers, but {config.path} says {wanted}: '
+            'the tokenizer folder is of another model'
+        )
+    return wanted
+
+
+def check_config(
+    config: ModelConfig, files: ModelFiles, shapes: StackShapes, vision: VisionShapes
+) -> None:
+    """Refuse a config.json of another model than the axmodels'.
+
+    Raises:
+        ModelFileError: Width or tile size differ.
+    """
+    if config.hidden not in {None, shapes.hidden}:
+        raise ModelFileError(
+            f'{files.weights["layers.0"]}: input: expected width {config.hidden} ({config.path}), '
+            f'found {shapes.hidden}'
+        )
+    if config.tile_px not in {None, vision.tile_px}:
+        raise ModelFileError(
+            f'{files.weights["vision_encoder"]}: expected images of {config.tile_px} px '
+            f'({config.path}), found {vision.tile_px}: another model, or one compiled for another '
+            f'size; then set force_image_size to {vision.tile_px} there'
+        )
+
+
+def chip_bytes(files: ModelFiles) -> int:
+    """Sum up what loads onto the chip: all axmodels. IO buffers come on top."""
+    return sum(path.stat().st_size for path in _axmodels(files))
+
+
+def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
+    """Refuse a set that does not fit the chip's free memory, before half of it is loaded.
+
+    Where the driver does not tell (cards, other systems), nothing is checked.
+
+    Raises:
+        DeviceError: It does not fit.
+    """
+    free = free_chip_bytes(cmm_info)
+    needed = chip_bytes(files)
+    if free is not None and needed > free:
+        raise DeviceError(
+            f'the model needs {needed / _MIB:.0f} MiB of chip memory (CMM) and more for its '
+            f'caches, {free / _MIB:.0f} MiB are free ({cmm_info}): stop other programs that use '
+            'the NPU, or choose a smaller model'
+        )
+
+
+def free_chip_bytes(cmm_info: Path = CMM_INFO) -> int | None:
+    """Read how much of the chip's memory is free; None = not told."""
+    try:
+        found = _REMAIN.findall(cmm_info.read_text(encoding='utf-8', errors='replace'))
+    except OSError:
+        return None
+    return sum(map(int, found)) << 10 if found else None
+
+
+def _axmodels(files: ModelFiles) -> Iterable[Path]:
+    return (path for part, path in files.weights.items() if part != 'embed_tokens')
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f'{path}: cannot be read as JSON: {error}') from error
+    if not isinstance(found, dict):
+        raise ModelFileError(f'{path}: expected an object, found {type(found).__name__}')
+    return found
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _three(value: object, default: tuple[float, ...]) -> tuple[float, ...]:
+    if not isinstance(value, list) or len(value) != 3:
+        return default
+    return tuple(map(float, value))
