@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 # Chip -> module with a function `open_engine(files, device_ids, options, on_loaded)` and, for the
 # accelerators, `inspect_model(files, device_ids)`.
 _ENGINES = {
+    'ax630c': 'edge_vlm_ros.engines.axera.engine',
+    'ax650': 'edge_vlm_ros.engines.axera.engine',
     'cpu': 'edge_vlm_ros.engines.cpu.engine',
+    'bm1684x': 'edge_vlm_ros.engines.sophgo.engine',
+    'bm1688': 'edge_vlm_ros.engines.sophgo.engine',
     'scripted': 'edge_vlm_ros.engines.scripted.engine',
 }
 
@@ -50,10 +54,10 @@ def open_engine(
     """Load a model onto a chip: seconds to minutes. The engine belongs to the calling thread.
 
     Args:
-        chip: 'cpu' or 'scripted'.
+        chip: One of `engine_chips`.
         files: What `models.find_model` found for this chip.
         device_ids: Devices of that kind; empty = the first one.
-        options: The engine's own; for 'cpu' the fields of `CpuOptions`, for 'scripted' none.
+        options: The engine's own; for 'cpu' the fields of `CpuOptions`, for the others none.
         on_loaded: Called after each part, where a model loads in parts.
 
     Raises:
