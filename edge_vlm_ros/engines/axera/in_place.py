@@ -209,7 +209,8 @@ class _Head:
     """
 
     def __init__(self, model: Model, memory: dict[str, Block], vocab: int) -> None:
-        tensor = model.groups[0].outputs[0]
+        outputs = model.groups[0].outputs  # builds with top-k give ids as well
+        tensor = next((tensor for tensor in outputs if tensor.name == 'output'), outputs[0])
         if tensor.nbytes != vocab * tensor.dtype.itemsize:
             raise ModelFileError(f'{model.path}: has {tensor.shape} logits, expected {vocab}')
         self._binding = Binding(model, 0, memory)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera.library import (
@@ -221,59 +220,3 @@ class Binding:
                 )
             buffer.phy, buffer.vir, buffer.size = block.phy, block.vir, tensor.nbytes
         return buffers
-
-
-class SingleModel:
-    """A model of one shape group, one input and one output that counts: a vision tower.
-
-    Args:
-        library: Opens it.
-        path: The file.
-
-    Raises:
-        ModelFileError: Missing, refused, or of another form.
-        DeviceError: The chip has no memory left.
-    """
-
-    def __init__(self, library: Library, path: Path) -> None:
-        with ExitStack() as opening:
-            model = Model(library, path)
-            opening.callback(model.close)
-            if len(model.groups) != 1 or len(model.groups[0].inputs) != 1:
-                raise ModelFileError(f'{path}: has more than one shape group or input')
-            self.input = model.groups[0].inputs[0]
-            """What it takes."""
-            self.output = model.groups[0].outputs[0]
-            """What it gives."""
-            memory: dict[str, Block] = {}
-            for tensor in (self.input, *model.groups[0].outputs):
-                block = memory[tensor.name] = Block(library, tensor.nbytes, path.name)
-                opening.callback(block.close)
-            self._binding = Binding(model, 0, memory)
-            self._taken = memory[self.input.name]
-            self._given = memory[self.output.name]
-            self._closing = opening.pop_all()
-
-    def run(self, value: NDArray[Any]) -> NDArray[Any]:
-        """Run it.
-
-        Args:
-            value: Of the input's shape and type.
-
-        Returns:
-            The output, in memory of its own; bfloat16 as uint16.
-
-        Raises:
-            DeviceError: The chip failed.
-        """
-        assert value.shape == self.input.shape, (value.shape, self.input)
-        assert value.dtype == self.input.dtype, (value.dtype, self.input)
-        self._taken.view(value.dtype, *value.shape)[...] = value
-        self._taken.flush(0, self.input.nbytes)
-        self._binding.run()
-        self._given.invalidate(0, self.output.nbytes)
-        return self._given.view(self.output.dtype, *self.output.shape).copy()
-
-    def close(self) -> None:
-        """Give its memory on the chip back; safe to call twice."""
-        self._closing.close()

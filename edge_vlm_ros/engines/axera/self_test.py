@@ -151,10 +151,10 @@ def _chunks(shapes: StackShapes) -> Iterator[tuple[PrefillGroup, int]]:
     a history longer than the first chunk are zeros either way.
     """
     yield shapes.prefill[0], 0
-    for group in shapes.prefill[1:2]:
-        if group.history + group.chunk < shapes.capacity:
-            yield group, group.history
-            yield group, group.history - 1
+    group = next((group for group in shapes.prefill if group.history), None)
+    if group is not None and group.history + group.chunk < shapes.capacity:
+        yield group, group.history
+        yield group, group.history - 1
 
 
 def _positions(row: int, tokens: int, shapes: StackShapes) -> NDArray[np.uint32]:

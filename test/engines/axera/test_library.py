@@ -12,16 +12,12 @@ from edge_vlm_ros.core import DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera import library as binding
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.memory import Block
-from edge_vlm_ros.engines.axera.model import Binding, Model, SingleModel
+from edge_vlm_ros.engines.axera.model import Binding, Model
 from tools.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
 from tools.axera.stub.build import CompilerError, build_stub
 from tools.axera.stub.chip import stub_chip
 
 pytestmark = pytest.mark.axera
-
-ONE_IN = (Tensor('input', 'bf16', (1, 1, 64)),)
-ONE_OUT = (Tensor('output', 'bf16', (1, 1, 32)),)
-
 
 ROOT = Path(__file__).parents[3]
 FIND_AGAIN = """
@@ -36,13 +32,6 @@ with stub_chip():
 def chip():
     with stub_chip() as opened:
         yield opened
-
-
-@pytest.fixture
-def one_group(tmp_path):
-    return write_axmodel(
-        tmp_path / 'one.axmodel', Axmodel('post', 'any', (Group(ONE_IN, ONE_OUT),))
-    )
 
 
 @pytest.fixture
@@ -209,25 +198,6 @@ class TestModel:
         assert stub.count('refused') == 1
         for owner in (given, taken, model):
             owner.close()
-
-
-class TestSingleModel:
-    def test_it_runs(self, chip, tmp_path):
-        _, library = chip
-        arrays = {'norm': np.ones(64, np.float32), 'head': np.eye(32, 64, dtype=np.float32)}
-        path = tmp_path / 'vit.axmodel'
-        content = Axmodel('post', 'any', (Group(ONE_IN, ONE_OUT),), {**arrays, 'epsilon': 0.0})
-        model = SingleModel(library, write_axmodel(path, content))
-        value = np.full((1, 1, 64), 0x3F80, np.uint16)
-        assert (model.run(value) == 0x3F80).all()
-        model.close()
-        model.close()
-
-    def test_nothing_is_left_when_memory_ends_half_way(self, chip, one_group):
-        stub, library = chip
-        stub.set(cmm_bytes=130)
-        with pytest.raises(DeviceError, match='no 128 bytes'):
-            SingleModel(library, one_group)
 
 
 class TestBuild:
