@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_vlm_ros.cli.axera_probes import find_axera
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.findings import Finding, State, as_text
+from edge_vlm_ros.cli.machine import Machine, this_machine
 from edge_vlm_ros.cli.probes import (
-    find_chip,
     find_module,
     find_python,
     find_ros,
     find_shared_memory,
 )
+from edge_vlm_ros.cli.sophgo_probes import find_sophgo
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import Answer
@@ -30,22 +32,6 @@ MODEL_PATH_MODULES = (
     ('tokenizers', 'tokenizers'),
     ('transformers', 'transformers'),
     ('yaml', 'PyYAML'),
-)
-CHIPS = (
-    (
-        'Sophgo BM1684X, BM1688',
-        'sophon.sail',
-        'sophon',
-        ('bm-sophon*', 'bm-tpu*'),
-        "install the chip's SDK (libsophon, sophon-sail); not needed for other chips",
-    ),
-    (
-        'Axera AX650N, AX630C',
-        'axengine',
-        'axengine',
-        ('axcl_host', 'ax_sys'),
-        'install the wheel from github.com/AXERA-TECH/pyaxengine; not needed for other chips',
-    ),
 )
 TRIAL_QUESTION = 'What do you see?'
 _CHAIN = 'The cpu chip with the demo model'
@@ -76,14 +62,16 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     yield from modules
     yield from find_ros()
     yield from find_shared_memory()
-    for chip in CHIPS:
-        yield from find_chip(*chip)
+    machine = this_machine()
+    yield from find_sophgo(machine)
+    yield from find_axera(machine)
     missing = [finding.name for finding in modules if finding.state is not State.OK]
     if missing:
         found = f'not tried without {", ".join(missing)}'
         yield Finding(_CHAIN, 'trial', State.MISSING, found, 'install what is missing above')
         return
     yield from _find_models(model_dirs)
+    yield from _check_models(machine, model_dirs)
     yield _try_chain(model_dirs)
 
 
@@ -101,8 +89,15 @@ def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
         else:
             absent.setdefault(model.chip, []).append(model.name)
     for chip, names in absent.items():
-        remedy = f'edge-vlm models --chip {chip} shows how to get them'
+        remedy = f'edge-vlm models fetch NAME --chip {chip}'
         yield Finding(_MODELS, f'for {chip}', State.ABSENT, ', '.join(names), remedy)
+
+
+def _check_models(machine: Machine, model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
+    """Say whether the models on this disk fit the chip that is here."""
+    from edge_vlm_ros.cli.model_room import check_models
+
+    yield from check_models(machine, model_dirs)
 
 
 def _try_chain(model_dirs: tuple[Path, ...]) -> Finding:

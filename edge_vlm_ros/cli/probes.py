@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_vlm_ros.cli.findings import Finding, State
+from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
 
 OLDEST_PYTHON = (3, 10)
 _IMPORT_TIMEOUT_S = 60.0
@@ -188,22 +189,18 @@ def _find_shm(topic: str) -> Finding:
     return Finding(topic, _SHM, State.OK, found)
 
 
-def find_chip(
-    topic: str, module: str, package: str, devices: tuple[str, ...], remedy: str
-) -> list[Finding]:
-    """Look for a chip vendor's Python module and its device nodes.
+def find_vendor_module(
+    topic: str, module: str, package: str, remedy: str, oldest: tuple[int, ...] = ()
+) -> Finding:
+    """Look for a chip vendor's Python module.
 
     Args:
         topic: The heading.
         module: The vendor's module.
         package: The package that carries its version.
-        devices: Patterns below /dev; one that matches is enough.
         remedy: Where the module comes from.
+        oldest: The oldest version that will do.
     """
-    return [_find_vendor_module(topic, module, package, remedy), _find_devices(topic, devices)]
-
-
-def _find_vendor_module(topic: str, module: str, package: str, remedy: str) -> Finding:
     try:
         is_there = importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -211,20 +208,30 @@ def _find_vendor_module(topic: str, module: str, package: str, remedy: str) -> F
     if not is_there:
         return Finding(topic, module, State.ABSENT, 'no such module', remedy)
     error = import_error(f'import {module}')
-    if error is None:
-        return Finding(topic, module, State.OK, _version_of(module, package))
-    return Finding(topic, module, State.WARNING, error, 'install its driver, or reinstall it')
+    if error is not None:
+        return Finding(topic, module, State.WARNING, error, 'install its driver, or reinstall it')
+    found = _installed_version(package) or _own_version(module) or f'{module} (version unknown)'
+    if is_older(version_in(found), oldest):
+        needed = '.'.join(map(str, oldest))
+        return Finding(topic, module, State.WARNING, found, f'{needed} or later: {remedy}')
+    return Finding(topic, module, State.OK, found)
 
 
-def _find_devices(topic: str, patterns: tuple[str, ...]) -> Finding:
-    found = sorted(path for pattern in patterns for path in Path('/dev').glob(pattern))
+def _own_version(module: str) -> str:
+    """Ask a module, whose package may have any name, for its version."""
+    code = f'import {module} as it; print(it.__version__)'
+    return output_of(sys.executable, '-c', code).strip().rpartition('\n')[2]
+
+
+def find_devices(topic: str, machine: Machine, patterns: tuple[str, ...]) -> Finding:
+    """Look for a chip's device nodes; one that matches a pattern is enough."""
+    found = machine.found(*patterns)
     if not found:
-        looked = ' or '.join(f'/dev/{pattern}' for pattern in patterns)
         remedy = 'no such chip here, or its driver is not loaded'
-        return Finding(topic, 'device', State.ABSENT, f'no {looked}', remedy)
+        return Finding(topic, 'device', State.ABSENT, f'no {" or ".join(patterns)}', remedy)
     barred = [path for path in found if not os.access(path, os.R_OK | os.W_OK)]
-    names = ', '.join(map(str, found))
+    names = ', '.join(map(machine.name_of, found))
     if barred:
-        remedy = f'sudo chmod 666 {barred[0]}, or a udev rule'
+        remedy = f'sudo chmod 666 {machine.name_of(barred[0])}, or a udev rule'
         return Finding(topic, 'device', State.WARNING, f'{names}: not allowed', remedy)
     return Finding(topic, 'device', State.OK, names)

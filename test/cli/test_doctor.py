@@ -93,27 +93,6 @@ def test_a_missing_module_comes_with_the_command_that_installs_it():
     assert found.remedy == f'{sys.executable} -m pip install no-such-package'
 
 
-def test_a_module_that_kills_its_process_is_reported(tmp_path, monkeypatch):
-    (tmp_path / 'rude_vendor.py').write_text('import os; os.abort()')
-    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    monkeypatch.syspath_prepend(tmp_path)
-    module, _ = probes.find_chip('A chip', 'rude_vendor', 'rude', ('no-such-device*',), 'get it')
-    assert module.state is State.WARNING
-    assert 'signal 6' in module.found
-
-
-def test_an_absent_chip_takes_nothing_else_away():
-    module, device = probes.find_chip('A chip', 'no.such.vendor', 'x', ('no-such*',), 'get it')
-    assert (module.state, module.remedy) == (State.ABSENT, 'get it')
-    assert device.state is State.ABSENT
-    assert '/dev/no-such*' in device.found
-
-
-def test_a_device_node_that_is_there_is_named():
-    _, device = probes.find_chip('A chip', 'no.such.vendor', 'x', ('null',), 'get it')
-    assert (device.state, device.found) == (State.OK, '/dev/null')
-
-
 @pytest.mark.ros
 def test_ros_and_our_interfaces_are_found():
     found = {finding.name: finding for finding in probes.find_ros()}
