@@ -268,11 +268,12 @@ def test_a_missing_model_ends_the_process_with_status_1(other_robot, model, part
     assert 'Traceback' not in node.output()
 
 
-def test_a_chip_without_an_engine_is_told_before_its_model_is_looked_for(other_robot):
-    node = other_robot.vlm({'chip': 'bm1684x'})
+def test_an_accelerator_without_its_model_is_told_what_is_missing_and_how_to_get_it(other_robot):
+    empty = {'XDG_DATA_HOME': str(other_robot.folder / 'no models')}
+    node = other_robot.vlm({'chip': 'bm1684x', 'model': 'internvl3-2b'}, env=empty)
     assert node.wait(30) == 1
-    assert "this build has no engine for chip 'bm1684x'" in node.output()
-    assert 'ownload' not in node.output()
+    assert 'model internvl3-2b for bm1684x: missing' in node.output()
+    assert 'models fetch' in node.output()
     assert 'Traceback' not in node.output()
 
 

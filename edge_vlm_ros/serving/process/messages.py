@@ -122,7 +122,7 @@ class StateMessage:
 
 @dataclass(frozen=True, slots=True)
 class BeatMessage:
-    """A sign of life: a step of work begins."""
+    """A sign of life: a step of work begins, or is in the midst of it."""
 
 
 Report: TypeAlias = 'ChunkMessage | StateMessage | BeatMessage'

@@ -12,7 +12,8 @@ class ProcessSettings:
     Attributes:
         silence_s: While it starts and loads: from one sign of life to the next. Large models load
             for minutes, and not every engine tells how far it is.
-        stall_s: A single step of work; longer means that the chip or its driver hangs.
+        stall_s: A single step of work, or a layer of one where the engine asks whether to go on;
+            longer means that the chip or its driver hangs.
         late_s: A question that was cancelled or ran out of time is ended from outside when the
             model process did not do so within this time.
         close_s: From `close` to the end of the process; then it is killed.
