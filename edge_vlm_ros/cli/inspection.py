@@ -35,8 +35,13 @@ def run(args: Namespace) -> int:
         json.dump({**fields, **as_fields(report)}, sys.stdout, ensure_ascii=False, indent=2)
         sys.stdout.write('\n')
     else:
-        facts = (('model', args.name), ('chip', chip), ('folder', str(files.folder)))
-        sys.stdout.write(as_text(ModelReport((*facts, *report.facts), report.tables)))
+        facts = {
+            'model': args.name,
+            'folder': str(files.folder),
+            'chip': chip,
+            **dict(report.facts),
+        }
+        sys.stdout.write(as_text(ModelReport(tuple(facts.items()), report.tables)))
     return ExitCode.DONE
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 
 from edge_vlm_ros.cli.inspection import as_fields, as_text, guess_chip
 from edge_vlm_ros.core import BadRequestError, ModelFileError, ModelReport, ReportTable
+from tools.axera.sets import KINDS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 REPORT = ModelReport(
     (('family', 'internvl'), ('layers', '28')),
@@ -113,3 +120,53 @@ def test_a_file_that_is_no_bmodel_is_named(edge_vlm, tmp_path):
     done = edge_vlm('inspect', path)
     assert (done.returncode, done.stdout) == (3, '')
     assert f'{path}: no bmodel' in done.stderr
+
+
+# --- for real: a made-up set on the stand-in for the chip ---------------------------------------
+
+
+@pytest.fixture
+def inspect_set(edge_vlm, tmp_path):
+    """Write a set of the test bench and inspect it."""
+
+    def run(kind, *words):
+        folder = KINDS[kind](tmp_path / kind)
+        env = {**os.environ, 'PYTHONPATH': str(ROOT / 'tools' / 'axera' / 'standin')}
+        return folder, edge_vlm('inspect', folder, '--chip', 'ax650', *words, env=env)
+
+    return run
+
+
+@pytest.mark.axera
+def test_a_set_is_shown_with_its_limits_and_shape_groups(inspect_set):
+    folder, done = inspect_set('tiny')
+    assert done.returncode == 0, done.stderr
+    lines = [' '.join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[0] == f'model {folder}'
+    assert lines.count('chip ax650') == 1
+    assert 'context 319 tokens' in lines
+    assert '0 decode 1 319' in lines
+    assert '9 prefill 16 128' in lines
+
+
+@pytest.mark.axera
+def test_a_set_is_shown_as_one_object(inspect_set):
+    folder, done = inspect_set('tiny', '--json')
+    fields = json.loads(done.stdout)
+    assert (fields['chip'], fields['folder']) == ('ax650', str(folder))
+    assert fields['facts']['hidden size'] == '64'
+    assert len(fields['tables'][0]['rows']) == 10
+
+
+@pytest.mark.axera
+def test_a_set_without_a_layer_is_refused_with_its_name(inspect_set):
+    _, done = inspect_set('tiny-missing-layer')
+    assert (done.returncode, done.stdout) == (3, '')
+    assert re.search(r'missing qwen2_p16_l\d_together\.axmodel', done.stderr)
+
+
+@pytest.mark.axera
+def test_without_the_vendors_package_it_says_where_that_comes_from(edge_vlm, tmp_path):
+    done = edge_vlm('inspect', KINDS['tiny'](tmp_path), '--chip', 'ax650')
+    assert (done.returncode, done.stdout) == (3, '')
+    assert 'github.com/AXERA-TECH/pyaxengine' in done.stderr
