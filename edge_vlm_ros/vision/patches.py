@@ -126,15 +126,15 @@ def cut_patches(
     assert 0 < len(frames) <= patching.frames, len(frames)
     merge, side = patching.merge, patching.patch_px
     rows, columns = (size // patching.unit_px for size in frames[0].shape[:2])
-    shape = (rows, columns, merge, merge, 3, patching.frames, side, side)
-    patches = np.empty(shape, np.float32)
-    for place in range(patching.frames):
-        if place < len(frames):
-            planes = normalise(frames[place]).reshape(3, rows, merge, side, columns, merge, side)
-            patches[..., place, :, :] = planes.transpose(1, 4, 2, 5, 0, 3, 6)
-        else:
-            patches[..., place, :, :] = patches[..., place - 1, :, :]
-    return patches.reshape(-1, patching.row_length)
+    count = rows * columns * merge**2
+    patches = np.empty((count, 3, patching.frames, side**2), np.float32)
+    for place, frame in enumerate(frames):
+        # Bytes are put in order before they become floats: a quarter to move.
+        blocks = frame.reshape(rows, merge, side, columns, merge, side, 3)
+        ordered = blocks.transpose(0, 3, 1, 4, 2, 5, 6).reshape(count, side**2, 3)
+        patches[:, :, place] = normalise(ordered).swapaxes(0, 1)
+    patches[:, :, len(frames) :] = patches[:, :, len(frames) - 1, None]
+    return patches.reshape(count, patching.row_length)
 
 
 def patch_places(rows: int, columns: int, merge: int = 2) -> NDArray[np.int32]:
