@@ -17,6 +17,7 @@ MODULES = (
     'preprocessing',
     'sampling',
     'demo_model',
+    'axera',
     'node_overhead',
     'camera',
     'node_memory',

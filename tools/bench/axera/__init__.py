@@ -1,0 +1,1 @@
+"""What the Axera figures are measured with."""
