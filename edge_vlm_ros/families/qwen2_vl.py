@@ -87,7 +87,7 @@ class Qwen2VlSettings:
 
     Attributes:
         alone: How an image that stands alone becomes patches.
-        clip: The same for each of several images, and for the frames of a clip.
+        clip: The same for the frames of a clip; each of several images is shrunk like them.
         normalise: With the model's mean and deviation.
         stop_tokens: Ids that end an answer, beside the template's own.
         fixed_size: Width and height of every image, pixels; (0, 0) = by its own size.
@@ -107,6 +107,11 @@ class Qwen2VlSettings:
     most_patches: int = 0
     longest_side: int = 0
     pairs_per_input: int = 1
+
+    @property
+    def several(self) -> Patching:
+        """How each of several images becomes patches: shrunk more, enlarged no more than alone."""
+        return _bounds(self.clip, self.alone.min_pixels, self.clip.max_pixels)
 
     def bounded(self, limits: EngineLimits) -> Qwen2VlSettings:
         """Return these settings within what an engine takes."""
@@ -200,7 +205,7 @@ class Qwen2VlFamily:
         sections = (config, config.section('text_config'))
         settings = Qwen2VlSettings(
             alone,
-            _of_clip(alone, most, options.min_pixels or CLIP_MIN_PIXELS),
+            _bounds(alone, options.min_pixels or CLIP_MIN_PIXELS, most),
             normaliser_of(preprocessor),
             stop_tokens_of(tokenizer, sections, generation),
             (options.resized_width, options.resized_height),
@@ -245,7 +250,7 @@ class Qwen2VlFamily:
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together; each of several gets `settings.clip`.
+            frames: How many stand in the prompt together; each of several gets `settings.several`.
 
         Returns:
             pixels float32 (patches, 1176); grid (1, rows, columns) of patches.
@@ -253,7 +258,7 @@ class Qwen2VlFamily:
         Raises:
             BadImageError: A side of 0, or one over 200 times the other.
         """
-        patching = self._settings.alone if frames == 1 else self._settings.clip
+        patching = self._settings.alone if frames == 1 else self._settings.several
         return self._input([frame], patching)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
@@ -399,9 +404,10 @@ def _patching_of(config: ConfigFile, preprocessor: ConfigFile, options: FamilyOp
     )
 
 
-def _of_clip(alone: Patching, most: int, fewest: int) -> Patching:
-    most = max(most, alone.unit_px**2)
-    return replace(alone, min_pixels=min(fewest, most), max_pixels=most)
+def _bounds(patching: Patching, fewest: int, most: int) -> Patching:
+    """Give a rule other bounds; the upper one counts, and there is room for a block."""
+    most = max(most, patching.unit_px**2)
+    return replace(patching, min_pixels=min(fewest, most), max_pixels=most)
 
 
 def _within(patching: Patching, patches: int) -> Patching:
@@ -409,8 +415,8 @@ def _within(patching: Patching, patches: int) -> Patching:
     if patches < patching.merge**2:
         raise ModelFileError(f'no image fits into {patches} patches')
     most = min(patching.max_pixels, patches * patching.patch_px**2)
-    return replace(patching, min_pixels=min(patching.min_pixels, most), max_pixels=most)
+    return _bounds(patching, patching.min_pixels, most)
 
 
 def _unbounded(patching: Patching) -> Patching:
-    return replace(patching, min_pixels=1, max_pixels=2**62)
+    return _bounds(patching, 1, 2**62)

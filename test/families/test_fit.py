@@ -52,8 +52,8 @@ def test_placeholders_are_feature_rows_and_cross_attended_images_are_one_token(f
 
 def test_a_frame_alone_in_a_clip_is_a_clip(family):
     family.fit(EngineLimits(**LIMITS))
-    several = family.preprocess(frame(), frames=2)
-    clip = family.preprocess_clip([frame()])
+    several = family.preprocess(frame(400), frames=2)
+    clip = family.preprocess_clip([frame(400)])
     assert clip.grid == several.grid
     np.testing.assert_array_equal(clip.pixels, several.pixels)
 

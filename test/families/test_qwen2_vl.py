@@ -328,6 +328,13 @@ def test_an_engine_of_one_grid_gets_every_image_in_this_grid(qwen2_vl_folder):
     assert family.preprocess_clip([frame(9, 9), frame(9, 9)]).grid == (1, 20, 30)
 
 
+def test_small_images_are_enlarged_for_a_video_only(qwen2_vl_folder):
+    family = load_family(qwen2_vl_folder())
+    assert family.preprocess(frame(112, 112), frames=2).grid == (1, 8, 8)
+    (_, rows, columns) = family.preprocess_clip([frame(112, 112)]).grid
+    assert rows * columns * 196 >= 128 * 28 * 28
+
+
 def test_an_engine_with_no_room_for_a_block_is_refused(qwen2_vl_folder):
     with pytest.raises(ModelFileError, match='no image fits into 3 patches'):
         load_family(qwen2_vl_folder()).fit(limits(max_patches=3))
