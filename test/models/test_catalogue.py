@@ -185,3 +185,13 @@ def test_a_wrong_overlay_is_refused_with_its_file(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ModelFileError, match=rf'catalogue\.yaml: .*{message}'):
         load_catalogue([path])
+
+
+def test_the_guide_names_every_model():
+    guide = (Path(__file__).resolve().parents[2] / 'doc' / 'models.md').read_text()
+    for entry in CATALOGUE.entries:
+        assert f'`{entry.name}`' in guide
+        for file in entry.files.values():
+            name = Path(file.path).name
+            if name.endswith('.bmodel') and 'seq2048_1dev' not in name:
+                assert name in guide
