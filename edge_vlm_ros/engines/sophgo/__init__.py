@@ -1,0 +1,1 @@
+"""The Sophgo engine: bmodels on BM1684X and BM1688."""

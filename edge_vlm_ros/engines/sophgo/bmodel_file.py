@@ -1,0 +1,253 @@
+"""What a bmodel file says of itself, read without the vendor's library.
+
+A file is 64 bytes of header, a flatbuffer that describes the nets, and the binary data (weights,
+commands) that it points into. Reading the description takes milliseconds and no device, so a file
+of another chip, a truncated one and one too large for the device are refused before anything is
+loaded: the vendor's library answers some of these with the end of the process.
+
+Source: sophgo/tpu-mlir, bmodel.fbs and bmodel.hpp (field numbers and the header's layout); sizes
+checked against the listings of the vendor's `model_tool --info`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_vlm_ros.core import ModelFileError
+
+_MAGIC = 0xFF55AAEE
+_HEADER_BYTES = 64
+
+# Field numbers of the tables in bmodel.fbs.
+_MODEL_VERSION, _MODEL_TIME, _MODEL_CHIP, _MODEL_NETS = 1, 2, 3, 4
+_NET_NAME, _NET_STAGES = 0, 3
+_STAGE_CTX_SIZE, _STAGE_COEFF, _STAGE_CMD_GROUPS = 3, 4, 8
+_STAGE_IR, _STAGE_SUBNETS, _STAGE_CTX_SIZES, _STAGE_CORES = 11, 12, 14, 16
+_STAGE_IO_SIZE = 18
+_COEFF_BINARY = 2
+_GROUP_BDC, _GROUP_GDMA = 2, 3
+_SUBNET_CMD_GROUPS, _SUBNET_CORE_COMMANDS = 1, 14
+_CORE_GROUPS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BmodelFile:
+    """One bmodel, as its description says.
+
+    Attributes:
+        path: The file.
+        chip: In lower case: 'bm1684x', 'bm1688', ...
+        compiler: The compiler's version.
+        compiled: When it was compiled, in the compiler's words.
+        cores: By net; the largest number of cores any of its stages was compiled for.
+        weight_bytes: Of all nets, shared weights counted once.
+        command_bytes: Of all nets.
+        runtime_bytes: Scratch memory of the largest net, with one scratch for all, and the own
+            input and output memory of the nets that have one.
+    """
+
+    path: Path
+    chip: str
+    compiler: str
+    compiled: str
+    cores: dict[str, int]
+    weight_bytes: int
+    command_bytes: int
+    runtime_bytes: int
+
+    @property
+    def device_bytes(self) -> int:
+        """Device memory that loading the file takes, at the least."""
+        return self.weight_bytes + self.command_bytes + self.runtime_bytes
+
+
+def read_bmodel(path: Path) -> BmodelFile:
+    """Read a file's description.
+
+    Raises:
+        ModelFileError: Missing, truncated, or no bmodel.
+    """
+    try:
+        with path.open('rb') as file:
+            header = file.read(_HEADER_BYTES)
+            described = _described_bytes(path, header, path.stat().st_size)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                flat = bytes(mapped[_HEADER_BYTES : _HEADER_BYTES + described])
+    except FileNotFoundError:
+        raise ModelFileError(f'{path}: no such file') from None
+    except OSError as error:
+        raise ModelFileError(f'{path}: cannot be read: {error}') from error
+    try:
+        return _describe(path, _Table.root(flat), _HEADER_BYTES + described)
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise ModelFileError(f'{path}: the description of the nets is damaged') from error
+
+
+def _described_bytes(path: Path, header: bytes, size: int) -> int:
+    """Check the header against the file's size; return the bytes of the description."""
+    if len(header) < _HEADER_BYTES:
+        raise ModelFileError(
+            f'{path}: truncated: {size} bytes, a bmodel has {_HEADER_BYTES} first'
+        )
+    magic, header_bytes, flat_bytes, binary_bytes = struct.unpack_from('<4I', header)
+    if magic != _MAGIC:
+        raise ModelFileError(f'{path}: no bmodel: it begins with {header[:4].hex()}')
+    # binary_bytes has 32 bits, which files above 4 GiB overflow: the size is known modulo 2**32.
+    wanted = header_bytes + flat_bytes + binary_bytes
+    if header_bytes != _HEADER_BYTES or size < header_bytes + flat_bytes:
+        raise ModelFileError(f'{path}: truncated: {size} bytes, its header promises {wanted}')
+    if size < wanted:
+        raise ModelFileError(f'{path}: truncated: {size} bytes, its header promises {wanted}')
+    return int(flat_bytes)
+
+
+def _describe(path: Path, model: _Table, binary_start: int) -> BmodelFile:
+    tally = _Tally()
+    cores: dict[str, int] = {}
+    for net in model.tables(_MODEL_NETS):
+        stages = list(net.tables(_NET_STAGES))
+        cores[net.text(_NET_NAME)] = max((s.u32(_STAGE_CORES) or 1 for s in stages), default=1)
+        for stage in stages:
+            tally.add(stage)
+    binary_end = binary_start + tally.end
+    available = path.stat().st_size
+    if binary_end > available:
+        raise ModelFileError(
+            f'{path}: truncated: its nets refer to {binary_end} bytes, the file has {available}'
+        )
+    return BmodelFile(
+        path=path,
+        chip=model.text(_MODEL_CHIP).lower(),
+        compiler=model.text(_MODEL_VERSION),
+        compiled=model.text(_MODEL_TIME),
+        cores=cores,
+        weight_bytes=sum(tally.weights.values()),
+        command_bytes=sum(tally.commands.values()),
+        runtime_bytes=tally.scratch + tally.own_io,
+    )
+
+
+class _Tally:
+    """Adds up what the nets need; binaries that several nets share count once."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, int] = {}
+        self.commands: dict[int, int] = {}
+        self.scratch = 0
+        self.own_io = 0
+        self.end = 0
+
+    def add(self, stage: _Table) -> None:
+        """Count one stage of a net."""
+        coeff = stage.table(_STAGE_COEFF)
+        if coeff is not None:
+            self._binary(self.weights, coeff.binary(_COEFF_BINARY))
+        self._binary(self.commands, stage.binary(_STAGE_IR))
+        for group in self._groups(stage):
+            self._binary(self.commands, group.binary(_GROUP_BDC))
+            self._binary(self.commands, group.binary(_GROUP_GDMA))
+        sizes = stage.u64s(_STAGE_CTX_SIZES)
+        self.scratch = max(self.scratch, sum(sizes) or stage.u64(_STAGE_CTX_SIZE))
+        self.own_io += stage.u64(_STAGE_IO_SIZE)
+
+    @staticmethod
+    def _groups(stage: _Table) -> Iterator[_Table]:
+        yield from stage.tables(_STAGE_CMD_GROUPS)
+        for subnet in stage.tables(_STAGE_SUBNETS):
+            yield from subnet.tables(_SUBNET_CMD_GROUPS)
+            for core in subnet.tables(_SUBNET_CORE_COMMANDS):
+                yield from core.tables(_CORE_GROUPS)
+
+    def _binary(self, into: dict[int, int], found: tuple[int, int] | None) -> None:
+        if found is None:
+            return
+        start, size = found
+        into[start] = max(into.get(start, 0), size)
+        self.end = max(self.end, start + size)
+
+
+class _Table:
+    """One table of a flatbuffer.
+
+    Source: the FlatBuffers internals page (vtables, offsets relative to where they stand).
+    """
+
+    def __init__(self, flat: bytes, position: int) -> None:
+        self._flat = flat
+        self._position = position
+        (back,) = struct.unpack_from('<i', flat, position)
+        self._vtable = position - back
+        (self._vtable_bytes,) = struct.unpack_from('<H', flat, self._vtable)
+
+    @staticmethod
+    def root(flat: bytes) -> _Table:
+        (offset,) = struct.unpack_from('<I', flat, 0)
+        return _Table(flat, offset)
+
+    def u32(self, field: int) -> int:
+        return self._scalar(field, '<I')
+
+    def u64(self, field: int) -> int:
+        return self._scalar(field, '<Q')
+
+    def u64s(self, field: int) -> list[int]:
+        at = self._at(field)
+        if not at:
+            return []
+        start, count = self._vector(at)
+        return list(struct.unpack_from(f'<{count}Q', self._flat, start))
+
+    def text(self, field: int) -> str:
+        at = self._at(field)
+        if not at:
+            return ''
+        start, count = self._vector(at)
+        return self._flat[start : start + count].decode()
+
+    def binary(self, field: int) -> tuple[int, int] | None:
+        """Return start and size of binary data, the start counted behind the description."""
+        at = self._at(field)
+        if not at:
+            return None
+        start, size = struct.unpack_from('<2Q', self._flat, at)
+        return int(start), int(size)
+
+    def table(self, field: int) -> _Table | None:
+        at = self._at(field)
+        return _Table(self._flat, self._target(at)) if at else None
+
+    def tables(self, field: int) -> Iterator[_Table]:
+        at = self._at(field)
+        if not at:
+            return
+        start, count = self._vector(at)
+        for i in range(count):
+            yield _Table(self._flat, self._target(start + 4 * i))
+
+    def _scalar(self, field: int, form: str) -> int:
+        at = self._at(field)
+        return int(struct.unpack_from(form, self._flat, at)[0]) if at else 0
+
+    def _at(self, field: int) -> int:
+        """Return where a field stands; 0 = it is absent."""
+        slot = 4 + 2 * field
+        if slot >= self._vtable_bytes:
+            return 0
+        (offset,) = struct.unpack_from('<H', self._flat, self._vtable + slot)
+        return self._position + offset if offset else 0
+
+    def _target(self, at: int) -> int:
+        (offset,) = struct.unpack_from('<I', self._flat, at)
+        return int(at + offset)
+
+    def _vector(self, at: int) -> tuple[int, int]:
+        """Return start and length of a vector."""
+        start = self._target(at)
+        (count,) = struct.unpack_from('<I', self._flat, start)
+        if count > len(self._flat):
+            raise IndexError(count)
+        return start + 4, int(count)

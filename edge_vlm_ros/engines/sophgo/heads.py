@@ -1,0 +1,152 @@
+"""From the last hidden state to the next token: on the chip where its nets can, else logits."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from edge_vlm_ros.core import BadRequestError, DeviceError, ErrorCode, SamplingOptions
+from edge_vlm_ros.engines.base import ChosenToken, Logits, NextToken
+from edge_vlm_ros.engines.sophgo.embedding import TokenSlot
+from edge_vlm_ros.engines.sophgo.graphs import Head, LogitsHead, Sampler, SamplerKind, TokenHead
+from edge_vlm_ros.engines.sophgo.nets import DType
+from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+
+_COLDEST = 1e-6
+"""Temperatures below are greedy, as in `text.TokenSampler`."""
+
+
+class HeadRunner(Protocol):
+    """The nets behind the last layer."""
+
+    def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> NextToken:
+        """Choose or score the token that follows.
+
+        Args:
+            row: The last hidden state, (1, hidden).
+            sampling: How to choose.
+            draw: Which draw of the sampler's seed this is: the same seed and draw give the same
+                number.
+        """
+        ...
+
+
+def make_head(runtime: Runtime, head: Head, row: DeviceTensor, slot: TokenSlot) -> HeadRunner:
+    """Bind the nets of a head; `row` is any hidden state to bind them with at first."""
+    if isinstance(head, TokenHead):
+        return _TokenRunner(runtime, row, slot)
+    return _LogitsRunner(runtime, head, row, slot)
+
+
+class _TokenRunner:
+    """`lm_head` with the arg max inside: greedy and nothing else."""
+
+    def __init__(self, runtime: Runtime, row: DeviceTensor, slot: TokenSlot) -> None:
+        self._head = Launch(runtime, 'lm_head', [row], [slot.tensor])
+        self._slot = slot
+
+    def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> ChosenToken:
+        """Choose the best token."""
+        del draw
+        if sampling.temperature >= _COLDEST:
+            raise BadRequestError(
+                'this bmodel chooses the best token on the chip and gives no scores: '
+                f'temperature is 0, not {sampling.temperature} (compile with --do_sample)',
+                ErrorCode.UNSUPPORTED_OPTION,
+            )
+        self._head.bind_input(0, row)
+        self._head.run()
+        return ChosenToken(self._slot.take())
+
+
+class _LogitsRunner:
+    """`lm_head` with logits, and the nets that choose from them."""
+
+    def __init__(
+        self, runtime: Runtime, head: LogitsHead, row: DeviceTensor, slot: TokenSlot
+    ) -> None:
+        self._logits = runtime.allocate((1, head.vocab), DType.FLOAT32)
+        self._head = Launch(runtime, 'lm_head', [row], [self._logits])
+        self._slot = slot
+        self._greedy: Launch | None = None
+        if head.has_greedy:
+            self._greedy = Launch(runtime, 'greedy_head', [self._logits], [slot.tensor])
+        self._sampler: _SamplerRunner | None = None
+        if head.sampler is not None:
+            self._sampler = _SamplerRunner(runtime, head.sampler, self._logits)
+
+    def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> NextToken:
+        """Choose on the chip where a net does just that, else give the logits."""
+        self._head.bind_input(0, row)
+        self._head.run()
+        if sampling.temperature < _COLDEST:
+            if self._greedy is not None:
+                self._greedy.run()
+                return ChosenToken(self._slot.take())
+        elif self._sampler is not None and self._sampler.can(sampling):
+            return ChosenToken(self._sampler.choose(sampling, draw))
+        return Logits(self._logits.read())
+
+
+class _SamplerRunner:
+    """`sample_head` or `penalty_sample_head`: candidates with probabilities, one drawn here.
+
+    Among at most 50 candidates the net keeps those before the one that crosses top_p, and the
+    first five always: a little other than `text.TokenSampler`. The repetition penalty stays off.
+
+    Source: LLM-TPU's exporters of both heads; their numbers checked on the emulator.
+    """
+
+    def __init__(self, runtime: Runtime, sampler: Sampler, logits: DeviceTensor) -> None:
+        self._sampler = sampler
+        self._runtime = runtime
+        kind = sampler.kind
+        seen_shape = runtime.nets[kind.value].inputs[1].shape
+        seen = runtime.allocate(seen_shape, DType.INT32)
+        penalty = runtime.allocate((1,), DType.FLOAT32)
+        penalty.write(np.ones(1, np.float32))
+        self._temperature = runtime.allocate((1,), DType.FLOAT32)
+        self._top_p = runtime.allocate((1,), DType.FLOAT32)
+        self._top_k = runtime.allocate((1,), DType.INT32)
+        shape = runtime.nets[kind.value].outputs[0].shape
+        self._probabilities = runtime.allocate(shape, DType.FLOAT32)
+        self._ids = runtime.allocate(shape, DType.INT32)
+        inputs = {
+            SamplerKind.SAMPLE: [
+                *(logits, seen, penalty),
+                *(self._temperature, self._top_k, self._top_p),
+            ],
+            SamplerKind.PENALTY: [logits, seen, self._top_p, self._temperature, penalty],
+        }[kind]
+        outputs = [self._probabilities, self._ids]
+        self._launch = Launch(runtime, kind.value, inputs, outputs)
+        self._sent: tuple[float, float, int] | None = None
+
+    def can(self, sampling: SamplingOptions) -> bool:
+        """Tell whether the net can do what is asked."""
+        if self._sampler.kind is SamplerKind.PENALTY:
+            return sampling.top_k in {0, self._sampler.candidates}
+        return sampling.top_k <= self._sampler.candidates
+
+    def choose(self, sampling: SamplingOptions, draw: int) -> int:
+        """Run the net and draw one of its candidates."""
+        count = sampling.top_k or self._sampler.candidates
+        self._send(sampling, count)
+        self._launch.run()
+        probabilities = self._probabilities.read(count).astype(np.float64)
+        sums = probabilities.cumsum()
+        if not np.isfinite(sums[-1]) or sums[-1] <= 0:
+            raise DeviceError(f'{self._sampler.kind.value} gave probabilities that sum {sums[-1]}')
+        number = np.random.default_rng((sampling.seed % 2**64, draw)).random()
+        chosen = min(int(np.searchsorted(sums, number * sums[-1], side='right')), count - 1)
+        return int(self._ids.read(1, chosen)[0])
+
+    def _send(self, sampling: SamplingOptions, count: int) -> None:
+        wanted = (sampling.temperature, sampling.top_p, count)
+        if wanted == self._sent:
+            return
+        self._temperature.write(np.array([sampling.temperature], np.float32))
+        self._top_p.write(np.array([sampling.top_p], np.float32))
+        self._top_k.write(np.array([count], np.int32))
+        self._sent = wanted
