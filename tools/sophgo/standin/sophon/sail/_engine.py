@@ -493,7 +493,10 @@ def _attach(graph_name: str, ports: list[_Port], given: dict[int, Tensor]) -> c.
             raise MisuseError(f'{graph_name}: {port.name} has {len(shape)} dimensions')
         dims = (c.c_int32 * MOST_DIMS)(*shape)
         array[index] = NetTensor(
-            port.dtype.value, Shape(len(shape), dims), tensor.memory(), NO_STORE_MODE
+            port.dtype.value,
+            Shape(len(shape), dims),
+            tensor.memory(size=tensor.room()),
+            NO_STORE_MODE,
         )
     return array
 

@@ -63,6 +63,7 @@ class Tensor:
         self._block: Block | None = None
         self._offset = 0  # bytes into the block
         self._owns_sys = self._owns_dev = False
+        self._room: int | None = None  # bytes of memory, where the shape says less
         constructors: dict[str, Callable[..., None]] = {
             'allocate': self._allocate,
             'data': self._from_data,
@@ -181,6 +182,10 @@ class Tensor:
         """Tell whether it has host memory."""
         return self._sys is not None
 
+    def room(self) -> int:
+        """Return the bytes of its device memory. Not in the real binding."""
+        return self.nbytes() if self._room is None else self._room
+
     def memory(self, offset: int = 0, size: int | None = None) -> DeviceMemory:
         """Return its device memory, or a part of it in bytes. Not in the real binding.
 
@@ -194,13 +199,22 @@ class Tensor:
     # -- data -----------------------------------------------------------------------------------
 
     def reshape(self, shape: Sequence[int]) -> None:
-        """Change the shape; memory of its own is allocated anew where the size changes."""
+        """Change the shape; memory of its own is allocated anew where the size changes.
+
+        Foreign memory (a view's, a net's) stays what it is, so a tensor may say less than it has:
+        dynamic nets want that. Source: sophon-sail, src/tensor.cpp, Tensor_CC::reset.
+
+        Raises:
+            MisuseError: More than there is.
+        """
         if not _is_valid(shape):
             raise SailTensorError('invalid argument')
         size = math.prod(shape) * self.element_size()
         grown = size != self.nbytes()
-        if grown and self._block is not None and not self._owns_dev:
-            raise MisuseError('reshape of a tensor over foreign memory to another size')
+        if self._block is not None and not self._owns_dev and size > self.room():
+            raise MisuseError('reshape of a tensor over foreign memory beyond its size')
+        if not self._owns_dev:
+            self._room = self.room()
         self._shape = [int(n) for n in shape]
         if grown and self._owns_dev:
             self._free()
@@ -339,6 +353,7 @@ class OwnTensor(Tensor):
     def __init__(self, device: Device, shape: Sequence[int], dtype: Dtype, block: Block) -> None:
         self._sys, self._block, self._offset = None, block, 0
         self._owns_sys = self._owns_dev = False
+        self._room = None
         self._device, self._shape, self._dtype = device, list(shape), dtype
 
 
