@@ -108,7 +108,8 @@ class SentencePieceModel:
             steps.append(decoders.Strip(' ', 1, 0))
         backend.decoder = decoders.Sequence(steps)
         for token in sorted(added):
-            backend.add_tokens([added[token]])
+            add = backend.add_special_tokens if added[token].special else backend.add_tokens
+            add([added[token]])
             if backend.token_to_id(added[token].content) != token:
                 raise ValueError(f'no id {token} for {added[token].content!r}: ids have gaps')
         return backend

@@ -67,6 +67,13 @@ def test_tokens_that_eat_blanks_do_so(tmp_path):
     assert tokenizer.encode_segment('\n', image, None) == tokenizer.encode('\n') != []
 
 
+def test_template_tokens_are_left_out_of_text(tmp_path):
+    tokenizer = Tokenizer.load(folder(tmp_path, MODELS['prefix'], phi3_config()))
+    end = tokenizer.token_id('<|end|>')
+    assert tokenizer.is_special(end)
+    assert tokenizer.decode([*tokenizer.encode('Yes'), end]) == 'Yes'
+
+
 def test_control_tokens_in_a_text_are_text(tmp_path):
     tokenizer = Tokenizer.load(folder(tmp_path, MODELS['bare'], internlm2_config()))
     ids = tokenizer.encode('<s></s><unk><|im_end|><img><0x41>')
