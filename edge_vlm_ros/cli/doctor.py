@@ -78,14 +78,15 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
 def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     """Say which models of the catalogue are on this disk."""
     from edge_vlm_ros.cli.model_list import list_models
+    from edge_vlm_ros.models.by_name import REINSTALL
 
     absent: dict[str, list[str]] = {}
     for model in list_models(model_dirs):
         name = f'{model.name} ({model.chip})'
         if model.folder:
             yield Finding(_MODELS, name, State.OK, model.folder)
-        elif not model.remedy:
-            yield Finding(_MODELS, name, State.MISSING, model.problem, 'reinstall edge_vlm_ros')
+        elif model.remedy == REINSTALL:
+            yield Finding(_MODELS, name, State.MISSING, model.problem, model.remedy)
         else:
             absent.setdefault(model.chip, []).append(model.name)
     for chip, names in absent.items():

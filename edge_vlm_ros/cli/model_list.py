@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
-from edge_vlm_ros.models import default_model_dirs, find_model, load_catalogue
-from edge_vlm_ros.models.catalogue import CATALOGUE_NAME, ModelEntry
+from edge_vlm_ros.models import catalogue_of, find_model, model_folders
+from edge_vlm_ros.models.by_name import home_of, where_by_hand
+from edge_vlm_ros.models.catalogue import CHIPS, ModelEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,12 @@ class ListedModel:
         folder: Where its files lie; '' = not all of them are on this disk.
         nbytes: Bytes of its weights on this disk.
         problem: What is missing; '' = nothing.
-        remedy: The commands that fetch it, one a line; '' = nothing is missing, or no command is
-            known.
+        remedy: What to do about it: the commands that fetch it, one a line; '' = nothing is
+            missing.
         source: Who publishes it.
+        context_tokens: Prompt and answer together; 0 = not published.
+        sdk: Oldest driver or runtime that loads it; '' = none is needed.
+        device_memory_mb: Memory of the chip that it takes, MiB; 0 = not published.
         note: Anything else worth knowing.
     """
 
@@ -41,6 +45,9 @@ class ListedModel:
     problem: str
     remedy: str
     source: str
+    context_tokens: int
+    sdk: str
+    device_memory_mb: int
     note: str
 
     def fields(self) -> dict[str, Any]:
@@ -60,11 +67,12 @@ def list_models(model_dirs: Iterable[Path], chip: str = '') -> list[ListedModel]
         ModelFileError: A user's catalogue is not what it should be.
     """
     dirs = [Path(folder).expanduser() for folder in model_dirs]
-    folders = [*dirs, *default_model_dirs()]
-    catalogue = load_catalogue(folder / CATALOGUE_NAME for folder in reversed(folders))
+    folders = model_folders(dirs)
+    catalogue = catalogue_of(folders)
     if chip:
         catalogue.default_model(chip)
     entries = catalogue.models_for(chip) if chip else catalogue.entries
+    entries = tuple(sorted(entries, key=lambda entry: CHIPS.index(entry.chip)))
     return [
         _listed(
             entry, dirs, folders[0], is_default=catalogue.defaults.get(entry.chip) == entry.name
@@ -80,7 +88,8 @@ def _listed(entry: ModelEntry, dirs: list[Path], home: Path, *, is_default: bool
         files = find_model(entry.chip, entry.name, dirs)
     except ModelFileError as error:
         problem = error.message.splitlines()[0].partition(': ')[2] or error.message
-        remedy = '\n'.join(entry.fetch_commands(home / entry.chip / entry.name))
+        place = home_of(entry, home)
+        remedy = '\n'.join(entry.fetch_commands(place)) or where_by_hand(entry, place)
     weights = files.weights.values() if files else ()
     return ListedModel(
         name=entry.name,
@@ -93,5 +102,8 @@ def _listed(entry: ModelEntry, dirs: list[Path], home: Path, *, is_default: bool
         problem=problem,
         remedy=remedy,
         source=entry.source,
+        context_tokens=entry.context_tokens,
+        sdk=entry.sdk,
+        device_memory_mb=entry.device_memory_mb,
         note=entry.note,
     )

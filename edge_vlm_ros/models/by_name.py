@@ -11,6 +11,7 @@ from edge_vlm_ros.models.catalogue import AXERA_CHIPS, ModelEntry, RemoteFile
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
 from edge_vlm_ros.models.texts import TEXTS_WANTED, find_texts
 
+REINSTALL = 'reinstall the package'
 _SHOWN = 4
 
 
@@ -43,6 +44,13 @@ def find_by_name(entry: ModelEntry, folders: Sequence[Path]) -> ModelFiles:
 def home_of(entry: ModelEntry, folder: Path) -> Path:
     """Return where a model's files go in one of the folders that models are looked for in."""
     return folder / entry.chip / entry.name
+
+
+def where_by_hand(entry: ModelEntry, home: Path) -> str:
+    """Say what to do about a model that cannot be fetched: the package's own or a user's own."""
+    if (entry.chip, entry.name) in SHIPPED_FOLDERS:
+        return REINSTALL
+    return f'copy its files into {home}'
 
 
 def find_entry_texts(entry: ModelEntry, folder: Path, folders: Sequence[Path]) -> Path | None:
@@ -130,6 +138,6 @@ def _how_to_get(entry: ModelEntry, best: _Search, candidates: Sequence[Path]) ->
     home = best.folder if best.weights else candidates[0]
     commands = entry.fetch_commands(home)
     if not commands:
-        return 'reinstall the package'
+        return where_by_hand(entry, home)
     fetch = f'edge-vlm models fetch {entry.name} --chip {entry.chip}'
     return '\n  '.join((fetch, 'or by hand:', *commands))

@@ -123,7 +123,7 @@ class ModelEntry:
         if self.hub:
             commands.append(_hf_command(self.hub, folder))
         if self.manual:
-            commands.append(f'{self.manual}; copy the files into {folder}')
+            commands.append(f'# {self.manual}; copy the files into {folder}')
         if self.tokenizer:
             texts = HubFiles(self.tokenizer, patterns=TOKENIZER_PATTERNS)
             commands.append(_hf_command(texts, folder / TOKENIZER_FOLDER))

@@ -91,6 +91,8 @@ def _tried(action: Callable[[], object]) -> list[str]:
         action()
     except ModelFileError as error:
         return [error.message]
+    except OSError as error:
+        return [f'{error.filename}: {error.strerror}']
     return []
 
 

@@ -271,3 +271,11 @@ def test_a_named_bmodel_may_lie_in_the_folder_that_its_zip_made(tmp_path):
     path = put(tmp_path, f'internvl3-2b/BM1688/{BMODEL}') / f'internvl3-2b/BM1688/{BMODEL}'
     put_texts(tmp_path / 'internvl3-2b')
     assert find_model('bm1688', '', [tmp_path]).weights == {'model': path}
+
+
+def test_a_model_of_ones_own_is_told_where_its_files_go(tmp_path):
+    row = 'models: [{name: mine, chip: cpu, family: internvl, files: {a: {path: a.onnx}}}]'
+    (tmp_path / 'catalogue.yaml').write_text(row)
+    place = tmp_path / 'cpu' / 'mine'
+    with pytest.raises(ModelFileError, match=rf'to get it:\n  copy its files into {place}'):
+        find_model('cpu', 'mine', [tmp_path])
