@@ -11,20 +11,23 @@ checked against the listings of the vendor's `model_tool --info`.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, TensorInfo
 
 _MAGIC = 0xFF55AAEE
 _HEADER_BYTES = 64
 
 # Field numbers of the tables in bmodel.fbs.
 _MODEL_VERSION, _MODEL_TIME, _MODEL_CHIP, _MODEL_NETS = 1, 2, 3, 4
-_NET_NAME, _NET_STAGES = 0, 3
+_NET_NAME, _NET_STAGES, _NET_ADDRESS_MODE = 0, 3, 5
+_STAGE_INPUTS, _STAGE_OUTPUTS, _STAGE_IS_DYNAMIC = 0, 1, 5
+_TENSOR_NAME, _TENSOR_TYPE, _TENSOR_SHAPES = 0, 1, 5
+_SHAPE_SIZES = 0
 _STAGE_CTX_SIZE, _STAGE_COEFF, _STAGE_CMD_GROUPS = 3, 4, 8
 _STAGE_IR, _STAGE_SUBNETS, _STAGE_CTX_SIZES, _STAGE_CORES = 11, 12, 14, 16
 _STAGE_IO_SIZE = 18
@@ -32,6 +35,13 @@ _COEFF_BINARY = 2
 _GROUP_BDC, _GROUP_GDMA = 2, 3
 _SUBNET_CMD_GROUPS, _SUBNET_CORE_COMMANDS = 1, 14
 _CORE_GROUPS = 0
+
+
+# Numbers of the element types, those of the runtime library's bm_data_type_t.
+_DTYPES = (
+    *(DType.FLOAT32, DType.FLOAT16, DType.INT8, DType.UINT8, DType.INT16),
+    *(DType.UINT16, DType.INT32, DType.UINT32, DType.BFLOAT16),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class BmodelFile:
         chip: In lower case: 'bm1684x', 'bm1688', ...
         compiler: The compiler's version.
         compiled: When it was compiled, in the compiler's words.
+        nets: By name, as the runtime library declares them once they are loaded.
         cores: By net; the largest number of cores any of its stages was compiled for.
         weight_bytes: Of all nets, shared weights counted once.
         command_bytes: Of all nets.
@@ -54,6 +65,7 @@ class BmodelFile:
     chip: str
     compiler: str
     compiled: str
+    nets: dict[str, NetInfo]
     cores: dict[str, int]
     weight_bytes: int
     command_bytes: int
@@ -75,15 +87,14 @@ def read_bmodel(path: Path) -> BmodelFile:
         with path.open('rb') as file:
             header = file.read(_HEADER_BYTES)
             described = _described_bytes(path, header, path.stat().st_size)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                flat = bytes(mapped[_HEADER_BYTES : _HEADER_BYTES + described])
+            flat = file.read(described)
     except FileNotFoundError:
         raise ModelFileError(f'{path}: no such file') from None
     except OSError as error:
         raise ModelFileError(f'{path}: cannot be read: {error}') from error
     try:
         return _describe(path, _Table.root(flat), _HEADER_BYTES + described)
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, ValueError, StopIteration) as error:
         raise ModelFileError(f'{path}: the description of the nets is damaged') from error
 
 
@@ -108,9 +119,13 @@ def _described_bytes(path: Path, header: bytes, size: int) -> int:
 def _describe(path: Path, model: _Table, binary_start: int) -> BmodelFile:
     tally = _Tally()
     cores: dict[str, int] = {}
+    nets: dict[str, NetInfo] = {}
     for net in model.tables(_MODEL_NETS):
-        stages = list(net.tables(_NET_STAGES))
-        cores[net.text(_NET_NAME)] = max((s.u32(_STAGE_CORES) or 1 for s in stages), default=1)
+        stages, name = list(net.tables(_NET_STAGES)), net.text(_NET_NAME)
+        if not stages:
+            raise ModelFileError(f'{path}: net {name} has no stage')
+        cores[name] = max(s.u32(_STAGE_CORES) or 1 for s in stages)
+        nets[name] = _read_net(path, net, name, stages)
         for stage in stages:
             tally.add(stage)
     binary_end = binary_start + tally.end
@@ -122,12 +137,37 @@ def _describe(path: Path, model: _Table, binary_start: int) -> BmodelFile:
     return BmodelFile(
         path=path,
         chip=model.text(_MODEL_CHIP).lower(),
-        compiler=model.text(_MODEL_VERSION),
-        compiled=model.text(_MODEL_TIME),
+        compiler=model.text(_MODEL_VERSION).strip(),
+        compiled=model.text(_MODEL_TIME).strip(),
+        nets=nets,
         cores=cores,
         weight_bytes=sum(tally.weights.values()),
         command_bytes=sum(tally.commands.values()),
         runtime_bytes=tally.scratch + tally.own_io,
+    )
+
+
+def _read_net(path: Path, net: _Table, name: str, stages: list[_Table]) -> NetInfo:
+    def tensors(field: int) -> tuple[TensorInfo, ...]:
+        by_stage = [list(stage.tables(field)) for stage in stages]
+        return tuple(_read_tensor(path, name, found) for found in zip(*by_stage, strict=True))
+
+    return NetInfo(
+        name=name,
+        is_dynamic=bool(stages[0].u32(_STAGE_IS_DYNAMIC)),
+        address_mode=AddressMode(net.u32(_NET_ADDRESS_MODE)),
+        inputs=tensors(_STAGE_INPUTS),
+        outputs=tensors(_STAGE_OUTPUTS),
+    )
+
+
+def _read_tensor(path: Path, net: str, by_stage: tuple[_Table, ...]) -> TensorInfo:
+    name, number = by_stage[0].text(_TENSOR_NAME), by_stage[0].u32(_TENSOR_TYPE)
+    if number >= len(_DTYPES):
+        raise ModelFileError(f'{path}: net {net}: {name}: a tensor of unknown type {number}')
+    shapes = (next(tensor.tables(_TENSOR_SHAPES)) for tensor in by_stage)
+    return TensorInfo(
+        name, _DTYPES[number], tuple(tuple(shape.u64s(_SHAPE_SIZES)) for shape in shapes)
     )
 
 

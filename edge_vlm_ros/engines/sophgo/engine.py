@@ -19,8 +19,8 @@ from edge_vlm_ros.core import (
     EdgeVlmError,
     EngineLimits,
     ErrorCode,
-    ModelFileError,
     ModelFiles,
+    ModelReport,
     NotReadyError,
     PromptPart,
     PromptTooLongError,
@@ -51,14 +51,15 @@ from edge_vlm_ros.engines.sophgo.graphs import (
     StaticPrefill,
     TileTower,
     TokenHead,
-    read_contract,
 )
 from edge_vlm_ros.engines.sophgo.heads import make_head
 from edge_vlm_ros.engines.sophgo.kv_cache import SophgoKvCache
-from edge_vlm_ros.engines.sophgo.masks import cross_decode_mask
+from edge_vlm_ros.engines.sophgo.masks import cross_decode_mask, from_host
 from edge_vlm_ros.engines.sophgo.model_files import (
     check_config,
+    contract_of,
     find_embedding_table,
+    own_bytes,
     read_for_chip,
 )
 from edge_vlm_ros.engines.sophgo.plan import Costs, cut
@@ -72,6 +73,7 @@ from edge_vlm_ros.engines.sophgo.prefill import (
     StaticRunner,
     check_stop,
 )
+from edge_vlm_ros.engines.sophgo.report import report_of
 from edge_vlm_ros.engines.sophgo.runtime import Device, DeviceTensor, Runtime
 from edge_vlm_ros.engines.sophgo.vision import make_tower
 
@@ -93,18 +95,30 @@ def open_engine(
             f'chip {files.chip} has no engine options, met {", ".join(options)}',
             ErrorCode.UNSUPPORTED_OPTION,
         )
+    # All that the files alone can tell comes first: no device is needed to refuse them.
     bmodel = read_for_chip(files)
+    contract = contract_of(bmodel)
+    vocab = check_config(files, bmodel.path, contract)
     device = open_device(files.chip, device_ids)
-    device.check_memory(bmodel.device_bytes, bmodel.path)
+    device.check_memory(bmodel.device_bytes + own_bytes(contract), bmodel.path)
     runtime = device.load(bmodel.path)
     try:
-        engine = SophgoEngine(runtime, files)
+        engine = SophgoEngine(runtime, contract, vocab, files)
     except BaseException:
         runtime.close()
         raise
     on_loaded(1, 1)
     _log.info('loaded %s: compiled by %s, %s', files.name, bmodel.compiler, engine.limits)
     return engine
+
+
+def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport:
+    """Tell what a bmodel holds; see `engines.inspect_model`. Reads the file, needs no device."""
+    del device_ids
+    bmodel = read_for_chip(files)
+    contract = contract_of(bmodel)
+    vocab = check_config(files, bmodel.path, contract)
+    return report_of(bmodel, contract, limits_of(contract, vocab))
 
 
 def open_device(chip: str, device_ids: tuple[int, ...]) -> Device:
@@ -125,20 +139,19 @@ class SophgoEngine:
 
     Args:
         runtime: The loaded bmodel; this engine frees it.
+        contract: What it holds.
+        vocab: Ids that its embedding knows.
         files: The model's.
 
     Raises:
-        ModelFileError: The nets keep no contract that is known, or the files are not of one model.
+        ModelFileError: A file that belongs to it is missing or does not fit.
         DeviceError: The chip has too little memory, or failed.
     """
 
-    def __init__(self, runtime: Runtime, files: ModelFiles) -> None:
+    def __init__(
+        self, runtime: Runtime, contract: Contract, vocab: int, files: ModelFiles
+    ) -> None:
         self._runtime = runtime
-        try:
-            contract = read_contract(runtime.nets)
-        except ModelFileError as error:
-            raise ModelFileError(f'{runtime.path}: {error.message}') from error
-        vocab = check_config(files, runtime.path, contract)
         self._limits = limits_of(contract, vocab)
         self._kv = SophgoKvCache()
         self._costs = Costs()
@@ -209,6 +222,13 @@ class SophgoEngine:
         self._step(token, None, held, positions)
         self._kv.grow(held + 1)
         self._row_length = self._kv.length
+
+    def last_hidden(self) -> NDArray[np.float32]:
+        """Read the last token's hidden state, (hidden,): what tests compare, and diagnosis."""
+        self._open_parts()
+        if self._row is None:
+            raise EdgeVlmError('no token was appended yet')
+        return from_host(self._row.read(), self._row.dtype)
 
     def close(self) -> None:
         """Free the chip's memory; safe to call twice."""

@@ -9,7 +9,13 @@ from typing import Any
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
-from edge_vlm_ros.engines.sophgo.graphs import Contract, LogitsHead
+from edge_vlm_ros.engines.sophgo.graphs import (
+    ChunkPrefill,
+    Contract,
+    HistoryPrefill,
+    LogitsHead,
+    read_contract,
+)
 
 _IMAGE_ROWS = 8
 """Rows that Llama 3.2 Vision's embedding has behind its vocabulary, for the image token."""
@@ -44,6 +50,32 @@ def read_for_chip(files: ModelFiles) -> BmodelFile:
             f'{bmodel.path}: compiled for {bmodel.chip.upper()}, this is chip {files.chip.upper()}'
         )
     return bmodel
+
+
+def contract_of(bmodel: BmodelFile) -> Contract:
+    """Tell which contract a file keeps.
+
+    Raises:
+        ModelFileError: None that is known; names the file, the net and the tensor.
+    """
+    try:
+        return read_contract(bmodel.nets)
+    except ModelFileError as error:
+        raise ModelFileError(f'{bmodel.path}: {error.message}') from error
+
+
+def own_bytes(contract: Contract) -> int:
+    """Count the device memory that the engine takes beside what loading the file takes.
+
+    Hidden states, masks and, where the decode nets have no memory of their own, the cache.
+    """
+    decoder, form = contract.decoder, contract.prefill
+    columns = form.rows + (form.history if isinstance(form, HistoryPrefill) else 0)
+    hidden = 2 * form.rows * decoder.hidden
+    mask = 0 if isinstance(form, ChunkPrefill) else form.rows * columns
+    cross = decoder.cross.rows * (form.rows + decoder.hidden) if decoder.cross else 0
+    cache = 0 if decoder.cache_in_net else decoder.cache_bytes
+    return decoder.half.nbytes * (hidden + mask + cross) + cache
 
 
 def find_embedding_table(files: ModelFiles) -> Path:
