@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import lzma
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / 'test' / 'engines' / 'sophgo' / 'fixtures'
+_ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = _ROOT / 'test' / 'engines' / 'sophgo' / 'fixtures'
+DEMO_MODEL: Final = _ROOT / 'edge_vlm_ros' / 'demo' / 'model'
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,17 @@ class Fixture:
     Attributes:
         name: Of its file, without the endings.
         chip: 'bm1684x' or 'bm1688'.
-        reference: Name of the file with reference values; '' where there is none.
         config: Name of the folder with tokenizer and configuration; '' where there is none.
+        weights: Name of the weights it was compiled from, for `tools.sophgo.reference`; '' where
+            there are none.
+        values: Name of the file with reference values, where there are no weights.
     """
 
     name: str
     chip: str
-    reference: str = ''
     config: str = ''
+    weights: str = ''
+    values: str = ''
 
     @property
     def packed(self) -> Path:
@@ -49,57 +56,65 @@ class Fixture:
     def config_folder(self) -> Path:
         """Return the folder with tokenizer and configuration."""
         assert self.config, f'{self.name} has none'
-        return FOLDER / 'config' / self.config
+        return DEMO_MODEL if self.config == 'demo' else FOLDER / 'config' / self.config
 
-    def values(self) -> dict[str, NDArray[Any]]:
+    def load_config(self) -> dict[str, Any]:
+        """Return config.json."""
+        loaded: dict[str, Any] = json.loads((self.config_folder() / 'config.json').read_text())
+        return loaded
+
+    def load_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return the weights by the publisher's names."""
+        assert self.weights, f'{self.name} has none'
+        packed = (FOLDER / 'weights' / f'{self.weights}.npz.xz').read_bytes()
+        with np.load(io.BytesIO(lzma.decompress(packed))) as archive:
+            return {name: archive[name].astype(np.float32) for name in archive}
+
+    def load_values(self) -> dict[str, NDArray[Any]]:
         """Return the reference values by name."""
-        assert self.reference, f'{self.name} has none'
-        with np.load(FOLDER / 'reference' / f'{self.reference}.npz') as archive:
+        assert self.values, f'{self.name} has none'
+        with np.load(FOLDER / 'values' / f'{self.values}.npz') as archive:
             return dict(archive)
 
 
-def _chip_of(name: str) -> str:
-    return name.rpartition('_')[2]
+def _own(name: str, config: str, weights: str = '') -> Fixture:
+    """Return one that `tools.sophgo.compile.build` makes."""
+    return Fixture(name, name.rpartition('_')[2], config, weights or config)
 
 
-_REFERENCES: Final = {
-    'internvl2_bf16_bm1684x': 'internvl2',
-    'internvl2_bf16_bm1688': 'internvl2',
-    'internvl2_w4bf16_bm1684x': 'internvl2',
-    'internvl2_basic_bf16_bm1684x': 'internvl2',
-    'internvl2_v111_bf16_bm1684x': 'internvl2',
-    'internvl3_oldhistory_bf16_bm1684x': 'internvl3_oldhistory',
-    'internvl3_oldhistory_bf16_bm1688': 'internvl3_oldhistory',
-    'internvl3_oldhistory_v121_bf16_bm1684x': 'internvl3_oldhistory_v121',
-    'hazard_tagged_bm1688': '',
-    'internvl3_static_bf16_bm1684x': '',
-    'internvl3_static_bf16_bm1688': '',
-    'internvl3_dynamic_bf16_bm1684x': '',
-    'internvl3_history_sample_bf16_bm1684x': '',
-    'internvl3_history_bf16_bm1688': '',
-    'internvl3_sample_bf16_bm1684x': '',
-    'internvl3_awq_bm1684x': '',
-    'qwen2vl_v2_bf16_bm1684x': 'qwen2vl',
-    'qwen2vl_v3_w4bf16_bm1684x': 'qwen2vl',
-    'qwen2vl_v4_f16_bm1684x': 'qwen2vl',
-    'qwen2vl_convert_bf16_bm1684x': '',
-    'mllama_2024_bf16_bm1684x': 'mllama',
-    'mllama_2024_w4bf16_bm1684x': 'mllama',
-    'mllama_convert_bf16_bm1684x': '',
-}
-_CONFIGS: Final = {
-    'internvl3_static_bf16_bm1684x': 'internvl3',
-    'internvl3_static_bf16_bm1688': 'internvl3',
-    'internvl3_dynamic_bf16_bm1684x': 'internvl3',
-    'internvl3_history_sample_bf16_bm1684x': 'internvl3',
-    'internvl3_history_bf16_bm1688': 'internvl3',
-    'internvl3_sample_bf16_bm1684x': 'internvl3',
-    'internvl3_oldhistory_v121_bf16_bm1684x': 'internvl3',
-    'internvl3_awq_bm1684x': 'internvl3',
-    'qwen2vl_convert_bf16_bm1684x': 'qwen2vl',
-    'mllama_convert_bf16_bm1684x': 'mllama',
-}
-FIXTURES: Final = {
-    name: Fixture(name, _chip_of(name), reference, _CONFIGS.get(name, ''))
-    for name, reference in _REFERENCES.items()
-}
+_ALL: Final = (
+    Fixture('demo_bf16_bm1684x', 'bm1684x', 'demo'),
+    Fixture('demo_bf16_bm1688', 'bm1688', 'demo'),
+    _own('internvl2_bf16_bm1684x', 'internvl2', 'internvl3'),
+    _own('internvl2_bf16_bm1688', 'internvl2', 'internvl3'),
+    _own('internvl2_w4bf16_bm1684x', 'internvl2', 'internvl3'),
+    _own('internvl2_basic_bf16_bm1684x', 'internvl2', 'internvl3'),
+    _own('internvl3_static_bf16_bm1684x', 'internvl3'),
+    _own('internvl3_static_bf16_bm1688', 'internvl3'),
+    _own('internvl3_dynamic_bf16_bm1684x', 'internvl3'),
+    _own('internvl3_history_bf16_bm1688', 'internvl3'),
+    _own('internvl3_history_sample_bf16_bm1684x', 'internvl3'),
+    _own('internvl3_sample_bf16_bm1684x', 'internvl3'),
+    _own('internvl3_awq_bm1684x', 'internvl3'),
+    _own('internvl3_oldhistory_bf16_bm1684x', 'internvl3'),
+    _own('internvl3_oldhistory_bf16_bm1688', 'internvl3'),
+    _own('hazard_tagged_bm1688', 'internvl3'),
+    _own('qwen2vl_v2_bf16_bm1684x', 'qwen2vl'),
+    _own('qwen2vl_v3_w4bf16_bm1684x', 'qwen2vl'),
+    _own('qwen2vl_v4_f16_bm1684x', 'qwen2vl'),
+    _own('qwen2vl_convert_bf16_bm1684x', 'qwen2vl'),
+    _own('qwen2vl_dynamic_bf16_bm1684x', 'qwen2vl'),
+    _own('qwen2vl_convert_bf16_bm1688', 'qwen2vl'),
+    _own('mllama_2024_bf16_bm1684x', 'mllama'),
+    _own('mllama_2024_w4bf16_bm1684x', 'mllama'),
+    _own('mllama_convert_bf16_bm1684x', 'mllama'),
+    # Compiled by releases of the compiler that need an environment of their own.
+    Fixture('internvl2_v111_bf16_bm1684x', 'bm1684x', values='internvl2_v111'),
+    Fixture(
+        'internvl3_oldhistory_v121_bf16_bm1684x',
+        'bm1684x',
+        'internvl3',
+        values='internvl3_oldhistory_v121',
+    ),
+)
+FIXTURES: Final = {fixture.name: fixture for fixture in _ALL}
