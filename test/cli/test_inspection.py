@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from edge_vlm_ros.cli.inspection import as_fields, as_text, guess_chip
 from edge_vlm_ros.core import BadRequestError, ModelFileError, ModelReport, ReportTable
 from tools.axera.sets import KINDS
+from tools.sophgo.fixtures import FIXTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -170,3 +172,44 @@ def test_without_the_vendors_package_it_says_where_that_comes_from(edge_vlm, tmp
     done = edge_vlm('inspect', KINDS['tiny'](tmp_path), '--chip', 'ax650')
     assert (done.returncode, done.stdout) == (3, '')
     assert 'github.com/AXERA-TECH/pyaxengine' in done.stderr
+
+
+# --- for real: a compiled model -----------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(tmp_path):
+    """Unpack a compiled model into a folder, with its texts as the converter writes them."""
+
+    def unpack(name):
+        fixture = FIXTURES[name]
+        shutil.copytree(fixture.config_folder(), tmp_path / 'config')
+        return fixture.unpack(tmp_path)
+
+    return unpack
+
+
+@pytest.mark.parametrize('place', ['.', 'file'])
+def test_a_compiled_model_is_shown_without_its_chip(edge_vlm, compiled, place):
+    path = compiled('internvl3_static_bf16_bm1684x')
+    done = edge_vlm('inspect', path if place == 'file' else path.parent)
+    assert done.returncode == 0, done.stderr
+    facts = dict(line.split(maxsplit=1) for line in done.stdout.split('\n\n')[0].splitlines())
+    assert facts['family'] == 'internvl'
+    assert facts['layers'] == '2'
+    assert facts['chip'].lower() == 'bm1684x'
+    assert 'block_cache_0' in done.stdout
+
+
+def test_a_compiled_model_of_the_other_chip_is_refused(edge_vlm, compiled):
+    done = edge_vlm('inspect', compiled('internvl3_static_bf16_bm1684x'), '--chip', 'bm1688')
+    assert (done.returncode, done.stdout) == (3, '')
+    assert 'compiled for BM1684X' in done.stderr
+
+
+def test_a_compiled_model_is_shown_as_one_object(edge_vlm, compiled):
+    done = edge_vlm('inspect', compiled('internvl3_history_bf16_bm1688'), '--json')
+    fields = json.loads(done.stdout)
+    assert fields['chip'] == 'bm1688'
+    (nets,) = [table for table in fields['tables'] if table['title'] == 'nets']
+    assert any(row['net'].startswith('block_kv_0') for row in nets['rows'])
