@@ -38,9 +38,9 @@ def measure_costs(
 ) -> Costs:
     """Time a few groups and draw lines between them: 0.5 s for InternVL3-2B on an AX650N.
 
-    A chunk's cost grows in a straight line with its history (the seed's table: at most 1.14 ms off
-    for 7 to 52 ms), so the shortest, the middle and the longest history of each chunk length tell
-    the others. A chunk is given up after three layers; of decode groups, a whole step is timed.
+    A chunk's cost grows in a straight line with its history (in the vendor's table the lines are
+    at most 1.3 ms off, of 7 to 52 ms), so the shortest, the middle and the longest history of each
+    chunk length tell the others. A chunk is given up after three layers; of decode groups, a whole step is timed.
     Stale rows that this leaves in the caches are finite and count for nothing.
 
     Args:

@@ -257,9 +257,9 @@ def _check_package(axengine: ModuleType) -> None:
         version = ''
     numbers = tuple(int(number) for number in re.findall(r'\d+', version)[:3])
     is_old = bool(numbers) and numbers < OLDEST_PACKAGE
-    run = inspect.signature(axengine.InferenceSession.run)
-    if is_old or 'shape_group' not in run.parameters:
-        found = version or 'of unknown version'
+    has_groups = 'shape_group' in inspect.signature(axengine.InferenceSession.run).parameters
+    if is_old or not has_groups:
+        found = version if has_groups else f'{version} without shape groups'
         raise DeviceError(
             f'axengine {found} is too old: install {_dotted(OLDEST_PACKAGE)} or newer '
             f'from {RELEASES}'

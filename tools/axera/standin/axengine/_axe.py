@@ -116,6 +116,7 @@ class AXEngineSession(Session):
 
     def __init__(self, source: str | bytes | os.PathLike[str]) -> None:
         super().__init__()
+        self._chip_type = _chip_type()
         self._handle = (c.c_void_p * 1)()
         self._context = (c.c_void_p * 1)()
         self._io = (_abi.Io * 1)()

@@ -1,0 +1,208 @@
+"""Plans: as cheap as any, within the groups' bounds, and as the published tables say."""
+
+from functools import cache
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from edge_vlm_ros.core import CancelledError
+from edge_vlm_ros.engines.axera.costs import Costs, measure_costs
+from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
+from edge_vlm_ros.engines.axera.plan import Piece, Planner
+
+# Milliseconds of one layer by history / 128, and of a decode step: the vendor's table for
+# InternVL3-2B on an AX650N (reference/axera-axengine.md, section 5).
+PREFILL_MS = (
+    7.483, 10.089, 12.815, 15.235, 18.527, 20.751, 23.520, 25.932, 29.124, 31.727, 34.708,
+    36.982, 39.950, 42.418, 45.933, 48.577, 52.405,
+)  # fmt: skip
+DECODE_MS = 2.686
+
+
+def shapes_of(prefill, decode, layers=1):
+    """`prefill` as (chunk, history), `decode` as capacities."""
+    groups = tuple(
+        PrefillGroup(len(decode) + i, chunk, history) for i, (chunk, history) in enumerate(prefill)
+    )
+    steps = tuple(DecodeGroup(i, capacity) for i, capacity in enumerate(decode))
+    return StackShapes(layers, 8, 4, 10, 1, tuple(sorted(groups, key=lambda g: g.history)), steps)
+
+
+def board_planner(histories=17):
+    shapes = shapes_of([(128, 128 * i) for i in range(histories)], [2559])
+    prefill = {1 + i: PREFILL_MS[i] for i in range(histories)}
+    return Planner(shapes, Costs(prefill, {0: DECODE_MS}))
+
+
+def cost_of(pieces, held, shapes, costs):
+    """Add up a plan, checking every piece against its group's bounds."""
+    total, at = 0.0, held
+    for piece in pieces:
+        assert piece.tokens > 0
+        if piece.group is None:
+            for row in range(at, at + piece.tokens):
+                total += min(costs.decode[g.index] for g in shapes.decode if g.capacity > row)
+        else:
+            assert piece.tokens <= piece.group.chunk
+            assert piece.group.history >= at
+            total += costs.prefill[piece.group.index]
+        at += piece.tokens
+    return total, at
+
+
+def cheapest(held, tokens, shapes, costs):
+    """Try everything: any group, any number of tokens, anywhere."""
+
+    @cache
+    def rest(at):
+        if at == held + tokens:
+            return 0.0
+        step = min(costs.decode[g.index] for g in shapes.decode if g.capacity > at)
+        ways = [step + rest(at + 1)]
+        for group in shapes.prefill:
+            if group.history >= at:
+                stops = range(at + 1, min(at + group.chunk, held + tokens) + 1)
+                ways += [costs.prefill[group.index] + rest(stop) for stop in stops]
+        return min(ways)
+
+    return rest(held)
+
+
+@st.composite
+def cases(draw):
+    histories = sorted({0, *draw(st.lists(st.integers(1, 14), max_size=4))})
+    chunks = draw(st.lists(st.integers(2, 5), min_size=len(histories), max_size=len(histories)))
+    capacities = draw(st.sets(st.integers(12, 30), min_size=1, max_size=3))
+    shapes = shapes_of(list(zip(chunks, histories, strict=True)), sorted(capacities))
+    price = st.integers(1, 20).map(float)
+    costs = Costs(
+        {group.index: draw(price) for group in shapes.prefill},
+        {group.index: draw(price) for group in shapes.decode},
+    )
+    held = draw(st.integers(0, shapes.capacity - 1))
+    tokens = draw(st.integers(1, min(22, shapes.capacity - held)))
+    return shapes, costs, held, tokens
+
+
+@given(cases())
+@settings(max_examples=300, deadline=None)
+def test_no_plan_is_cheaper(case):
+    shapes, costs, held, tokens = case
+    pieces = Planner(shapes, costs).plan(held, tokens)
+    total, stop = cost_of(pieces, held, shapes, costs)
+    assert stop == held + tokens
+    assert total == cheapest(held, tokens, shapes, costs)
+
+
+@given(cases())
+@settings(max_examples=100, deadline=None)
+def test_a_piece_planned_again_costs_the_same(case):
+    shapes, costs, held, tokens = case
+    planner = Planner(shapes, costs)
+    at = held
+    for piece in planner.plan(held, tokens):
+        first = cost_of([piece], at, shapes, costs)
+        assert cost_of(planner.plan(at, piece.tokens), at, shapes, costs) == first
+        at += piece.tokens
+
+
+@pytest.mark.parametrize(('behind', 'steps'), [(0, 2), (1024, 10), (2048, 19)])
+def test_so_many_tokens_are_cheaper_one_by_one(behind, steps):
+    """Break-even at 2.8, 10.8 and 19.5 tokens (reference/ahead-of-the-question.md, 1.2)."""
+    planner = board_planner()
+    few, more = planner.plan(behind, steps), planner.plan(behind, steps + 1)
+    assert {piece.group for piece in few} == {None}
+    assert [piece.group is not None for piece in more] == [True]
+
+
+@pytest.mark.parametrize(
+    ('tokens', 'ms'), [(128, 220.979), (384, 862.291), (1152, 4588.783), (2176, 13904.383)]
+)
+def test_whole_prompts_cost_what_the_vendor_publishes(tokens, ms):
+    planner = board_planner()
+    pieces = planner.plan(0, tokens)
+    assert [piece.tokens for piece in pieces] == [128] * (tokens // 128)
+    spent = 28 * sum(PREFILL_MS[piece.group.history // 128] for piece in pieces) + 11.455
+    assert spent == pytest.approx(ms, abs=0.01)
+
+
+def test_a_chunk_ends_at_a_boundary_where_the_next_one_is_then_cheaper():
+    planner = board_planner()
+    held = 303  # one frame behind a system text: 2.37 chunks
+    ends = [held + piece.tokens for piece in planner.plan(held, 128 + 81)[:1]]
+    assert ends == [384]
+
+
+def test_what_no_group_has_history_for_goes_step_by_step():
+    planner = board_planner(histories=9)
+    pieces = planner.plan(0, 1200)
+    chunks = [piece for piece in pieces if piece.group is not None]
+    assert sum(piece.tokens for piece in chunks) == 1152
+    assert sum(piece.tokens for piece in pieces) == 1200
+    longest = max(piece.tokens for piece in pieces if piece.group is None)
+    assert longest * DECODE_MS <= PREFILL_MS[8]
+
+
+def test_runs_of_steps_are_whole_pieces():
+    pieces = board_planner().plan(2176, 40)
+    assert all(a.tokens >= b.tokens for a, b in pairwise(pieces))
+    assert pieces[0] == Piece(19, None)
+
+
+class TimedBackend:
+    """A backend that only takes time, on a clock of its own."""
+
+    name = 'timed'
+
+    def __init__(self, layers, prefill_ms, decode_ms):
+        self.layers, self.prefill_ms, self.decode_ms = layers, prefill_ms, decode_ms
+        self.now, self.runs = 0.0, 0
+
+    def prefill(self, group, embeds, positions, first_row, should_stop):
+        assert len(embeds) == positions.shape[-1] <= group.chunk
+        assert first_row <= group.history
+        for i in range(self.layers):
+            if should_stop():
+                raise CancelledError('enough')
+            self.runs += 1
+            slow = 20.0 if i == 0 else 0.0  # a first run is slower
+            self.now += 1e-3 * (self.prefill_ms(group) + slow)
+
+    def step(self, group, embed, position, row):
+        assert row < group.capacity
+        self.now += 1e-3 * self.layers * self.decode_ms
+
+
+@pytest.mark.parametrize('layers', [2, 28])
+def test_costs_are_measured_on_a_few_layers_of_a_few_groups(layers):
+    shapes = shapes_of([(128, 128 * i) for i in range(17)], [2559], layers)
+    backend = TimedBackend(layers, lambda group: PREFILL_MS[group.history // 128], DECODE_MS)
+    costs = measure_costs(backend, shapes, lambda: backend.now)
+    assert backend.runs <= 9
+    assert costs.decode[0] == pytest.approx(DECODE_MS)
+    for i, ms in enumerate(PREFILL_MS):
+        assert costs.prefill[1 + i] == pytest.approx(ms, abs=1.3)
+
+
+def test_costs_of_a_set_with_one_layer_and_one_group():
+    shapes = shapes_of([(40, 0)], [127])
+    backend = TimedBackend(1, lambda group: 5.0, 2.0)
+    costs = measure_costs(backend, shapes, lambda: backend.now)
+    assert costs.prefill == {1: pytest.approx(25.0)}
+    assert costs.decode == {0: pytest.approx(2.0)}
+
+
+def test_a_context_that_is_full_is_no_plan():
+    planner = board_planner()
+    with pytest.raises(AssertionError):
+        planner.plan(2500, 60)
+
+
+@given(st.integers(0, 2558), st.integers(1, 300))
+@settings(max_examples=25, deadline=None)
+def test_plans_of_a_published_build_hold_together(held, tokens):
+    assume(held + tokens <= 2559)
+    pieces = board_planner().plan(held, tokens)
+    assert sum(piece.tokens for piece in pieces) == tokens
