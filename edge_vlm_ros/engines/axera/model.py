@@ -26,7 +26,7 @@ from edge_vlm_ros.engines.axera.library import (
 from edge_vlm_ros.engines.axera.memory import Block
 
 # AX_ENGINE_DATA_TYPE_T. bfloat16 is handled as bit patterns, as everywhere in the package.
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.uint8),
     2: np.dtype(np.uint16),
     3: np.dtype(np.float32),
