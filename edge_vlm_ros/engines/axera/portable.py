@@ -173,6 +173,8 @@ class PortableBackend:
             self._keys[i, written] = results[tensors.k_rows][0, :tokens]
             self._values[i, written] = results[tensors.v_rows][0, :tokens]
             hidden = results[tensors.output]
+            # Nor do they go on to the next layer: NaN there would spread through hidden columns.
+            hidden[0, tokens:] = 0
         self._kept[:] = hidden[0, tokens - 1]
 
 
