@@ -53,7 +53,7 @@ class Block:
         self._invalidate = library.function('AX_SYS_MinvalidateCache')
         self._free = library.function('AX_SYS_MemFree')
         buffer = (ctypes.c_uint8 * nbytes).from_address(vir.value)
-        self.bytes: NDArray[np.uint8] = np.frombuffer(buffer, np.uint8)
+        self.bytes: NDArray[np.uint8] = np.ctypeslib.as_array(buffer)
         """What the processor sees; not to be used after `close`."""
         self._is_open = True
 
