@@ -88,7 +88,7 @@ def find_sdk(machine: Machine) -> Finding:
     """Look at the board's SDK: is it one whose driver knows bfloat16?"""
     text = machine.read(_VERSION).strip()
     chip = chip_of(machine)
-    version = version_in(text)
+    version = sdk_version(machine)
     if not version:
         return Finding(TOPIC, 'SDK', State.WARNING, f'{_VERSION} tells none', 'update the board')
     found = f'{text.rpartition(" ")[2]} ({machine.read(_CHIP_TYPE).strip() or "chip unknown"})'
@@ -98,6 +98,11 @@ def find_sdk(machine: Machine) -> Finding:
         remedy = f'models use bfloat16, which SDK {needed} brings: update the board'
         return Finding(TOPIC, 'SDK', State.WARNING, found, remedy)
     return Finding(TOPIC, 'SDK', State.OK, found)
+
+
+def sdk_version(machine: Machine) -> tuple[int, ...]:
+    """Read the board's SDK version; () = not known, or a card."""
+    return version_in(machine.read(_VERSION))
 
 
 def chip_of(machine: Machine) -> str:

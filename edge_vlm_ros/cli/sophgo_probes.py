@@ -68,19 +68,31 @@ def find_sophgo(machine: Machine) -> Iterator[Finding]:
 
 def find_libsophon(machine: Machine) -> Finding:
     """Look at the driver's version (cards) or at the installed library's (SoC)."""
-    release = _RELEASE.search(machine.read(_DRIVER))
-    link = machine.at(_LIBSOPHON)
-    named = str(link.readlink()) if link.is_symlink() else ''
-    text = release[1] if release else named.rpartition('/')[2]
+    text, source = _libsophon(machine)
     version = version_in(text)
     if not version:
         found = f'no {_DRIVER}, no {_LIBSOPHON}'
         return Finding(TOPIC, 'libsophon', State.WARNING, found, 'install libsophon')
-    found = f'{text} ({_DRIVER if release else _LIBSOPHON})'
+    found = f'{text} ({source})'
     if is_older(version, OLDEST_LIBSOPHON) and not is_bm1688(machine):
         remedy = 'models are built for SDK V24.04.01 (libsophon 0.5.1) or later: update the SDK'
         return Finding(TOPIC, 'libsophon', State.WARNING, found, remedy)
     return Finding(TOPIC, 'libsophon', State.OK, found)
+
+
+def libsophon_version(machine: Machine) -> tuple[int, ...]:
+    """Read the driver's or the installed library's version; () = not known."""
+    return version_in(_libsophon(machine)[0])
+
+
+def _libsophon(machine: Machine) -> tuple[str, str]:
+    """Return what names the version, and where that stands."""
+    release = _RELEASE.search(machine.read(_DRIVER))
+    if release:
+        return release[1], _DRIVER
+    link = machine.at(_LIBSOPHON)
+    named = str(link.readlink()) if link.is_symlink() else ''
+    return named.rpartition('/')[2], _LIBSOPHON
 
 
 def is_bm1688(machine: Machine) -> bool:

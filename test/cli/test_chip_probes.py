@@ -335,6 +335,17 @@ def test_a_set_that_does_not_fit_is_a_warning(room, board, tmp_path, memory, say
     assert found.remedy
 
 
+def test_a_model_for_a_newer_sdk_is_a_warning(room, board, tmp_path, own_model):
+    put_set(tmp_path / 'models' / 'internvl3-2b', ALL.find('ax650', 'internvl3-2b'))
+    board.be_ax650('Ax_Version V2.17.1')
+    found = room()['internvl3-2b (ax650)']
+    assert found.state is State.WARNING
+    assert found.found == 'is made for AX650 2.18 or later, this is 2.17.1'
+    own_model(sdk_version='0.6')
+    board.be_se7()
+    assert room()['mine (bm1684x)'].found.endswith('or later, this is 0.5.1')
+
+
 def test_a_host_with_too_little_memory_is_a_warning(room, board, tmp_path):
     put_set(tmp_path / 'models' / 'internvl3-2b', ALL.find('ax650', 'internvl3-2b'))
     board.be_ax650()
@@ -354,7 +365,7 @@ def test_a_set_of_another_chip_is_not_compared(room, board, tmp_path):
 def own_model(tmp_path):
     """Put a compiled model, and a catalogue that says what memory it wants."""
 
-    def put(compiled_for='bm1684x', soc_memory=None):
+    def put(compiled_for='bm1684x', **fields):
         folder = tmp_path / 'models' / 'mine'
         folder.mkdir(parents=True)
         path = FIXTURES[f'internvl3_static_bf16_{compiled_for}'].unpack(folder)
@@ -365,7 +376,7 @@ def own_model(tmp_path):
             'chip': 'bm1684x',
             'family': 'internvl',
             'files': {'model': {'path': path.name}},
-            'soc_memory': soc_memory,
+            **fields,
         }
         (tmp_path / 'models' / 'catalogue.yaml').write_text(json.dumps({'models': [entry]}))
         return path
