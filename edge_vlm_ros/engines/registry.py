@@ -57,7 +57,8 @@ def open_engine(
         chip: One of `engine_chips`.
         files: What `models.find_model` found for this chip.
         device_ids: Devices of that kind; empty = the first one.
-        options: The engine's own; for 'cpu' the fields of `CpuOptions`, for the others none.
+        options: The engine's own; for 'cpu' the fields of `CpuOptions`, for 'ax650' and 'ax630c'
+            those of `AxeraOptions`, for the others none.
         on_loaded: Called after each part, where a model loads in parts.
 
     Raises:
