@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,19 @@ class Reference:
 
     def see(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Encode (1, 3, px, px) into (rows, hidden), by ONNX Runtime."""
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(self._vision, providers=['CPUExecutionProvider'])
-        (found,) = session.run(None, {session.get_inputs()[0].name: pixels})
+        (found,) = self._tower.run(None, {self._tower.get_inputs()[0].name: pixels})
         rows: NDArray[np.float32] = found[0]
         return rows
+
+    @cached_property
+    def _tower(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(
+            self._vision, options, providers=['CPUExecutionProvider']
+        )
 
     def embed(self, part: PromptPart, features: Mapping[int, NDArray[Any]]) -> Matrix:
         """Look up a prompt's words and put the images' rows, by image, over the placeholders."""

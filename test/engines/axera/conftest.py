@@ -1,11 +1,12 @@
 """Axmodel sets, written once a session, and a chip that is not there: the stand-in `axengine`."""
 
-import atexit
 import importlib
 import sys
 from pathlib import Path
 
 import pytest
+
+from edge_vlm_ros.engines.axera import library
 
 STAND_IN = Path(__file__).parents[3] / 'tools' / 'axera' / 'standin'
 
@@ -70,8 +71,7 @@ def _forget():
     """End what a test's import started, and forget the modules."""
     on_chip = sys.modules.get('axengine._axe')
     if on_chip is not None:
-        atexit.unregister(on_chip._finalize_engine)
-        on_chip._finalize_engine()
+        on_chip.end_for_tests()
     for name in [name for name in sys.modules if name.partition('.')[0] == 'axengine']:
         del sys.modules[name]
 
@@ -86,6 +86,8 @@ def backend(request, stand_in, monkeypatch):
     if request.param == 'in_place':
         folder = request.getfixturevalue('stub_folder')
         monkeypatch.setenv('EDGE_VLM_AX_LIBRARY', str(folder))
+        # Tests of other chips have loaded other stubs into this process, never to leave it.
+        monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
     return request.param
 
 

@@ -58,9 +58,9 @@ def check(part, found, features=None):
     return int(is_sure.sum())
 
 
-def around(chunk, longest):
-    """List lengths around each border of a chunk."""
-    borders = range(0, longest + 1, chunk)
+def around(made, longest):
+    """List lengths around the borders of the first chunks and of all that chunks can take."""
+    borders = (0, made.chunk, 2 * made.chunk, 3 * made.chunk, max(made.histories) + made.chunk)
     lengths = {border + off for border in borders for off in (-1, 0, 1)} | {longest}
     return sorted(length for length in lengths if 1 <= length <= longest)
 
@@ -80,8 +80,7 @@ def open_layout(open_set, layout):
 def test_prompts_of_every_length_around_chunk_borders(open_set, layout):
     """One after another on one engine: rows of longer prompts lie behind those that count."""
     engine = open_layout(open_set, layout)
-    chunk, longest = TINY_LAYOUTS[layout].chunk, engine.limits.longest_prompt
-    lengths = [n for n in around(chunk, longest) if n <= 3 * chunk + 1 or n >= longest - chunk - 1]
+    lengths = around(TINY_LAYOUTS[layout], engine.limits.longest_prompt)
     sure = 0
     for length in reversed(lengths):
         engine.kv.truncate(0)

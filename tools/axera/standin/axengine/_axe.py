@@ -107,6 +107,26 @@ def _finalize_engine() -> None:
     sys_lib.AX_SYS_Deinit()
 
 
+_held: dict[int, tuple[Any, Any]] = {}
+"""Every buffer that was allocated, by physical address."""
+_handles: set[int] = set()
+
+
+def end_for_tests() -> None:
+    """Free what sessions left behind, as the end of a process would, and end the engine.
+
+    Several tests in one process drive one C library; the package has no such function.
+    """
+    atexit.unregister(_finalize_engine)
+    for handle in _handles:
+        engine_lib.AX_ENGINE_DestroyHandle(handle)
+    for phy, vir in _held.values():
+        sys_lib.AX_SYS_MemFree(phy[0], vir[0])
+    _finalize_engine()
+    if stub is not None:
+        stub.compute_nothing()
+
+
 _initialize_engine()
 atexit.register(_finalize_engine)
 
@@ -184,6 +204,7 @@ class AXEngineSession(Session):
             self._handle, place, size, extra
         ) or engine_lib.AX_ENGINE_CreateContextV2(self._handle[0], self._context):
             raise RuntimeError('Failed to load model.')
+        _handles.add(int(self._handle[0]))
         version = engine_lib.AX_ENGINE_GetModelToolsVersion(self._handle[0])
         print(f'[INFO] Compiler version: {version.decode()}')
 
@@ -207,6 +228,7 @@ class AXEngineSession(Session):
             pool.append((phy, vir))
             if sys_lib.AX_SYS_MemAllocCached(phy, vir, size, _ALIGN, b'PyEngine'):
                 raise RuntimeError(f'Failed to allocate memory for {what}.')
+            _held[phy[0]] = (phy, vir)
             buffer.phyAddr, buffer.pVirAddr, buffer.nSize = phy[0], vir[0], size
         return buffers
 
