@@ -103,7 +103,7 @@ def test_words_alone(on_chip, on_cpu):
     assert found
 
 
-def test_a_second_and_a_third_turn(on_chip, on_cpu, clip_frames):
+def test_a_second_and_a_third_turn(on_chip, on_cpu, clip_frames, backend):
     pipelines = (on_chip, on_cpu)
     turns = [
         ('Describe what you see.', clip_frames[:1]),
@@ -111,7 +111,7 @@ def test_a_second_and_a_third_turn(on_chip, on_cpu, clip_frames):
         ('Is there a cone?', clip_frames[5:6]),
     ]
     for words, frames in turns:
-        found, expected = both(pipelines, words, frames, 'talk')
+        found, expected = both(pipelines, words, frames, session=f'talk {backend}')
         assert found == expected, words
 
 
