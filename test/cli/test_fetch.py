@@ -85,7 +85,8 @@ class Handler(BaseHTTPRequestHandler):
         if '/tree/' in path:
             return [{**entry, 'type': 'file', 'oid': entry['blobId'], 'path': entry['rfilename']}
                     for entry in entries]  # fmt: skip
-        return {'id': name, 'modelId': name, 'sha': COMMIT, 'siblings': entries}
+        about = {'private': False, 'disabled': False, 'downloads': 0, 'likes': 0, 'tags': []}
+        return {'id': name, 'modelId': name, 'sha': COMMIT, **about, 'siblings': entries}
 
     @staticmethod
     def entry(file, content):
