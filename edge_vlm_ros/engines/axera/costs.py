@@ -40,8 +40,8 @@ def measure_costs(
 
     A chunk's cost grows in a straight line with its history (in the vendor's table the lines are
     at most 1.3 ms off, of 7 to 52 ms), so the shortest, the middle and the longest history of each
-    chunk length tell the others. A chunk is given up after three layers; of decode groups, a whole step is timed.
-    Stale rows that this leaves in the caches are finite and count for nothing.
+    chunk length tell the others. A chunk is given up after three layers; of decode groups, a whole
+    step is timed. Stale rows that this leaves in the caches are finite and count for nothing.
 
     Args:
         backend: Freshly opened.

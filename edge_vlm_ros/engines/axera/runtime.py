@@ -245,7 +245,7 @@ def _no_library(error: Exception) -> str:
     return (
         f'axengine found no NPU library ({_brief(error)}): libax_engine and libax_sys (on the '
         'board), or libaxcl_rt (for a card), must be known to ldconfig: add their folder, '
-        '/soc/lib or /opt/lib on most boards, to /etc/ld.so.conf.d and run ldconfig as root'
+        'often /soc/lib or /opt/lib, to /etc/ld.so.conf.d and run ldconfig as root'
     )
 
 

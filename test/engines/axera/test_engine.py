@@ -178,6 +178,66 @@ def test_a_cache_is_not_truncated_to_what_it_never_held(load, length):
         engine.kv.truncate(length)
 
 
+class Recorder:
+    """A backend that notes what it is given."""
+
+    name = 'recorder'
+
+    def __init__(self):
+        self.positions = []
+
+    def prefill(self, group, embeds, positions, first_row, should_stop):
+        self.positions.append(positions.tolist())
+
+    def step(self, group, embed, position, row):
+        self.positions.append(position.tolist())
+
+    def head(self):
+        return np.zeros(300, np.float32)
+
+    def close(self):
+        """Nothing to free."""
+
+
+@pytest.fixture
+def three_rows(load):
+    """An engine whose model takes three rows of positions."""
+    engine = load()
+    engine._shapes = replace(engine._shapes, position_rows=3)
+    costs = {group.index: 1.0 for group in engine._shapes.prefill}
+    engine._planner = Planner(engine._shapes, Costs(costs, {0: 10.0}))
+    engine._backend.close()
+    engine._backend = Recorder()
+    return engine
+
+
+def test_three_rows_of_positions_go_through_as_they_are(three_rows):
+    part, _ = question(three_rows, words=2)
+    positions = np.arange(3 * len(part)).reshape(3, -1)
+    three_rows.prefill(replace(part, positions=positions), {})
+    three_rows.decode(1, 40)
+    assert three_rows._backend.positions == [positions.tolist(), [[40], [40], [40]]]
+
+
+def test_one_row_of_positions_stands_for_all_three(three_rows):
+    part, _ = question(three_rows, words=2)
+    three_rows.prefill(part, {})
+    assert three_rows._backend.positions == [[list(range(len(part)))] * 3]
+
+
+def test_a_head_padded_beyond_the_table_never_gives_what_has_no_embedding(three_rows):
+    part, _ = question(three_rows, words=2)
+    three_rows.prefill(part, {})
+    assert len(three_rows.next_token(SamplingOptions()).values) == three_rows.limits.vocab_size
+
+
+def test_three_rows_are_refused_where_the_model_takes_one(load):
+    engine = load()
+    part, _ = question(engine, words=2)
+    with pytest.raises(EdgeVlmError, match='three rows of positions, this model takes one'):
+        engine.prefill(replace(part, positions=np.zeros((3, len(part)), np.int64)), {})
+
+
 # --- images ------------------------------------------------------------------------------------
 
 
