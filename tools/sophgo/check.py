@@ -194,6 +194,7 @@ class Check:
         trace = self._trace(ids, vision)
         k, v, last = self._prefill(ids, vision, trace)
         self._head(last, trace)
+        self._extend(ids, vision, trace)
         for _ in range(_STEPS):
             ids.append(trace.tokens[-1])
             trace = self._trace(ids, vision)
@@ -245,6 +246,32 @@ class Check:
                 self._compare(f'{name} keys', k[0, :count], trace.keys[layer])
             self._compare(name, x[0, :count], self._after(layer, trace))
         return keys, values, x[0, count - 1]
+
+    def _extend(self, ids: list[int], vision: Array, trace: Trace) -> None:
+        """Run the blocks once more for the last tokens alone, on top of a history of the first."""
+        form = 'block_kv' if 'block_kv_0' in self._nets.names else 'block'
+        if form == 'block' and len(self._nets.inputs('block_0')) != 5:
+            return
+        old, count = len(ids) - _TEXT // 2, len(ids)
+        shapes = self._nets.inputs(f'{form}_0')
+        is_dynamic = self._nets.is_dynamic(f'{form}_0')
+        rows = count - old if is_dynamic else shapes[0][1]
+        past = old if is_dynamic else shapes[-1][1]
+        x = _resized(self._embedded(ids, vision)[None, old:], rows)
+        place = _resized(np.arange(old, count)[None], rows).astype(np.int32)
+        mask = np.full((1, 1, rows, past + rows), _HIDDEN, np.float32)
+        mask[..., :old] = 0
+        mask[0, 0, :, past:] = np.triu(np.full((rows, rows), _HIDDEN), 1)
+        middle = [place, mask] if len(shapes) == 5 else [place]
+        for layer in range(self._decoder.layers):
+            name = f'{form}_{layer}'
+            history = [
+                _resized(cache[layer][None, :old], past) for cache in (trace.keys, trace.values)
+            ]
+            x, k, _ = self._nets(name, x, *middle, *history)
+            x, new = x[:, :rows], count - old
+            self._compare(f'{name} on history keys', k[0, :new], trace.keys[layer][old:])
+            self._compare(f'{name} on history', x[0, :new], self._after(layer, trace)[old:])
 
     def _after(self, layer: int, trace: Trace) -> Array:
         """Return what a layer gives out: the final norm is in the newer files' last block."""
@@ -356,12 +383,12 @@ class Check:
         return self._random.standard_normal(shape).astype(np.float32)
 
 
-def _resized(cache: Array, rows: int) -> Array:
-    """Cut or fill a cache (1, tokens, heads, head) to so many tokens."""
-    missing = rows - cache.shape[1]
-    return (
-        np.pad(cache, ((0, 0), (0, missing), (0, 0), (0, 0))) if missing > 0 else cache[:, :rows]
-    )
+def _resized(values: Array, rows: int) -> Array:
+    """Cut or fill (1, tokens, ...) to so many tokens."""
+    missing = rows - values.shape[1]
+    if missing <= 0:
+        return values[:, :rows].copy()
+    return np.pad(values, ((0, 0), (0, missing), *((0, 0),) * (values.ndim - 2)))
 
 
 def check(name: str, path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,9 @@ class Fixture:
         weights: Name of the weights it was compiled from, for `tools.sophgo.reference`; '' where
             there are none.
         values: Name of the file with reference values, where there are no weights.
+        archive: Name of the .tar.xz that holds it with others of the same weights, which a chip's
+            file holds in the same order as another's: three cost no more than one. '' = it has a
+            file of its own.
     """
 
     name: str
@@ -38,18 +42,28 @@ class Fixture:
     config: str = ''
     weights: str = ''
     values: str = ''
+    archive: str = ''
 
     @property
     def packed(self) -> Path:
-        """The compressed bmodel."""
-        return FOLDER / f'{self.name}.bmodel.xz'
+        """The compressed bmodel, or the archive it is in."""
+        return FOLDER / (f'{self.archive}.tar.xz' if self.archive else f'{self.name}.bmodel.xz')
+
+    def read(self) -> bytes:
+        """Return the bmodel."""
+        if not self.archive:
+            return lzma.decompress(self.packed.read_bytes())
+        with tarfile.open(self.packed) as archive:
+            member = archive.extractfile(f'{self.name}.bmodel')
+            assert member is not None
+            return member.read()
 
     def unpack(self, folder: Path) -> Path:
         """Write the bmodel into a folder, unless it is there, and return its path."""
         target = folder / f'{self.name}.bmodel'
         if not target.exists():
             part = target.with_suffix('.part')
-            part.write_bytes(lzma.decompress(self.packed.read_bytes()))
+            part.write_bytes(self.read())
             part.rename(target)
         return target
 
@@ -64,7 +78,9 @@ class Fixture:
         return loaded
 
     def load_weights(self) -> dict[str, NDArray[np.float32]]:
-        """Return the weights by the publisher's names."""
+        """Return the weights by the publisher's names, as the fixture has them."""
+        if self.weights == 'demo':
+            return _demo_weights()
         assert self.weights, f'{self.name} has none'
         packed = (FOLDER / 'weights' / f'{self.weights}.npz.xz').read_bytes()
         with np.load(io.BytesIO(lzma.decompress(packed))) as archive:
@@ -77,14 +93,27 @@ class Fixture:
             return dict(archive)
 
 
+def _demo_weights() -> dict[str, NDArray[np.float32]]:
+    """Return the demo model's weights, rounded to bfloat16; needs onnx."""
+    import onnx
+
+    from tools.demo_model.export import GRAPHS
+    from tools.demo_model.onnx_graphs import read_weights
+    from tools.sophgo.compile.weights import from_bits, to_bits
+
+    graphs = [onnx.load(DEMO_MODEL / 'onnx' / f'{name}.onnx') for name in GRAPHS]
+    return {k: from_bits(to_bits(v.astype(np.float32))) for k, v in read_weights(graphs).items()}
+
+
 def _own(name: str, config: str, weights: str = '') -> Fixture:
     """Return one that `tools.sophgo.compile.build` makes."""
     return Fixture(name, name.rpartition('_')[2], config, weights or config)
 
 
 _ALL: Final = (
-    Fixture('demo_bf16_bm1684x', 'bm1684x', 'demo'),
-    Fixture('demo_bf16_bm1688', 'bm1688', 'demo'),
+    Fixture('demo_bf16_bm1684x', 'bm1684x', 'demo', 'demo', archive='demo'),
+    Fixture('demo_bf16_bm1688', 'bm1688', 'demo', 'demo', archive='demo'),
+    Fixture('demo_history_bf16_bm1684x', 'bm1684x', 'demo', 'demo', archive='demo'),
     _own('internvl2_bf16_bm1684x', 'internvl2', 'internvl3'),
     _own('internvl2_bf16_bm1688', 'internvl2', 'internvl3'),
     _own('internvl2_w4bf16_bm1684x', 'internvl2', 'internvl3'),

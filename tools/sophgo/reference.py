@@ -121,8 +121,12 @@ class Decoder:
             keys.append(k)
             values.append(v)
         normed = self._norm(x, f'{self._at}norm.weight')
-        logits = normed @ self._weights[self._head_name].T
+        logits = normed @ self._head_weight().T
         return Trace(np.stack(hidden), normed, logits, tuple(keys), tuple(values))
+
+    def _head_weight(self) -> Array:
+        tied = self._weights[f'{self._at}embed_tokens.weight']
+        return self._weights.get(self._head_name, tied)
 
     def _rotation(self, positions: NDArray[np.integer[Any]]) -> tuple[Array, Array]:
         """Return cosines and sines, (tokens, 1, head)."""

@@ -11,11 +11,13 @@ folder), the result to test/engines/sophgo/fixtures/.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import lzma
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ from tools.sophgo.compile.checkpoints import CHECKPOINTS, Checkpoint
 from tools.sophgo.compile.environment import Environment
 from tools.sophgo.compile.onnx_parts import Parts, Shapes
 from tools.sophgo.compile.weights import awq, load_checkpoint, save_checkpoint, to_bits
-from tools.sophgo.fixtures import FOLDER
+from tools.sophgo.fixtures import FIXTURES, FOLDER, Fixture
 
 _COMPILE: Final = Path(__file__).resolve().parent
 _LIMIT_S: Final = 600.0
@@ -107,6 +109,7 @@ _VIT_V4: Final = (
 RECIPES: Final[Mapping[str, Convert | FromParts]] = {
     'demo_bf16_bm1684x': Convert('demo', 'bm1684x', _DEMO),
     'demo_bf16_bm1688': Convert('demo', 'bm1688', _DEMO),
+    'demo_history_bf16_bm1684x': Convert('demo', 'bm1684x', _HISTORY),
     'internvl2_bf16_bm1684x': FromParts('internvl3', 'internvl2', 'bm1684x'),
     'internvl2_bf16_bm1688': FromParts('internvl3', 'internvl2', 'bm1688', block='basic'),
     'internvl2_w4bf16_bm1684x': FromParts('internvl3', 'internvl2', 'bm1684x', language=_W4),
@@ -169,10 +172,7 @@ class Builder:
             result = self._from_parts(recipe, folder)
         # The emulator needs no chip firmware: 5 of 7 MB.
         self._run(folder, 'model_tool', '--kernel_remove', str(result))
-        packed = FOLDER / f'{name}.bmodel.xz'
-        packed.parent.mkdir(parents=True, exist_ok=True)
-        packed.write_bytes(lzma.compress(result.read_bytes(), preset=_PRESET))
-        return packed
+        return pack(FIXTURES[name], result.read_bytes())
 
     def _convert(self, recipe: Convert, folder: Path) -> Path:
         checkpoint, out = folder / recipe.checkpoint, folder / 'out'
@@ -218,6 +218,28 @@ class Builder:
         if status != 0:
             tail = '\n'.join(log.read_text(errors='replace').splitlines()[-15:])
             sys.exit(f'{" ".join(command[:2])} failed, {log}:\n{tail}')
+
+
+def pack(fixture: Fixture, data: bytes) -> Path:
+    """Compress a bmodel into its place; return the file it is in."""
+    packed = fixture.packed
+    packed.parent.mkdir(parents=True, exist_ok=True)
+    if not fixture.archive:
+        packed.write_bytes(lzma.compress(data, preset=_PRESET))
+        return packed
+    members = {fixture.name: data}
+    if packed.exists():
+        with tarfile.open(packed) as old:
+            kept = set(old.getnames()) - {f'{fixture.name}.bmodel'}
+        members |= {n: FIXTURES[n].read() for n in (k.removesuffix('.bmodel') for k in kept)}
+    part = packed.with_suffix('.part')
+    with lzma.open(part, 'wb', preset=_PRESET) as file, tarfile.open(fileobj=file, mode='w') as to:
+        for name, content in sorted(members.items()):
+            member = tarfile.TarInfo(f'{name}.bmodel')
+            member.size = len(content)
+            to.addfile(member, io.BytesIO(content))
+    part.rename(packed)
+    return packed
 
 
 def _combined_order(names: Sequence[str], cross: Sequence[int]) -> list[str]:
