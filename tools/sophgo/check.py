@@ -6,6 +6,8 @@ Straight through `sophon.sail`, every value over the host: it shows that a fixtu
 and knows nothing of the engine that the package drives such files with.
 """
 
+# mypy: disable-error-code="no-any-return"
+# NumPy's operators between arrays of one type say Any.
 from __future__ import annotations
 
 import argparse
@@ -276,8 +278,8 @@ class Check:
     def _after(self, layer: int, trace: Trace) -> Array:
         """Return what a layer gives out: the final norm is in the newer files' last block."""
         is_last = layer == self._decoder.layers - 1
-        is_old = {'intern_vit', 'penalty_sample_head'} & self._nets.names
-        is_old = is_old or len(self._nets.inputs('block_0')) == 5 or self._cross
+        is_old = bool({'intern_vit', 'penalty_sample_head'} & self._nets.names)
+        is_old |= len(self._nets.inputs('block_0')) == 5 or bool(self._cross)
         return trace.normed if is_last and not is_old else trace.hidden[layer]
 
     def _block_inputs(self, layer: int, rows: int, count: int) -> list[Array]:
@@ -309,7 +311,8 @@ class Check:
     def _open_rows(self) -> NDArray[np.bool_]:
         assert self._image is not None
         tiles, rows = self._image.states.shape[:2]
-        return np.arange(tiles * rows) < self._image.tiles * rows
+        is_open: NDArray[np.bool_] = np.arange(tiles * rows) < self._image.tiles * rows
+        return is_open
 
     def _step(self, ids: list[int], k: list[Array], v: list[Array], trace: Trace) -> Array:
         """Run `embedding_cache` and every decode block for the last token."""
@@ -365,7 +368,7 @@ class Check:
                 'top_k': np.array([50], np.int32),
                 'top_p': np.array([0.75], np.float32),
             }
-            order = ('penalty', 'temperature', 'top_k', 'top_p')
+            order: tuple[str, ...] = ('penalty', 'temperature', 'top_k', 'top_p')
             if name == 'penalty_sample_head':
                 order = ('top_p', 'temperature', 'penalty')
             found, tokens = self._nets(name, logits[None], ids, *(one[key] for key in order))

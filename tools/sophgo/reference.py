@@ -4,6 +4,8 @@ Works on the weights that the fixtures were compiled from (`fixtures.Fixture.wei
 prompt: nothing is cached, every call computes the whole sequence. float32 throughout.
 """
 
+# mypy: disable-error-code="no-any-return"
+# NumPy's operators between arrays of one type say Any.
 from __future__ import annotations
 
 import math

@@ -75,7 +75,7 @@ def changed(source: str, replacements: Sequence[tuple[str, str]]) -> str:
 
 def load_changed(name: str, change: Callable[[str], str]) -> None:
     """Put a changed converter where the compiler will look for it."""
-    import llm
+    import llm  # type: ignore[import-not-found]  # of the compiler's environment
 
     file = Path(llm.__file__).with_name(f'{name}.py')
     module = types.ModuleType(f'llm.{name}')

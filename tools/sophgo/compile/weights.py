@@ -5,6 +5,8 @@ and both ends of the grid occur. So float32, bfloat16, float16 and 4 bit (group 
 numbers, one float reference serves all builds, and the files compress to 4 bits a weight.
 """
 
+# mypy: disable-error-code="no-any-return"
+# NumPy's operators between arrays of one type say Any.
 from __future__ import annotations
 
 import json

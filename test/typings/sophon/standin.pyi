@@ -1,0 +1,25 @@
+"""What tests see of the stand-in (tools/sophgo/standin); the real package has nothing of this."""
+
+from typing import Any
+
+class MisuseError(RuntimeError): ...
+
+class Traffic:
+    calls: int
+    bytes: int
+
+class Counters:
+    s2d: Traffic
+    d2s: Traffic
+    d2d: Traffic
+    memset: Traffic
+    allocations: Traffic
+    launches: dict[str, int]
+    launch_copies: dict[str, Traffic]
+    library_s: float
+    def as_dict(self) -> dict[str, Any]: ...
+
+def counters() -> Counters: ...
+def reset() -> None: ...
+def live_device_bytes() -> int: ...
+def live_engines() -> int: ...
