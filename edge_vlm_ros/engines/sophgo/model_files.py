@@ -62,6 +62,8 @@ def contract_of(bmodel: BmodelFile) -> Contract:
         return read_contract(bmodel.nets)
     except ModelFileError as error:
         raise ModelFileError(f'{bmodel.path}: {error.message}') from error
+    except IndexError as error:
+        raise ModelFileError(f'{bmodel.path}: a net has a tensor without sizes') from error
 
 
 def own_bytes(contract: Contract) -> int:
