@@ -195,6 +195,7 @@ class SophgoEngine:
         pieces: tuple[int, ...] = (len(part),)
         if len(part) == 1 or len(part) > parts.prefill.room(held):
             pieces = tuple(self._cut(len(part), held))
+        self._row_length = 0
         start = 0
         for tokens in pieces:
             check_stop(should_stop)
@@ -219,6 +220,7 @@ class SophgoEngine:
         if not 0 <= position < self._limits.context_tokens:
             raise _past_table(position, self._limits)
         positions = np.full(self._position_rows, position, np.int32)
+        self._row_length = 0
         self._step(token, None, held, positions)
         self._kv.grow(held + 1)
         self._row_length = self._kv.length
@@ -246,7 +248,7 @@ class SophgoEngine:
 
     def _cut(self, tokens: int, held: int) -> tuple[int, ...]:
         prefill = self._open_parts().prefill
-        costs = self._costs if prefill.costs_the_same else None
+        costs = self._costs if prefill.may_step else None
         return tuple(cut(tokens, held, prefill.room, costs))
 
     def _check(self, part: PromptPart, features: Mapping[int, VisionFeatures], held: int) -> None:
@@ -298,6 +300,8 @@ class SophgoEngine:
     ) -> None:
         """Run one token, or the feature that takes its place, through the decode nets."""
         parts = self._open_parts()
+        if parts.images is not None:
+            parts.images.settle(held)
         started_s = time.monotonic()
         if feature_row is None:
             parts.embedding.step(token)
@@ -335,6 +339,12 @@ class _CrossImages:
         self._runner = runner
         self._rows_per_tile = rows_per_tile
         self._sent: ref[NDArray[Any]] | None = None
+        self._first = 0
+
+    def settle(self, held: int) -> None:
+        """Forget the image where the cache was cut to what precedes it."""
+        if held <= self._first:
+            self._runner.forget()
 
     def check(self, part: PromptPart, features: Mapping[int, VisionFeatures], held: int) -> None:
         """Refuse a second image, and one that comes behind other tokens.
@@ -379,6 +389,7 @@ class _CrossImages:
         half = self._runner.states.dtype
         mask = cross_decode_mask(used, tiles, self._rows_per_tile, half)
         self._runner.image = AttendedImage(span.start, mask)
+        self._first = span.start
         return True
 
 

@@ -39,8 +39,11 @@ class Prefill(Protocol):
         ...
 
     @property
-    def costs_the_same(self) -> bool:
-        """Whether a short piece costs what the longest one costs."""
+    def may_step(self) -> bool:
+        """Whether few tokens may go through the decode nets instead.
+
+        That can be cheaper where a short piece costs what the longest one costs.
+        """
         ...
 
     def room(self, held: int) -> int:
@@ -78,7 +81,7 @@ def check_stop(should_stop: StopCheck) -> None:
 class StaticRunner:
     """Blocks of one size, from an empty cache; the mask is sent once, for all prompts."""
 
-    costs_the_same = True
+    may_step = True
 
     def __init__(
         self,
@@ -124,7 +127,7 @@ class HistoryRunner:
     cache's end do they take a way round: over memory of their own.
     """
 
-    costs_the_same = True
+    may_step = True
 
     def __init__(
         self,
@@ -269,7 +272,7 @@ class _DynamicBlocks:
 class DynamicRunner:
     """Blocks that run the prompt's real length, from an empty cache."""
 
-    costs_the_same = False
+    may_step = False
 
     def __init__(
         self,
@@ -317,7 +320,7 @@ class ChunkRunner:
     is wrong without a word, for history_k and history_v alone).
     """
 
-    costs_the_same = False
+    may_step = False
 
     def __init__(
         self,
@@ -392,7 +395,7 @@ class CrossRunner:
         image: What the next run attends to; None = nothing.
     """
 
-    costs_the_same = True
+    may_step = False  # an image can only be shown to a piece
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class Device:
 
     def __init__(self, chip: str, index: int) -> None:
         self._sail = _import_sail()
+        # Below errors it warns of each use of scratch memory, which is meant here.
+        _call('set_loglevel', self._sail.set_loglevel, self._sail.LogLevel.ERROR)
         found = _call('get_available_tpu_num', self._sail.get_available_tpu_num)
         if not 0 <= index < found:
             raise DeviceError(f'there is no Sophgo device {index}: this machine has {found}')
