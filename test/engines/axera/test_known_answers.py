@@ -44,10 +44,22 @@ def words(seed, count, first=0):
     return text_part(drawn.tolist(), first)
 
 
+_scored = {}
+
+
+def reference_scores(part, features, tokens):
+    """Score with the reference; most prompts and answers are those of another layout."""
+    rows = b''.join(features[i].tobytes() for i in sorted(features))
+    key = (part.tokens.tobytes(), part.spans, rows, tuple(tokens))
+    if key not in _scored:
+        _scored[key] = reference().scores(part, features, tokens)
+    return _scored[key]
+
+
 def check(part, found, features=None):
     """Compare an answer's scores, and its tokens where the reference is sure of them."""
     tokens, rows = found
-    expected = reference().scores(part, features or {}, tokens)
+    expected = reference_scores(part, features or {}, tokens)
     spread = expected.std()
     worst = np.abs(rows - expected).max() / spread
     assert worst < NOISE, f'{len(part)} tokens: scores are {worst:.2f} deviations off'
@@ -180,7 +192,7 @@ def test_a_context_filled_to_the_last_token(open_set, kind):
     tokens, rows = answer(engine, part, count=context - len(part))
     assert engine.kv.length == context
     step = max(1, len(tokens) // 16)
-    expected = reference().scores(part, {}, tokens)
+    expected = reference_scores(part, {}, tokens)
     worst = np.abs(rows - expected).max() / expected.std()
     assert worst < NOISE, f'scores are {worst:.2f} deviations off'
     check(part, (tokens[: 16 * step], rows[: 16 * step]))

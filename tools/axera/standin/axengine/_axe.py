@@ -204,7 +204,7 @@ class AXEngineSession(Session):
             self._handle, place, size, extra
         ) or engine_lib.AX_ENGINE_CreateContextV2(self._handle[0], self._context):
             raise RuntimeError('Failed to load model.')
-        _handles.add(int(self._handle[0]))
+        _handles.add(int(self._handle[0] or 0))
         version = engine_lib.AX_ENGINE_GetModelToolsVersion(self._handle[0])
         print(f'[INFO] Compiler version: {version.decode()}')
 
