@@ -27,6 +27,7 @@ CHIPS: Final = ('bm1684x', 'bm1688')
 LIBRARIES: Final = ('libbmlib.so.0', 'libbmrt.so.1.0', 'libcmodel.so')
 DEFAULT_LIMIT_S: Final = 100.0
 _TAIL_LINES: Final = 25
+_IN_CALL: Final = 'EDGE_VLM_EMULATOR_CALL'
 
 
 class EmulatorError(RuntimeError):
@@ -111,15 +112,17 @@ def call(
         EmulatorTimeoutError: It took too long.
         Exception: Whatever the function raised, with the traceback of the other process as cause.
     """
+    if _IN_CALL in os.environ:
+        # A file that calls when it is imported would start process after process without an end.
+        raise EmulatorError('a call on the emulator cannot make another one')
     with tempfile.TemporaryDirectory(prefix='edge_vlm_emulator_') as folder:
         files = CallFiles(Path(folder))
         files.request.write_bytes(
             pickle.dumps((_file_of(function), function.__qualname__, arguments))
         )
         command = [sys.executable, '-m', 'tools.sophgo.emulator_child', folder]
-        status = _run(
-            command, {**environment(chip, files.log), **(variables or {})}, files, time_limit_s
-        )
+        own = {**environment(chip, files.log), **(variables or {}), _IN_CALL: '1'}
+        status = _run(command, own, files, time_limit_s)
         return files.result(status)
 
 

@@ -363,6 +363,15 @@ def test_a_call_that_takes_too_long_is_ended():
         emulator.call('bm1684x', never_ends, time_limit_s=3)
 
 
+def calls_again():
+    return on_bm1684x(fails, '')
+
+
+def test_a_call_within_a_call_is_refused():
+    with pytest.raises(emulator.EmulatorError, match='cannot make another'):
+        on_bm1684x(calls_again)
+
+
 def test_only_functions_that_another_process_can_find_are_called():
     with pytest.raises(TypeError, match='top level'):
         on_bm1684x(lambda: None)
