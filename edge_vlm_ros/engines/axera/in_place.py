@@ -158,6 +158,11 @@ class InPlaceBackend:
 
     def _open_layer(self, files: ModelFiles, number: int) -> None:
         model = self._open_model(files, f'layers.{number}')
+        if len(model.groups) != len(self._groups):
+            raise ModelFileError(
+                f'{model.path}: has {len(model.groups)} shape groups, the first layer has '
+                f'{len(self._groups)}: it comes from another build'
+            )
         rows = bf16(self._shapes.capacity, self._shapes.kv_width)
         caches = CachePair(
             self._memory.block(rows, f'keys of layer {number}'),
@@ -237,11 +242,6 @@ def _check_sizes(model: Model, group: PrefillGroup | DecodeGroup, shapes: StackS
     Raises:
         ModelFileError: A tensor is missing or has another size.
     """
-    if group.index >= len(model.groups):
-        raise ModelFileError(
-            f'{model.path}: has {len(model.groups)} shape groups, other layers have more: '
-            'it comes from another build'
-        )
     tensors = model.groups[group.index]
     found = {tensor.name: tensor.nbytes for tensor in (*tensors.inputs, *tensors.outputs)}
     for name, nbytes in _sizes(group, shapes).items():

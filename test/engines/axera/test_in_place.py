@@ -389,7 +389,9 @@ class TestMemory:
         with pytest.raises(ModelFileError, match=r'this_one\.axmodel'):
             Driver(library, broken, sets.NINE, DirectRows)
 
-    @pytest.mark.parametrize('name', ['tiny-irregular', 'tiny-fixed', 'tiny-ax630c', 'tight'])
+    @pytest.mark.parametrize(
+        'name', ['tiny-irregular', 'tiny-fixed', 'tiny-17', 'tiny-ax630c', 'tight']
+    )
     def test_a_layer_of_another_build_is_named(self, chip, written, name):
         _, library = chip
         files = written('tiny')
