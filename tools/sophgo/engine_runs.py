@@ -310,7 +310,7 @@ class Bench:
                 SamplingOptions(seed=seed, temperature=options.temperature, top_p=options.top_p)
             )
             assert isinstance(chosen, ChosenToken)
-            weights, ids = sampling_head(logits, [], options)
+            weights, ids = sampling_head(logits, [0], options)
             draw = np.random.default_rng((seed, length)).random()
             index = int(np.searchsorted(weights.cumsum(), draw * weights.sum(), side='right'))
             self.points.append(

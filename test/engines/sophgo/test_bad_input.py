@@ -197,10 +197,10 @@ def test_a_model_for_another_chip_than_the_device_is_refused(bmodel):
 
 @on_emulator
 def test_a_model_that_the_free_memory_cannot_hold_is_refused_before_it_is_loaded(bmodel):
-    small = {'EDGE_VLM_EMULATOR_MEMORY': str(2**21)}
+    small = {'EDGE_VLM_EMULATOR_MEMORY': str(2**20)}
     kind, found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), variables=small)
     assert kind == 'DeviceError'
-    assert 'needs 3 MiB of device memory, device 0 has 2 MiB free' in found
+    assert 'needs 2 MiB of device memory, device 0 has 1 MiB free' in found
     assert 'memory_edit.sh' in found
 
 
