@@ -303,6 +303,41 @@ def test_a_launch_is_counted_and_bad_ones_are_refused(bmodel):
     assert engines == 0
 
 
+def launch_on_tagged_addresses(path):
+    from sophon import sail
+
+    engine = sail.EngineLLM(path, sail.BmrtFlag.BM_RUNTIME_SHARE_MEM, [0])
+    handle, kind = sail.Handle(0), sail.Dtype.BM_BFLOAT16
+    symbol = engine.get_input_tensors_addrmode0('block_0')[3]
+    inputs, outputs = (
+        engine.create_max_input_tensors('block_0'),
+        engine.create_max_output_tensors('block_0'),
+    )
+    rows, past = inputs[0].shape()[1], inputs[3].shape()[1]
+    cache = sail.Tensor(handle, [1, past + rows, 2, 32], kind, own_dev_data=True)
+    inputs[3] = sail.Tensor(cache, [1, past, 2, 32], 0)
+    inputs[0].update_data(np.full((1, rows, 128), 0x3F80, np.uint16))
+    engine.process('block_0', inputs, outputs)
+    return (
+        engine.get_addr_mode('block_0'),
+        raised(symbol.asnumpy),
+        bool(outputs[1].asnumpy().any()),
+        bool(cache.asnumpy()[0, past:].any()),
+    )
+
+
+def test_in_address_mode_2_an_output_lands_behind_an_input(bmodel):
+    """Why an engine must look at the address mode: nothing tells it that K went elsewhere."""
+    path = str(bmodel('hazard_tagged_bm1688'))
+    mode, symbol, in_output, behind_history = emulator.call(
+        'bm1688', launch_on_tagged_addresses, path
+    )
+    assert mode == 2
+    assert symbol == 'MisuseError'
+    assert not in_output
+    assert behind_history
+
+
 def lacks_an_index(path):
     from sophon import sail
 

@@ -20,9 +20,9 @@ from sophon.sail._types import SailDeviceError
 from sophon.standin import MisuseError, counters
 
 CHIP_NAMES: Final = {0x1686: 'BM1684X', 0x1686A200: 'BM1688'}
-# Symbolic addresses of address mode 2 have a tag in these bits; memory of the device has none.
+# Symbolic addresses of address mode 2 have a tag in the bits from here on; the emulator's memory
+# ends far below.
 TAG_SHIFT: Final = 36
-_FIRST_TAG: Final = 0x10
 
 
 class Library:
@@ -121,7 +121,7 @@ class Block:
         """
         if not self._is_alive():
             raise MisuseError('device memory is used after its owner freed it')
-        if self._memory.address >> TAG_SHIFT >= _FIRST_TAG:
+        if self._memory.address >> TAG_SHIFT:
             raise MisuseError(
                 f'address {self._memory.address:#x} is a symbol of address mode 2, no memory'
             )
