@@ -7,7 +7,7 @@ give back plain numbers, which the tests judge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,9 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines import open_engine
 from edge_vlm_ros.engines.base import ChosenToken, Logits
+from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
+from edge_vlm_ros.engines.sophgo.graphs import Contract
 from tools.sophgo.fixtures import FIXTURES, Fixture
 from tools.sophgo.reference import (
     Array,
@@ -241,6 +243,22 @@ class Bench:
         for start, stop in ((0, first), (first, len(talk.ids))):
             self.engine.prefill(talk.part(start, stop), self._features)
         self._compare(talk, 'ahead')
+
+    def given_up(self) -> None:
+        """A second turn is given up on the way; another one is put in its place."""
+        talk = self._one_image()
+        self._prefill(talk, 0, 'kept')
+        start = len(talk.ids)
+        self._say(talk, 3)
+        asked = iter(range(100))
+        part = talk.part(start, len(talk.ids))
+        never_mind = self._features, lambda: next(asked) > 1
+        self._refused('given up', self.engine.prefill, part, *never_mind)
+        self._refused('no token of it', self.engine.next_token, GREEDY)
+        other = talk.cut(start)
+        self._say(other, 2)
+        self._prefill(other, start, 'after giving up')
+        self._compare(other, 'after giving up')
 
     def full(self) -> None:
         """A prompt that fills the context to the last row; then one token too many."""
@@ -496,6 +514,23 @@ def _float_rows(features: VisionFeatures, limits: EngineLimits) -> Array:
     if limits.hidden_dtype == 'bfloat16':
         return (rows.astype(np.uint32) << 16).view(np.float32)
     return rows.astype(np.float32)
+
+
+def run_on_table(name: str, path: str, table: str) -> Outcome:
+    """Run words and an image with embeddings from a table on disk, as --embedding_disk builds do.
+
+    The fixture's own embedding nets are left aside.
+    """
+    from edge_vlm_ros.engines.sophgo import engine as module
+
+    read = module.contract_of
+
+    def without_nets(bmodel: BmodelFile) -> Contract:
+        return replace(read(bmodel), embeds_on_chip=False)
+
+    module.contract_of = without_nets
+    module.find_embedding_table = lambda _: Path(table)
+    return run_scenarios(name, path, ('text', 'ahead'))
 
 
 def run_values(name: str, path: str, values: Mapping[str, NDArray[Any]]) -> list[Point]:
