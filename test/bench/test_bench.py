@@ -121,3 +121,16 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(monkeypatch, tmp_
     assert bench.main() == 1
     assert [f['name'] for f in json.loads(output.read_text())['figures']] == ['node_memory']
     assert 'camera' in capsys.readouterr().err
+
+
+def test_what_this_machine_has_not_is_said_and_is_no_failure(monkeypatch, tmp_path, capsys):
+    from tools.bench import __main__ as bench
+    from tools.sophgo import emulator
+
+    monkeypatch.setattr(emulator, 'missing', lambda: 'no chip emulator: libcmodel.so is missing')
+    output = tmp_path / 'bench.json'
+    arguments = ['bench', '--plain-priority', '--only', 'sophgo', '--output', str(output)]
+    monkeypatch.setattr(sys, 'argv', arguments)
+    assert bench.main() == 0
+    assert json.loads(output.read_text()) == {'figures': []}
+    assert 'not measured: no chip emulator: libcmodel.so' in capsys.readouterr().out

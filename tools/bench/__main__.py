@@ -10,7 +10,7 @@ import time
 import traceback
 from pathlib import Path
 
-from tools.bench.figure import Figure, as_table
+from tools.bench.figure import Figure, NotHereError, as_table
 from tools.bench.registry import MODULES, choose, measure, title_of
 
 _PRIORITY = 5  # of 99; the kernel's own threads stand at 50
@@ -21,8 +21,8 @@ def main() -> int:
     """Run the benchmark.
 
     Returns:
-        0 when everything was measured, whether or not goals were met; 1 when something could not
-        be measured; 2 on bad usage.
+        0 when everything was measured that can be on this machine, whether or not goals were
+        met; 1 when measuring something failed; 2 on bad usage.
     """
     parser = argparse.ArgumentParser(
         prog='python -m tools.bench',
@@ -85,6 +85,8 @@ def _measure_all(modules: tuple[str, ...]) -> tuple[list[Figure], list[str]]:
         started_s = time.monotonic()
         try:
             figures += measure(module)
+        except NotHereError as reason:
+            print(f'not measured: {reason} ', end='')
         except Exception:  # noqa: BLE001 (the other figures are still worth having)
             traceback.print_exc()
             failed.append(module)

@@ -18,6 +18,10 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 _GOAL = re.compile(r'(value|ratio) (<=|>=|==|<|>) ([0-9.]+)')
 
 
+class NotHereError(Exception):
+    """This machine has not what the figures are measured on; the message says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One number of the benchmark.

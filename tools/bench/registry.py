@@ -1,7 +1,8 @@
 """Which figures there are. A new one is a module in `figures/` and a line here.
 
 A module has a docstring whose first line says what it measures, and a function `measure()` that
-gives out `Figure`s. What it cannot do without (ROS, the demo model) it imports in `measure`.
+gives out `Figure`s. What it cannot do without (ROS, the demo model) it imports in `measure`; what
+is on some machines only it looks for there, and raises `NotHereError`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ MODULES = (
     'sampling',
     'demo_model',
     'axera',
+    'sophgo',
     'node_overhead',
     'camera',
     'node_memory',

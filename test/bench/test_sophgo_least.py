@@ -1,0 +1,55 @@
+"""The minimum that the Sophgo figures are held against, and how steps are taken apart."""
+
+from dataclasses import replace
+
+import pytest
+
+from edge_vlm_ros.core import SamplingOptions
+from edge_vlm_ros.engines.sophgo.graphs import LogitsHead, Sampler, SamplerKind, TokenHead
+from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
+from tools.bench.sophgo.least import least_bytes
+from tools.bench.sophgo.plan import CASES, SEEDS
+from tools.sophgo.engine_runs import model_files
+from tools.sophgo.fixtures import FIXTURES
+
+GREEDY, WARM = SamplingOptions(), SamplingOptions(temperature=0.7)
+SAMPLER = Sampler(SamplerKind.SAMPLE, 64, 50)
+
+
+@pytest.fixture(scope='module')
+def contract(tmp_path_factory):
+    fixture = FIXTURES['qwen2vl_v2_bf16_bm1684x']
+    path = fixture.unpack(tmp_path_factory.mktemp('bmodel'))
+    return contract_of(read_for_chip(model_files(fixture, path)))
+
+
+@pytest.mark.parametrize(
+    ('head', 'sampling', 'up', 'down'),
+    [
+        (TokenHead(), GREEDY, 14, 4),
+        (LogitsHead(384, has_greedy=True, sampler=None), GREEDY, 14, 4),
+        (LogitsHead(384, has_greedy=False, sampler=None), GREEDY, 18, 1536),
+        (LogitsHead(384, has_greedy=True, sampler=None), WARM, 18, 1536),
+        (LogitsHead(384, has_greedy=True, sampler=SAMPLER), WARM, 18, 204),
+        (LogitsHead(384, has_greedy=True, sampler=SAMPLER), replace(WARM, top_k=7), 18, 32),
+        (LogitsHead(384, has_greedy=True, sampler=SAMPLER), replace(WARM, top_k=51), 18, 1536),
+    ],
+)
+def test_three_positions_a_mask_element_and_what_tells_the_token(
+    contract, head, sampling, up, down
+):
+    least = least_bytes(replace(contract, head=head), sampling)
+    assert (least.up, least.down) == (up, down)
+
+
+def test_without_embedding_nets_a_row_goes_up(contract):
+    least = least_bytes(replace(contract, head=TokenHead(), embeds_on_chip=False), GREEDY)
+    assert least.up == 14 + 2 * contract.decoder.hidden
+
+
+def test_every_case_has_its_fixture_and_every_seed_a_timed_case_with_a_sample():
+    cases = {case.name: case for case in CASES}
+    assert len(cases) == len(CASES)
+    assert all(FIXTURES[case.fixture].chip == 'bm1684x' for case in CASES)
+    assert {name for name, case in cases.items() if case.chip_step_s} == {s.case for s in SEEDS}
+    assert all(cases[seed.case].sample for seed in SEEDS)
