@@ -18,7 +18,7 @@ from tools.sophgo.check import check_fixture
 pytestmark = pytest.mark.emulator
 
 STATIC = {chip: f'internvl3_static_bf16_{chip}' for chip in emulator.CHIPS}
-on_bm1684x = partial(emulator.call, 'bm1684x', time_limit_s=60)
+on_bm1684x = partial(emulator.call, 'bm1684x')
 
 
 def raised(function, *arguments):
@@ -366,6 +366,7 @@ def test_what_is_left_open_at_the_end_is_given_back(bmodel):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize('chip', emulator.CHIPS)
 def test_a_whole_model_computes_what_the_float_reference_computes(chip, tmp_path):
     result = check_fixture(STATIC[chip], tmp_path)

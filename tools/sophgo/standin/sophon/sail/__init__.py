@@ -22,6 +22,10 @@ EDGE_VLM_SAIL_RELEASE chooses what an older release did: '3.9.1' has no `BmrtFla
 constructor, `update_data` does not look at the dtype, and `memory_set` fills with whatever lies
 behind its argument. The default is '3.10.7'.
 
+EDGE_VLM_EMULATOR_MEMORY makes the device's memory smaller than 3 GiB (bytes): an allocation or a
+model file beyond it is refused as a chip's driver refuses it. The emulator itself would end the
+process. EDGE_VLM_EMULATOR_LOG names the file that the libraries print into.
+
 Where it is stricter than the real binding (each of these passes there and goes wrong later), it
 raises `sophon.standin.MisuseError`: a tensor of another dtype than the net's, an output too small
 for what a net writes, a view or a net's own tensor used after its memory is gone, two `process`
