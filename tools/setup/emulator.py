@@ -1,7 +1,7 @@
 """Get the runtime library and the chip emulators that Sophgo ships inside the `tpu_mlir` wheel.
 
-The wheel (312 MB) is a compiler for CPython 3.10; the tests need three of its files a chip, which any
-Python can load. Each chip gets a folder of its own, because its emulator must be called
+The wheel (312 MB) is a compiler for CPython 3.10; the tests need three of its files a chip, which
+any Python can load. Each chip gets a folder of its own, because its emulator must be called
 `libcmodel.so` there: `libbmlib` looks for that name in its own folder.
 """
 
