@@ -97,7 +97,7 @@ class Device:
         Raises:
             ModelFileError: The runtime library refuses the file.
         """
-        return Runtime(self._sail, self._handle, self.index, path)
+        return Runtime(self._sail, self._handle, self, path)
 
 
 class Runtime:
@@ -108,18 +108,23 @@ class Runtime:
     Attributes:
         path: The file.
         nets: By name.
+        make_view: The binding's constructor of views: raw tensor, shape, offset in elements.
     """
 
-    def __init__(self, sail: ModuleType, handle: Any, index: int, path: Path) -> None:
+    def __init__(self, sail: ModuleType, handle: Any, device: Device, path: Path) -> None:
         self._sail = sail
         self._handle = handle
+        # Without the flag, which came with 3.9.4, BM1688 gives every net scratch memory of its
+        # own, whose addresses are not known before a launch (libsophon, bmruntime.cpp).
+        self._shares_scratch = hasattr(sail, 'BmrtFlag') or device.chip == 'bm1684x'
+        self.make_view: Callable[[Any, list[int], int], Any] = sail.Tensor
         self._dtypes = {getattr(sail.Dtype, name): dtype for name, dtype in _DTYPES.items()}
         self._sail_dtypes = {dtype: name for name, dtype in self._dtypes.items()}
         self.path = path
         self._tensors: list[DeviceTensor] = []
         self._launches: WeakSet[Launch] = WeakSet()
         self._zeros: dict[DType, Any] = {}
-        self._engine: Any = self._open(index)
+        self._engine: Any = self._open(device.index)
         names: list[str] = list(_call('get_graph_names', self._engine.get_graph_names))
         self.nets = {name: self._describe(name) for name in names}
 
@@ -172,6 +177,11 @@ class Runtime:
         info = self.nets[name]
         if info.address_mode not in {AddressMode.BASIC, AddressMode.IO_ALONE}:
             raise DeviceError(f'net {name}: no input memory, its addresses are symbols')
+        if info.address_mode is AddressMode.BASIC and not self._shares_scratch:
+            raise DeviceError(
+                f'net {name} reads its history where it was compiled to: on this chip that takes '
+                'sophon-sail 3.9.4 or later, with BmrtFlag'
+            )
         raws = _call(name, self._engine.get_input_tensors_addrmode0, name)
         return tuple(
             self._keep(DeviceTensor(self, raws[i], tensor.shape, tensor.dtype))
@@ -204,7 +214,7 @@ class Runtime:
 
     def view_of(self, raw: Any, shape: Shape, offset: int) -> Any:
         """Make a tensor that looks into another's device memory; offset in elements."""
-        return self._sail.Tensor(raw, list(shape), offset)
+        return self.make_view(raw, list(shape), offset)
 
     def note(self, launch: Launch) -> None:
         """Remember a launch, to take its tensors away at the end."""
@@ -394,7 +404,7 @@ class Launch:
             memory the runtime library still gets it right: it copies in before, out behind.
     """
 
-    __slots__ = ('__weakref__', '_inputs', '_kept', '_name', '_outputs', '_runtime')
+    __slots__ = ('__weakref__', '_inputs', '_kept', '_make_view', '_name', '_outputs', '_runtime')
 
     def __init__(
         self,
@@ -407,6 +417,7 @@ class Launch:
         _check_bound(info, 'input', info.inputs, inputs)
         _check_bound(info, 'output', info.outputs, outputs)
         self._runtime = runtime
+        self._make_view = runtime.make_view
         self._name = name
         self._kept = [*inputs, *outputs]
         self._inputs = {i: tensor.raw for i, tensor in enumerate(inputs)}
@@ -428,6 +439,15 @@ class Launch:
     def bind_output(self, index: int, tensor: DeviceTensor) -> None:
         """Write an output elsewhere; type and size are those of the tensor bound before."""
         self._outputs[index] = tensor.raw
+
+    def bind_output_run(
+        self, index: int, tensor: DeviceTensor, shape: list[int], offset: int
+    ) -> None:
+        """Write an output to a run of a tensor that outlives this: `bind_output` of a view.
+
+        Without what else a `DeviceTensor` is good for: decoding does this twice a layer and token.
+        """
+        self._outputs[index] = self._make_view(tensor.raw, shape, offset)
 
     def release(self) -> None:
         """Let go of the tensors."""
