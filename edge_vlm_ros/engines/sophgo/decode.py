@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.engines.sophgo.graphs import CrossShapes, DecoderShapes, LayerKind
+from edge_vlm_ros.engines.sophgo.graphs import DecoderShapes, LayerKind
 from edge_vlm_ros.engines.sophgo.masks import blocked, decode_mask
 from edge_vlm_ros.engines.sophgo.nets import DType, Shape
 from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
@@ -87,21 +87,37 @@ class DecodeMask:
 class CrossMemory:
     """What the cross-attention layers attend to while decoding: one image, or nothing.
 
+    Its mask is the same for a whole answer. Where the decode nets keep their inputs it is copied
+    to each of them once an image, so that no launch has to fetch it.
+
     Args:
         runtime: The model's.
-        shapes: Of their caches.
-        dtype: Of the mask.
+        shapes: The decoder's.
+
+    Attributes:
+        masks: (1, 1, 1, rows of all tiles), by cross-attention layer.
+        has_image: Whether there is an image.
     """
 
-    def __init__(self, runtime: Runtime, shapes: CrossShapes, dtype: DType) -> None:
-        self.mask = runtime.allocate((1, 1, 1, shapes.rows), dtype)
+    def __init__(self, runtime: Runtime, shapes: DecoderShapes) -> None:
+        assert shapes.cross is not None
+        self._mask = runtime.allocate((1, 1, 1, shapes.cross.rows), shapes.half)
+        layers = [i for i, kind in enumerate(shapes.kinds) if kind is LayerKind.CROSS]
+        self.masks = dict.fromkeys(layers, self._mask)
+        if shapes.cache_in_net:
+            self.masks = {i: runtime.own_inputs(f'block_cache_{i}')[1] for i in layers}
         self.has_image = False
 
     def show(self, mask: NDArray[Any] | None) -> None:
         """Set what an answer's tokens see of the image; None = there is none."""
-        self.has_image = mask is not None
-        if mask is not None:
-            self.mask.write(mask)
+        self.has_image = False
+        if mask is None:
+            return
+        self._mask.write(mask)
+        for own in self.masks.values():
+            if own is not self._mask:
+                own.copy_from(self._mask, 0, 0, own.size)
+        self.has_image = True
 
 
 class DecodeStack:
@@ -136,7 +152,7 @@ class DecodeStack:
             for size, mask in zip(smallest_first, self._masks, strict=True)
         ]
         self._capacities = smallest_first
-        self._row: Shape = (1, 1, shapes.kv_heads, shapes.head_dim)
+        self._row = [1, 1, shapes.kv_heads, shapes.head_dim]
 
     def run(self, held: int, position: NDArray[np.int32]) -> None:
         """Run the token in `hidden` through all layers; its K and V become row `held`.
@@ -151,13 +167,13 @@ class DecodeStack:
         stage = next(i for i, size in enumerate(self._capacities) if size >= held)
         self._masks[stage].show(held)
         self._position.write(position)
-        offset = held * self._shapes.row_size
+        row, offset = self._row, held * self._shapes.row_size
         without_image = self._cross is not None and not self._cross.has_image
         layers = zip(self._stages[stage], self._caches, self._shapes.kinds, strict=True)
         for launch, cache, kind in layers:
             if kind is LayerKind.SELF:
-                launch.bind_output(1, cache.keys.view(self._row, offset))
-                launch.bind_output(2, cache.values.view(self._row, offset))
+                launch.bind_output_run(1, cache.keys, row, offset)
+                launch.bind_output_run(2, cache.values, row, offset)
             elif without_image:
                 continue
             launch.run()
@@ -178,6 +194,6 @@ class DecodeStack:
                 outputs += [cache.keys.view(row), cache.values.view(row)]
             else:
                 assert self._cross is not None
-                inputs += [self._cross.mask, cache.keys, cache.values]
+                inputs += [self._cross.masks[i], cache.keys, cache.values]
             launches.append(Launch(runtime, f'block_cache_{i}', inputs, outputs))
         return launches

@@ -321,7 +321,7 @@ class _Parts:
         caches = make_caches(runtime, decoder)
         memory: CrossMemory | None = None
         if decoder.cross is not None:
-            memory = CrossMemory(runtime, decoder.cross, decoder.half)
+            memory = CrossMemory(runtime, decoder)
         self.decode = DecodeStack(runtime, decoder, caches, memory)
         self.decode_row = self.decode.hidden.view((1, decoder.hidden))
         slot = TokenSlot(runtime)
