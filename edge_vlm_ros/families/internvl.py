@@ -27,6 +27,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.families.templated import TemplatedFamily
 from edge_vlm_ros.text import (
     CHATML,
     CHATML_TIGHT,
@@ -101,7 +102,7 @@ _FORM_OF_CONVERTED = ConversationForm(CHATML, '')
 """Of folders in transformers' own layout: their chat_template adds no system text."""
 
 
-class InternVlFamily:
+class InternVlFamily(TemplatedFamily):
     """Preprocessing, prompt form and stop rule of one InternVL model.
 
     Use from one thread at a time.
@@ -118,14 +119,11 @@ class InternVlFamily:
     def __init__(
         self, tokenizer: Tokenizer, settings: InternVlSettings, resize: ResizeFilter = 'exact'
     ) -> None:
-        self._tokenizer = tokenizer
+        super().__init__(tokenizer, settings.form.template, settings.stop_tokens)
         self._settings = settings
-        self._template = settings.form.template
         self._resize = _RESIZERS[resize]
         self._placeholder = tokenizer.token_id(PLACEHOLDER)
         encode_pieces(tokenizer, (IMAGE_START, IMAGE_END))  # both must be there
-        ends = (tokenizer.token_id(token) for token in self._template.stop)
-        self._stop_tokens = settings.stop_tokens.union(ends)
 
     @staticmethod
     def load(
@@ -154,16 +152,6 @@ class InternVlFamily:
             stop_tokens_of(tokenizer, _language_sections(config), generation),
         )
         return InternVlFamily(tokenizer, settings, options.resize)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own tokenizer."""
-        return self._tokenizer
-
-    @property
-    def stop_tokens(self) -> frozenset[int]:
-        """Ids that end an answer."""
-        return self._stop_tokens
 
     @property
     def settings(self) -> InternVlSettings:
@@ -227,34 +215,6 @@ class InternVlFamily:
         """
         opening = self._template.opening(system_prompt or self._settings.form.system_text)
         return self._render(opening, images, first_image=0, position=0)
-
-    def render_suffix(self, question: str, position: int) -> PromptPart:
-        """Render the question and the opening of the answer.
-
-        Blanks around the question are left out: the line break before it stays a token of its own
-        wherever a prompt is cut.
-
-        Args:
-            question: The user's words; template tokens in them are text.
-            position: `next_position` of what precedes.
-        """
-        pieces = (question.strip(), *self._template.closing())
-        return self._render(pieces, (), first_image=0, position=position)
-
-    def render_next_turn(
-        self, images: Sequence[VisionInputs], first_image: int, position: int
-    ) -> PromptPart:
-        """Render what closes an answer and opens the user's next turn, with new frames if any.
-
-        Frames are counted from 1 in every turn, as in the published multi-turn form.
-
-        Args:
-            images: New frames of this turn; often none.
-            first_image: Index of the first of them among the conversation's images.
-            position: `next_position` of what precedes.
-        """
-        pieces = self._template.next_turn()
-        return self._render(pieces, images, first_image=first_image, position=position)
 
     def _render(
         self,

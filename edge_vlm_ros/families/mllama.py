@@ -42,6 +42,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.families.templated import TemplatedFamily
 from edge_vlm_ros.text import LLAMA3, Piece, Special, Tokenizer, encode_pieces
 from edge_vlm_ros.vision import (
     Normaliser,
@@ -80,7 +81,7 @@ class MllamaSettings:
     stop_tokens: frozenset[int] = frozenset()
 
 
-class MllamaFamily:
+class MllamaFamily(TemplatedFamily):
     """Preprocessing, prompt form and stop rule of one Llama 3.2 Vision model.
 
     Use from one thread at a time.
@@ -97,13 +98,12 @@ class MllamaFamily:
     def __init__(
         self, tokenizer: Tokenizer, settings: MllamaSettings, resize: ResizeFilter = 'exact'
     ) -> None:
-        self._tokenizer = tokenizer
+        more = tokenizer.find_token(END_OF_MESSAGE)
+        ends = settings.stop_tokens if more is None else {*settings.stop_tokens, more}
+        super().__init__(tokenizer, LLAMA3, ends)
         self._settings = settings
         self._resize = _RESIZERS[resize]
         self._image = tokenizer.token_id(IMAGE.token)
-        ends = {tokenizer.token_id(token) for token in LLAMA3.stop}
-        more = tokenizer.find_token(END_OF_MESSAGE)
-        self._stop_tokens = settings.stop_tokens.union(ends, [] if more is None else [more])
 
     @staticmethod
     def load(
@@ -137,16 +137,6 @@ class MllamaFamily:
             ),
         )
         return MllamaFamily(tokenizer, settings, options.resize)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own tokenizer."""
-        return self._tokenizer
-
-    @property
-    def stop_tokens(self) -> frozenset[int]:
-        """Ids that end an answer."""
-        return self._stop_tokens
 
     @property
     def settings(self) -> MllamaSettings:
@@ -211,32 +201,6 @@ class MllamaFamily:
         has_block = bool(system_prompt.strip()) or not images
         opening = LLAMA3.opening(f'{DATES}{system_prompt.strip()}' if has_block else '')
         return self._render(opening, images, first_image=0, position=0)
-
-    def render_suffix(self, question: str, position: int) -> PromptPart:
-        """Render the question and the opening of the answer.
-
-        Blanks around the question are left out: the line breaks before it stay a token of their
-        own wherever a prompt is cut.
-
-        Args:
-            question: The user's words; template tokens in them are text.
-            position: `next_position` of what precedes.
-        """
-        pieces = (question.strip(), *LLAMA3.closing())
-        return self._render(pieces, (), first_image=0, position=position)
-
-    def render_next_turn(
-        self, images: Sequence[VisionInputs], first_image: int, position: int
-    ) -> PromptPart:
-        """Render what closes an answer and opens the user's next turn, with new images if any.
-
-        Args:
-            images: New ones of this turn; often none.
-            first_image: Index of the first of them among the conversation's images.
-            position: `next_position` of what precedes.
-        """
-        pieces = LLAMA3.next_turn()
-        return self._render(pieces, images, first_image=first_image, position=position)
 
     def _render(
         self,

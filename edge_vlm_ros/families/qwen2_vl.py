@@ -48,6 +48,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.families.templated import TemplatedFamily
 from edge_vlm_ros.text import CHATML, Piece, Special, Tokenizer, encode_pieces
 from edge_vlm_ros.vision import (
     Normaliser,
@@ -155,7 +156,7 @@ class Qwen2VlSettings:
         return width, height
 
 
-class Qwen2VlFamily:
+class Qwen2VlFamily(TemplatedFamily):
     """Preprocessing, prompt form, positions and stop rule of one Qwen2-VL model.
 
     Use from one thread at a time.
@@ -172,14 +173,13 @@ class Qwen2VlFamily:
     def __init__(
         self, tokenizer: Tokenizer, settings: Qwen2VlSettings, resize: ResizeFilter = 'exact'
     ) -> None:
-        self._tokenizer = tokenizer
+        ends = {*settings.stop_tokens, tokenizer.token_id(END_OF_TEXT)}
+        super().__init__(tokenizer, CHATML, ends)
         self._settings = settings
         self._resize = _RESIZERS[resize]
         self._image = tokenizer.token_id(IMAGE_PLACEHOLDER)
         self._video = tokenizer.token_id(VIDEO_PLACEHOLDER)
         self._start, self._end = encode_pieces(tokenizer, (VISION_START, VISION_END))
-        ends = (tokenizer.token_id(token) for token in (*CHATML.stop, END_OF_TEXT))
-        self._stop_tokens = settings.stop_tokens.union(ends)
 
     @staticmethod
     def load(
@@ -212,16 +212,6 @@ class Qwen2VlFamily:
             1 if options.clip_pixels else _CLIP_SHARE,
         )
         return Qwen2VlFamily(tokenizer, settings, options.resize)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own tokenizer."""
-        return self._tokenizer
-
-    @property
-    def stop_tokens(self) -> frozenset[int]:
-        """Ids that end an answer."""
-        return self._stop_tokens
 
     @property
     def settings(self) -> Qwen2VlSettings:
@@ -300,32 +290,6 @@ class Qwen2VlFamily:
         """
         opening = CHATML.opening(system_prompt or SYSTEM_TEXT)
         return self._render(opening, images, first_image=0, position=0)
-
-    def render_suffix(self, question: str, position: int) -> PromptPart:
-        """Render the question and the opening of the answer.
-
-        Blanks around the question are left out: the line break before it stays a token of its own
-        wherever a prompt is cut.
-
-        Args:
-            question: The user's words; template tokens in them are text.
-            position: `next_position` of what precedes.
-        """
-        pieces = (question.strip(), *CHATML.closing())
-        return self._render(pieces, (), first_image=0, position=position)
-
-    def render_next_turn(
-        self, images: Sequence[VisionInputs], first_image: int, position: int
-    ) -> PromptPart:
-        """Render what closes an answer and opens the user's next turn, with new images if any.
-
-        Args:
-            images: New ones of this turn; often none.
-            first_image: Index of the first of them among the conversation's images.
-            position: `next_position` of what precedes.
-        """
-        pieces = CHATML.next_turn()
-        return self._render(pieces, images, first_image=first_image, position=position)
 
     def _render(
         self,

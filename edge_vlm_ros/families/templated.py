@@ -1,0 +1,79 @@
+"""What all families with a chat template share: their words, when no image is in the way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from edge_vlm_ros.core import PromptPart, VisionInputs
+from edge_vlm_ros.text import ChatTemplate, Piece, Tokenizer
+
+
+class TemplatedFamily(ABC):
+    """Question and next turn of a family, given how it renders pieces and images.
+
+    Args:
+        tokenizer: The model's.
+        template: Its form of a conversation.
+        stop_tokens: Ids that end an answer, beside the template's own.
+
+    Raises:
+        ModelFileError: The tokenizer lacks a token that the template needs.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate, stop_tokens: Iterable[int]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        ends = map(tokenizer.token_id, template.stop)
+        self._stop_tokens = frozenset(stop_tokens).union(ends)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        return self._tokenizer
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        return self._stop_tokens
+
+    def render_suffix(self, question: str, position: int) -> PromptPart:
+        """Render the question and the opening of the answer.
+
+        Blanks around the question are left out: the line break before it stays a token of its own
+        wherever a prompt is cut.
+
+        Args:
+            question: The user's words; template tokens in them are text.
+            position: `next_position` of what precedes.
+        """
+        pieces = (question.strip(), *self._template.closing())
+        return self._render(pieces, (), first_image=0, position=position)
+
+    def render_next_turn(
+        self, images: Sequence[VisionInputs], first_image: int, position: int
+    ) -> PromptPart:
+        """Render what closes an answer and opens the user's next turn, with new images if any.
+
+        Images are counted anew in every turn, as in the published multi-turn forms.
+
+        Args:
+            images: New ones of this turn; often none.
+            first_image: Index of the first of them among the conversation's images.
+            position: `next_position` of what precedes.
+        """
+        pieces = self._template.next_turn()
+        return self._render(pieces, images, first_image=first_image, position=position)
+
+    @abstractmethod
+    def _render(
+        self,
+        pieces: Sequence[Piece],
+        images: Sequence[VisionInputs],
+        *,
+        first_image: int,
+        position: int,
+    ) -> PromptPart:
+        """Render pieces, then images."""
