@@ -22,10 +22,11 @@ from edge_vlm_ros.engines.base import ChosenToken
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
 from edge_vlm_ros.engines.sophgo.graphs import LayerKind
 from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
+from tools.bench.sophgo.clock import StepTime
 from tools.bench.sophgo.least import least_bytes
 from tools.bench.sophgo.plan import Case
 from tools.bench.sophgo.sample_loops import CopyingLoop, InPlaceLoop
-from tools.bench.sophgo.watch import StepTime, asleep, clock, kv_copies
+from tools.bench.sophgo.watch import asleep, clock, kv_copies
 from tools.sophgo.engine_runs import model_files, open_fixture
 from tools.sophgo.fixtures import FIXTURES
 
@@ -192,9 +193,8 @@ def measure_case(case: Case, folder: Path) -> dict[str, Any]:
         with asleep(0):
             for name, driver in drivers.items():
                 result.moved[name] = _count(driver, host_chooses=least.host_chooses)
-        if case.chip_step_s:
-            launches = result.moved['ours'].launches
-            with asleep(case.chip_step_s / launches):
+        if case.launch_s:
+            with asleep(case.launch_s):
                 result.host.update(_time(drivers, contract.decoder.context, kinds))
     return asdict(result)
 

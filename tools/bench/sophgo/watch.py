@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 from sophon.sail._engine import EngineLLM
 from sophon.sail._tensor import Tensor
 
-_LAYER = 'block_cache_'
+from tools.bench.sophgo.clock import LAYER, Clock
+
 _SELF_INPUTS, _CROSS_INPUTS = 5, 4
 _IO_TAG = 2
 
@@ -48,7 +49,7 @@ class KvCopies:
 
     def look(self, engine: EngineLLM, name: str, inputs: dict[int, Tensor]) -> None:
         """Look at one launch. Nets in address mode 2 read everything where it lies."""
-        if not name.startswith(_LAYER) or engine.get_addr_mode(name) >= _IO_TAG:
+        if not name.startswith(LAYER) or engine.get_addr_mode(name) >= _IO_TAG:
             return
         first = {_SELF_INPUTS: 3, _CROSS_INPUTS: 2}[len(inputs)]
         compiled = engine.get_input_tensors_addrmode0(name)
@@ -72,53 +73,6 @@ def kv_copies() -> Iterator[KvCopies]:
 
     with patch.object(EngineLLM, 'process', watched):
         yield found
-
-
-@dataclass
-class Clock:
-    """When calls of the runtime were made and when they returned.
-
-    Attributes:
-        calls: Net or method, start and end on the steady clock, seconds.
-    """
-
-    calls: list[tuple[str, float, float]] = field(default_factory=list)
-
-    def time_step(self, step: Callable[[], object]) -> StepTime:
-        """Run a decode step; return what it took outside the runtime's calls."""
-        self.calls.clear()
-        started_s = time.perf_counter()
-        step()
-        ended_s = time.perf_counter()
-        result = StepTime()
-        free_s, since_layer_s, previous = started_s, 0.0, False
-        for what, start_s, end_s in self.calls:
-            gap_s = start_s - free_s
-            result.host_s += gap_s
-            result.view_s += end_s - start_s if what == 'view' else 0.0
-            since_layer_s += gap_s
-            if what.startswith(_LAYER):
-                if previous:
-                    result.layer_s.append((int(what.removeprefix(_LAYER)), since_layer_s))
-                since_layer_s, previous = 0.0, True
-            free_s = end_s
-        result.host_s += ended_s - free_s
-        return result
-
-
-@dataclass
-class StepTime:
-    """One decode step, seconds outside the runtime's calls.
-
-    Attributes:
-        host_s: In all.
-        layer_s: Layer and what lies between the launch before its own and its own.
-        view_s: Inside the stand-in for making views, which is in none of the others.
-    """
-
-    host_s: float = 0.0
-    view_s: float = 0.0
-    layer_s: list[tuple[int, float]] = field(default_factory=list)
 
 
 @contextmanager

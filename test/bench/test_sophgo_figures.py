@@ -7,6 +7,7 @@ import pytest
 from edge_vlm_ros.core import SamplingOptions
 from edge_vlm_ros.engines.sophgo.graphs import LogitsHead, Sampler, SamplerKind, TokenHead
 from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
+from tools.bench.sophgo import clock
 from tools.bench.sophgo.least import least_bytes
 from tools.bench.sophgo.plan import CASES, SEEDS
 from tools.sophgo.engine_runs import model_files
@@ -51,5 +52,25 @@ def test_every_case_has_its_fixture_and_every_seed_a_timed_case_with_a_sample():
     cases = {case.name: case for case in CASES}
     assert len(cases) == len(CASES)
     assert all(FIXTURES[case.fixture].chip == 'bm1684x' for case in CASES)
-    assert {name for name, case in cases.items() if case.chip_step_s} == {s.case for s in SEEDS}
+    assert {name for name, case in cases.items() if case.launch_s} == {s.case for s in SEEDS}
     assert all(cases[seed.case].sample for seed in SEEDS)
+
+
+def test_a_step_is_taken_apart_into_layers_and_the_rest(monkeypatch):
+    watch = clock.Clock()
+    moments = iter([10.0, 11.0])
+    monkeypatch.setattr(clock.time, 'perf_counter', lambda: next(moments))
+
+    def step():
+        watch.calls += [
+            ('update_data', 10.1, 10.2),
+            ('block_cache_0', 10.25, 10.3),
+            ('view', 10.31, 10.35),
+            ('block_cache_1', 10.36, 10.5),
+            ('asnumpy', 10.7, 10.75),
+        ]
+
+    found = watch.time_step(step)
+    assert found.host_s == pytest.approx(0.1 + 0.05 + 0.01 + 0.01 + 0.2 + 0.25)
+    assert found.view_s == pytest.approx(0.04)
+    assert found.layer_s == [(1, pytest.approx(0.02))]
