@@ -41,6 +41,7 @@ from edge_vlm_ros.engines.axera.vision import VisionTower
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
 from edge_vlm_ros.engines.bf16 import to_bf16
 from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+from edge_vlm_ros.engines.kv_length import KvLength
 
 _log = logging.getLogger(__name__)
 
@@ -99,32 +100,6 @@ def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> Eng
         tile_px=vision.tile_px,
         tiles_per_frame=1,
     )
-
-
-class AxeraKvCache:
-    """How many rows of the caches count; the rows themselves are the backend's."""
-
-    def __init__(self) -> None:
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        """Tokens the cache holds."""
-        return self._length
-
-    def truncate(self, length: int) -> None:
-        """Forget every token from `length` on; stale rows are hidden by the masks.
-
-        Raises:
-            ValueError: `length` is negative or above the present length.
-        """
-        if not 0 <= length <= self._length:
-            raise ValueError(f'cannot truncate {self._length} tokens to {length}')
-        self._length = length
-
-    def grow(self, tokens: int) -> None:
-        """Count rows that were written."""
-        self._length += tokens
 
 
 class _Progress:
@@ -191,7 +166,7 @@ class AxeraEngine:
             self._planner = Planner(self._shapes, measure_costs(self._backend, self._shapes))
             self._closing = opening.pop_all()
         self._limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
-        self._kv = AxeraKvCache()
+        self._kv = KvLength()
         self._scored_length = 0
         self._is_open = True
         _log.info('loaded %s: %s, %s', files.name, self._backend.name, self._limits)
@@ -202,7 +177,7 @@ class AxeraEngine:
         return self._limits
 
     @property
-    def kv(self) -> AxeraKvCache:
+    def kv(self) -> KvLength:
         """The KV cache."""
         return self._kv
 

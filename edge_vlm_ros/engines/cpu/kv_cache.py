@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.kv_length import KvLength
+
 if TYPE_CHECKING:
     from edge_vlm_ros.engines.cpu.graphs import KvTensor
 
 
-class CpuKvCache:
+class CpuKvCache(KvLength):
     """Tensors of (1, heads, stored, head_dim), of which the first `length` rows count.
 
     A run's present becomes the next run's past without a copy. `truncate` only sets `length`; the
@@ -19,25 +21,10 @@ class CpuKvCache:
     """
 
     def __init__(self, tensors: Sequence[KvTensor]) -> None:
+        super().__init__()
         self._tensors = tensors
         self._values: list[NDArray[Any]] = []
         self._stored = 0
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        """Tokens the cache holds."""
-        return self._length
-
-    def truncate(self, length: int) -> None:
-        """Forget every token from `length` on.
-
-        Raises:
-            ValueError: `length` is negative or above the present length.
-        """
-        if not 0 <= length <= self._length:
-            raise ValueError(f'cannot truncate {self._length} tokens to {length}')
-        self._length = length
 
     def past(self) -> list[NDArray[Any]]:
         """Give the tensors, cut to `length`."""

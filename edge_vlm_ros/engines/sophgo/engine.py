@@ -32,6 +32,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines.base import NextToken, OnLoaded, StopCheck, never
 from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+from edge_vlm_ros.engines.kv_length import KvLength
 from edge_vlm_ros.engines.sophgo.decode import CrossMemory, DecodeStack, LayerCache, make_caches
 from edge_vlm_ros.engines.sophgo.embedding import (
     ChipEmbedding,
@@ -53,7 +54,6 @@ from edge_vlm_ros.engines.sophgo.graphs import (
     TokenHead,
 )
 from edge_vlm_ros.engines.sophgo.heads import make_head
-from edge_vlm_ros.engines.sophgo.kv_cache import SophgoKvCache
 from edge_vlm_ros.engines.sophgo.masks import cross_decode_mask, from_host
 from edge_vlm_ros.engines.sophgo.model_files import (
     check_config,
@@ -153,7 +153,7 @@ class SophgoEngine:
     ) -> None:
         self._runtime = runtime
         self._limits = limits_of(contract, vocab)
-        self._kv = SophgoKvCache()
+        self._kv = KvLength()
         self._costs = Costs()
         self._parts: _Parts | None = _Parts(runtime, contract, files)
         self._row: DeviceTensor | None = None
@@ -165,7 +165,7 @@ class SophgoEngine:
         return self._limits
 
     @property
-    def kv(self) -> SophgoKvCache:
+    def kv(self) -> KvLength:
         """The KV cache; it stays on the chip."""
         return self._kv
 
@@ -202,7 +202,7 @@ class SophgoEngine:
             piece = part.slice(start, start + tokens)
             self._append(piece, features, held + start, should_stop)
             start += tokens
-        self._kv.grow(held + len(part))
+        self._kv.grow(len(part))
         self._row_length = self._kv.length
 
     def next_token(self, sampling: SamplingOptions) -> NextToken:
@@ -222,7 +222,7 @@ class SophgoEngine:
         positions = np.full(self._position_rows, position, np.int32)
         self._row_length = 0
         self._step(token, None, held, positions)
-        self._kv.grow(held + 1)
+        self._kv.grow(1)
         self._row_length = self._kv.length
 
     def last_hidden(self) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
-"""The KV cache's length; its rows stay on the chip."""
+"""The KV cache as the engines that never move it see it: a number."""
 
 from __future__ import annotations
 
 
-class SophgoKvCache:
-    """Counts the rows that hold tokens. Rows behind them are hidden by the masks."""
+class KvLength:
+    """How many rows of the cache hold tokens. What lies behind them is stale, and masked."""
 
     def __init__(self) -> None:
         self._length = 0
@@ -24,7 +24,7 @@ class SophgoKvCache:
             raise ValueError(f'cannot truncate {self._length} tokens to {length}')
         self._length = length
 
-    def grow(self, length: int) -> None:
-        """Note that rows up to `length` hold tokens now."""
-        assert length >= self._length
-        self._length = length
+    def grow(self, tokens: int) -> None:
+        """Count rows that were written behind the last one."""
+        assert tokens >= 0, tokens
+        self._length += tokens
