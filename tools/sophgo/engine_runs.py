@@ -244,6 +244,17 @@ class Bench:
             self.engine.prefill(talk.part(start, stop), self._features)
         self._compare(talk, 'ahead')
 
+    def by_steps(self) -> None:
+        """A short prompt, image and all, through the decode nets from an empty cache."""
+        talk = self._talk()
+        self._say(talk, 1)
+        if self._kind != 'mllama':  # there an image can only be shown to a piece
+            self._show(talk, 1)
+        self._say(talk, 2)
+        for i in range(len(talk.ids)):
+            self.engine.prefill(talk.part(i, i + 1), self._features)
+        self._compare(talk, 'by steps')
+
     def given_up(self) -> None:
         """A second turn is given up on the way; another one is put in its place."""
         talk = self._one_image()

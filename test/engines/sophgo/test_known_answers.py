@@ -19,7 +19,7 @@ ONE_IMAGE = ('text', 'talk', 'full', 'second_image', 'after_image')
 # Fixture -> scenarios: all of them for each contract, a talk for variants of the same contract.
 RUNS = {
     'internvl3_static_bf16_bm1684x': (*ALL, 'ahead', 'given_up'),
-    'internvl3_static_bf16_bm1688': ALL,
+    'internvl3_static_bf16_bm1688': (*ALL, 'by_steps'),
     'internvl3_history_sample_bf16_bm1684x': (*ALL, 'ahead', 'sampled'),
     'internvl3_history_bf16_bm1688': (*ALL, 'ahead', 'given_up'),
     'internvl3_oldhistory_bf16_bm1684x': (*ALL, 'ahead'),
@@ -32,14 +32,14 @@ RUNS = {
     'internvl2_w4bf16_bm1684x': TALK,
     'internvl2_basic_bf16_bm1684x': TALK,
     'qwen2vl_convert_bf16_bm1684x': (*ALL, 'clip'),
-    'qwen2vl_convert_bf16_bm1688': TALK,
+    'qwen2vl_convert_bf16_bm1688': ('talk', 'by_steps'),
     'qwen2vl_dynamic_bf16_bm1684x': ('talk', 'clip'),
     'qwen2vl_v2_bf16_bm1684x': (*ALL, 'clip', 'sampled'),
     'qwen2vl_v3_w4bf16_bm1684x': TALK,
     'qwen2vl_v4_f16_bm1684x': TALK,
     'mllama_2024_bf16_bm1684x': (*ONE_IMAGE, 'sampled'),
     'mllama_2024_w4bf16_bm1684x': TALK,
-    'mllama_convert_bf16_bm1684x': ONE_IMAGE,
+    'mllama_convert_bf16_bm1684x': (*ONE_IMAGE, 'by_steps'),
 }
 
 
