@@ -248,7 +248,7 @@ def test_the_cpu_is_one_device(tiny_files):
 
 
 def test_a_chip_without_an_engine_is_named_with_those_that_have_one(tiny_files):
-    with pytest.raises(DeviceError, match="no engine for chip 'gpu'; it has: .*cpu.*scripted"):
+    with pytest.raises(DeviceError, match=r"no engine for chip 'gpu'; it has: .*cpu.*scripted"):
         open_engine('gpu', tiny_files)
 
 
