@@ -221,8 +221,10 @@ def _declare_engine(node: Node) -> None:
         node,
         'engine_options',
         [''],
-        'Options of the chip\'s engine (cpu: "threads=2") and of the model\'s family '
-        '("resize=fast" or "resize=exact"; "max_tiles=4"), each as "name=value"; empty: none.',
+        'Options of the chip\'s engine (cpu: "threads=2"; ax650: "backend=portable") and of the '
+        'model\'s family ("resize=fast" or "resize=exact"; InternVL and Llama: "max_tiles=4"; '
+        'Qwen2-VL: "min_pixels", "max_pixels", "clip_pixels", "resized_width" with '
+        '"resized_height"), each as "name=value"; empty: none.',
         read_only=True,
     )
     _declare(
