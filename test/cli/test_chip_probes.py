@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 
 import pytest
 
@@ -97,8 +98,10 @@ def tool(tmp_path, monkeypatch):
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Put a vendor's module on the path, here and in child processes."""
+    written = set()
 
     def write(name, text):
+        written.add(name.partition('.')[0])
         folder = tmp_path / 'site'
         path = folder / f'{name.replace(".", "/")}.py'
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +109,10 @@ def module(tmp_path, monkeypatch):
         monkeypatch.setenv('PYTHONPATH', str(folder))
         monkeypatch.syspath_prepend(folder)
 
-    return write
+    yield write
+    # Looking for a module imports the package that it is in.
+    for name in [name for name in sys.modules if name.partition('.')[0] in written]:
+        del sys.modules[name]
 
 
 def findings(found):

@@ -29,6 +29,7 @@ from edge_vlm_ros.engines.base import ChosenToken, Logits
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
 from edge_vlm_ros.engines.sophgo.graphs import Contract
+from edge_vlm_ros.engines.sophgo.plan import Costs
 from tools.sophgo.fixtures import FIXTURES, Fixture
 from tools.sophgo.reference import (
     Array,
@@ -443,6 +444,8 @@ class Bench:
 
     def _prefill(self, talk: Talk, start: int, scenario: str) -> None:
         """Append what the talk has from `start` on, in the pieces that the engine plans."""
+        # What runs took on the emulator says nothing, and must not choose the way.
+        self.engine._costs = Costs()  # noqa: SLF001
         plan = self.engine.plan_prefill(len(talk.ids) - start)
         self.plans[scenario] = plan
         for count in plan:

@@ -503,7 +503,8 @@ def _import_sail() -> ModuleType:
             '(libsophon and sophon-sail 3.9.1 or later)'
         ) from error
     version = getattr(sail, '__version__', 'unknown')
-    for owner, name in ((sail, 'EngineLLM'), (sail, 'Tensor'), (sail.Tensor, 'element_size')):
+    tensor = getattr(sail, 'Tensor', None)
+    for owner, name in ((sail, 'EngineLLM'), (sail, 'Tensor'), (tensor, 'element_size')):
         if not hasattr(owner, name):
             raise DeviceError(
                 f'sophon-sail {version} has no {name}: 3.9.1 or later is needed, built for an SDK '
