@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vlm_ros.core import DeviceError
+from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO
 
 SYS_NAME = 'libax_sys.so'
 ENGINE_NAME = 'libax_engine.so'
@@ -153,6 +154,10 @@ class Library:
     def __init__(self, folder: Path | None = None) -> None:
         if ctypes.sizeof(c_void_p) != 8:
             raise DeviceError('chip memory is bound in place on 64-bit systems only')
+        self.cmm_info = CMM_INFO
+        """Where the driver tells of the chip's memory."""
+        self.loaded: set[Path] = set()
+        """Files that it has loaded; `Model` adds to it."""
         self._functions: dict[str, Any] = {}
         self._engine = _load(ENGINE_NAME, folder)
         self._bind(self._engine, _ENGINE)

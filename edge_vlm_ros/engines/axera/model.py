@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_vlm_ros.core import DeviceError, ModelFileError
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+from edge_vlm_ros.engines.axera.chip_memory import cannot_load
 from edge_vlm_ros.engines.axera.library import (
     HandleExtra,
     Io,
@@ -72,6 +73,7 @@ class Model:
 
     Raises:
         ModelFileError: The file is missing, empty, or the driver refuses it.
+        DeviceError: The chip is full or busy; also where that cannot be told from a damaged file.
     """
 
     def __init__(self, library: Library, path: Path) -> None:
@@ -90,7 +92,8 @@ class Model:
                 self.groups = self._describe()
                 """Tensors, by group number."""
             except DeviceError as error:
-                raise ModelFileError(f'{path}: the driver cannot load it: {error}') from error
+                raise self._cannot_load(error) from error
+            library.loaded.add(path)
             self._closing = opening.pop_all()
 
     def run(self, group: int, io: Io) -> None:
@@ -123,11 +126,13 @@ class Model:
         create = self._library.function('AX_ENGINE_CreateHandleV2')
         code = create(ctypes.byref(handle), address, len(content), ctypes.byref(extra))
         if code or not handle.value:
-            raise ModelFileError(
-                f'{self.path}: the driver cannot load it (a file for another chip, of a newer '
-                f'compiler, or damaged): {failed("AX_ENGINE_CreateHandleV2", code)}'
-            )
+            raise self._cannot_load(failed('AX_ENGINE_CreateHandleV2', code))
         return handle
+
+    def _cannot_load(self, error: DeviceError) -> EdgeVlmError:
+        library = self._library
+        is_first = not library.loaded
+        return cannot_load(self.path, error.message, is_first=is_first, cmm_info=library.cmm_info)
 
     def _destroy(self) -> None:
         self._library.call('AX_ENGINE_DestroyHandle', self._handle)
@@ -147,8 +152,8 @@ class Model:
             )
         found = info.contents
         return Group(
-            tuple(_tensor(found.inputs[i], number) for i in range(found.input_count)),
-            tuple(_tensor(found.outputs[i], number) for i in range(found.output_count)),
+            tuple(_tensor(self.path, found.inputs[i], number) for i in range(found.input_count)),
+            tuple(_tensor(self.path, found.outputs[i], number) for i in range(found.output_count)),
         )
 
 
@@ -160,14 +165,14 @@ def _mapped(path: Path) -> mmap.mmap:
         raise ModelFileError(f'{path}: cannot be read: {error}') from error
 
 
-def _tensor(meta: IoMeta, group: int) -> Tensor:
+def _tensor(path: Path, meta: IoMeta, group: int) -> Tensor:
     name = meta.name.decode()
     shape = tuple(meta.shape[i] for i in range(meta.rank))
     dtype = _DTYPES.get(meta.data_type)
     if dtype is None:
-        raise DeviceError(f'tensor {name} is of the unknown data type {meta.data_type}')
+        raise ModelFileError(f'{path}: tensor {name} is of the unknown data type {meta.data_type}')
     if meta.size != math.prod(shape) * dtype.itemsize:
-        raise DeviceError(f'tensor {name} of shape {list(shape)} has {meta.size} bytes')
+        raise ModelFileError(f'{path}: tensor {name} of shape {list(shape)} has {meta.size} bytes')
     return Tensor(name.removesuffix(f'_{group}') if group else name, shape, dtype, meta.size)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, cannot_load
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -93,12 +94,16 @@ class Device:
         provider: axengine's name of the way to the chip.
         index: On a card its number in the driver's list; None on the chip itself.
         axengine: The module.
+        cmm_info: Where the driver on the chip's own board tells of memory.
+        loaded: Files that it has loaded; sessions add to it.
     """
 
     chip: str
     provider: str
     index: int | None
     axengine: ModuleType = field(repr=False)
+    cmm_info: Path = CMM_INFO
+    loaded: set[Path] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def is_card(self) -> bool:
@@ -146,7 +151,8 @@ class Session:
 
     Raises:
         ModelFileError: The file is missing or the driver refuses it.
-        DeviceError: The driver does not work, is too old, or the board is another one.
+        DeviceError: The driver does not work, is too old, the board is another one, or its NPU is
+            full or busy; also where that cannot be told from a damaged file.
     """
 
     def __init__(self, device: Device, path: Path) -> None:
@@ -171,6 +177,7 @@ class Session:
             if isinstance(error, EdgeVlmError):
                 raise
             raise ModelFileError(f'{path}: its tensors cannot be read: {_brief(error)}') from error
+        device.loaded.add(path)
 
     def run(self, group: int, feeds: Feeds) -> list[NDArray[Any]]:
         """Run one shape group.
@@ -301,12 +308,22 @@ def _explained(device: Device, path: Path, error: Exception) -> EdgeVlmError:
             f'{path.name}: the chip has no memory left for it ({text}): stop other programs that '
             'use the NPU, or choose a smaller model'
         )
-    if 'device' in text.lower() and device.is_card:
+    if device.is_card:
+        return _explained_of_card(device, path, error)
+    return cannot_load(path, text, is_first=not device.loaded, cmm_info=device.cmm_info)
+
+
+def _explained_of_card(device: Device, path: Path, error: Exception) -> EdgeVlmError:
+    text = _brief(error)
+    if isinstance(error, AttributeError) and 'vnpu' in text.lower():
+        # The package stumbles over its own message when it finds the NPU initialised.
+        return DeviceError(
+            f"card {device.index}: another program has initialised the card's NPU ({text}): "
+            'stop it; axcl-smi lists what uses the card'
+        )
+    if 'device' in text.lower():
         return DeviceError(f'card {device.index}: {text}')
-    return ModelFileError(
-        f'{path}: the driver cannot load it: {text} (a file for another chip, a newer compiler, '
-        'or damaged)'
-    )
+    return cannot_load(path, text, is_first=not device.loaded, cmm_info=None)
 
 
 def _check_board(device: Device, vendor: Any) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, free_chip_bytes
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
 
-CMM_INFO = Path('/proc/ax_proc/mem_cmm_info')
-"""Where the driver tells of the chip's memory (CMM), on the board itself."""
-# Its last line: ' total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(...),'
-_REMAIN = re.compile(r'total size=\d+KB.*?remain=(\d+)KB')
 _MIB = 1 << 20
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -129,15 +125,6 @@ def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
             f'caches, {free / _MIB:.0f} MiB are free ({cmm_info}): stop other programs that use '
             'the NPU, or choose a smaller model'
         )
-
-
-def free_chip_bytes(cmm_info: Path = CMM_INFO) -> int | None:
-    """Read how much of the chip's memory is free; None = not told."""
-    try:
-        found = _REMAIN.findall(cmm_info.read_text(encoding='utf-8', errors='replace'))
-    except OSError:
-        return None
-    return sum(map(int, found)) << 10 if found else None
 
 
 def _axmodels(files: ModelFiles) -> Iterable[Path]:

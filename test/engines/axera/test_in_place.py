@@ -13,6 +13,7 @@ from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera.graphs import PrefillGroup
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.memory import Block
+from edge_vlm_ros.engines.axera.model import Model
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
 from edge_vlm_ros.engines.axera.stack_memory import PrefillInputs
 from edge_vlm_ros.engines.base import never
@@ -386,8 +387,36 @@ class TestMemory:
         elif damage == 'of another kind':
             shutil.copy(files.weights['vision_encoder'], path)
         broken = replace(files, weights={**files.weights, part: path})
-        with pytest.raises(ModelFileError, match=r'this_one\.axmodel'):
+        # Behind a file that loaded, a driver's refusal may be the chip's.
+        is_doubtful = damage == 'cut off' and part != 'layers.0'
+        wanted = DeviceError if is_doubtful else ModelFileError
+        with pytest.raises(wanted, match=r'this_one\.axmodel.*'):
             Driver(library, broken, sets.NINE, DirectRows)
+
+    def test_a_chip_that_is_full_or_busy_is_no_damaged_file(self, chip, written, tmp_path):
+        _, library = chip
+        path, info = tmp_path / 'l0.axmodel', tmp_path / 'mem_cmm_info'
+        path.write_bytes(bytes(100_000))  # the driver refuses it
+        library.cmm_info = info
+        for free_kb, wanted in ((200, ModelFileError), (90, DeviceError)):
+            info.write_text(f' total size=1024KB(1MB),used=1KB(0MB + 1KB),remain={free_kb}KB(0MB)')
+            with pytest.raises(wanted, match=r'l0\.axmodel.*CreateHandleV2 failed'):
+                Model(library, path)
+        library.cmm_info = tmp_path / 'none'
+        with pytest.raises(ModelFileError):
+            Model(library, path)
+        Model(library, written('tiny').weights['layers.0']).close()
+        with pytest.raises(DeviceError, match=r'chip memory full, or the NPU is busy'):
+            Model(library, path)
+
+    def test_no_context_for_a_file_is_told_as_the_chips(self, chip, written, monkeypatch):
+        stub, library = chip
+        files = written('tiny').weights
+        with closing(Model(library, files['layers.0'])):
+            monkeypatch.setitem(library._functions, 'AX_ENGINE_CreateContextV2', lambda *_: -1)
+            with pytest.raises(DeviceError, match=r'memory full, or .*CreateContextV2 failed'):
+                Model(library, files['layers.1'])
+        assert stub.count('handles') == 0
 
     @pytest.mark.parametrize(
         'name', ['tiny-irregular', 'tiny-fixed', 'tiny-17', 'tiny-ax630c', 'tight']
@@ -397,7 +426,9 @@ class TestMemory:
         files = written('tiny')
         other = written(name).weights['layers.1']
         mixed = replace(files, weights={**files.weights, 'layers.1': other})
-        with pytest.raises(ModelFileError, match=r'l1_together.*(another build|another chip)'):
+        # The driver refuses another chip's file as it refuses one when it is full.
+        wanted = DeviceError if name == 'tiny-ax630c' else ModelFileError
+        with pytest.raises(wanted, match=r'l1_together.*(another build|another chip)'):
             Driver(library, mixed, sets.NINE, DirectRows)
 
     def test_a_driver_that_fails_to_free_does_not_keep_the_rest(self, chip, written):

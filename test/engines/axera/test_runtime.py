@@ -3,6 +3,7 @@
 import gc
 import sys
 import types
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera import runtime
-from edge_vlm_ros.engines.axera.runtime import Session, TensorInfo, open_device
+from edge_vlm_ros.engines.axera.runtime import Device, Session, TensorInfo, open_device
 
 pytestmark = pytest.mark.axera
 
@@ -187,6 +188,36 @@ def test_a_file_for_another_chip_is_refused(stand_in, set_files):
     path = set_files('tiny-ax630c', 'ax630c').weights['layers.0']
     with pytest.raises(ModelFileError, match='a file for another chip'):
         Session(open_device('ax650'), path)
+
+
+def test_a_full_chip_is_no_damaged_file(stand_in, set_files, tmp_path):
+    stand_in()
+    path, info = tmp_path / 'l9.axmodel', tmp_path / 'mem_cmm_info'
+    path.write_bytes(bytes(100_000))  # the driver refuses it
+    device = replace(open_device('ax650'), cmm_info=info)
+    for free_kb, wanted in ((200, ModelFileError), (90, DeviceError)):
+        info.write_text(f' total size=1024KB(1MB),used=1KB(0MB + 1KB),remain={free_kb}KB(0MB)')
+        with pytest.raises(wanted, match=r'l9\.axmodel'):
+            Session(device, path)
+    info.unlink()
+    with pytest.raises(ModelFileError):
+        Session(device, path)
+    session = Session(device, set_files('tiny').weights['layers.0'])
+    with pytest.raises(DeviceError, match=r'memory full, or the NPU is busy.*mem_cmm_info'):
+        Session(device, path)
+    session.close()
+
+
+def test_a_card_whose_npu_another_program_holds_is_told(stand_in, set_files, monkeypatch):
+    package = stand_in(providers='axcl', cards=1)
+
+    def refuse(*_, **__):
+        raise AttributeError("'Lib' object has no attribute 'axclrtEngineVNpuKind'")
+
+    monkeypatch.setattr(package, 'InferenceSession', refuse)
+    device = Device('ax650', 'AXCLRTExecutionProvider', 0, package)
+    with pytest.raises(DeviceError, match=r"card 0: another program has initialised the card's"):
+        Session(device, set_files('tiny').weights['layers.0'])
 
 
 def test_a_file_that_is_not_there_is_named(stand_in, tmp_path):

@@ -1,0 +1,57 @@
+"""The chip's memory (CMM): how much is free, and what it means when a file does not load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+
+CMM_INFO = Path('/proc/ax_proc/mem_cmm_info')
+"""Where the driver tells of the chip's memory (CMM), on the board itself."""
+# Its last line: ' total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(...),'
+_REMAIN = re.compile(r'total size=\d+KB.*?remain=(\d+)KB')
+_MIB = 1 << 20
+
+
+def free_chip_bytes(cmm_info: Path = CMM_INFO) -> int | None:
+    """Read how much of the chip's memory is free; None = not told."""
+    try:
+        found = _REMAIN.findall(cmm_info.read_text(encoding='utf-8', errors='replace'))
+    except OSError:
+        return None
+    return sum(map(int, found)) << 10 if found else None
+
+
+def cannot_load(
+    path: Path, why: str, *, is_first: bool, cmm_info: Path | None = CMM_INFO
+) -> EdgeVlmError:
+    """Make the error of a file that the driver does not load.
+
+    Loading is where weights go onto the chip, and the driver gives the same error for a damaged
+    file as for a full chip. A damaged file stays damaged and nobody loads it again, a chip may be
+    free in a minute: so what may be the chip is told as the chip's.
+
+    Args:
+        path: The file.
+        why: What the driver said.
+        is_first: Whether no file was loaded before it: then nothing of the set fills the chip.
+        cmm_info: Where the driver tells of memory; None = it is not this system's.
+
+    Returns:
+        A DeviceError where another file was loaded or free memory is less than the file, else a
+        ModelFileError.
+    """
+    free = free_chip_bytes(cmm_info) if cmm_info else None
+    size = path.stat().st_size
+    if is_first and (free is None or free >= size):
+        return ModelFileError(
+            f'{path}: the driver cannot load it (a file for another chip, of a newer compiler, or '
+            f'damaged): {why}'
+        )
+    told = '' if free is None else f', {free / _MIB:.0f} MiB are free'
+    damaged = '' if is_first else '; if it has room, this file is for another chip or damaged'
+    return DeviceError(
+        f'{path}: chip memory full, or the NPU is busy with another program: see {CMM_INFO} '
+        f'(card: axcl-smi){damaged} (it has {size / _MIB:.0f} MiB{told}; {why})'
+    )
