@@ -11,7 +11,7 @@ Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,24 @@ class ConversationForm:
 
 
 @dataclass(frozen=True, slots=True)
+class Patches:
+    """How a tile becomes visual tokens.
+
+    Attributes:
+        px: Side of a patch.
+        ratio: What the pixel shuffle leaves of a row of patches.
+    """
+
+    px: int
+    ratio: float
+
+    def tokens(self, tile_px: int) -> int | None:
+        """Count the tokens of a tile; None = patches do not divide it evenly."""
+        side = tile_px / self.px * self.ratio
+        return None if tile_px % self.px or side != int(side) else int(side) ** 2
+
+
+@dataclass(frozen=True, slots=True)
 class InternVlSettings:
     """What one model's files say.
 
@@ -78,6 +96,7 @@ class InternVlSettings:
         tokens_per_tile: Placeholders that one tile takes.
         normalise: With the model's mean and deviation.
         stop_tokens: Ids that end an answer, beside the template's own.
+        patches: Of a tile; None = the engine's tiles must have the size of `tiling`.
     """
 
     form: ConversationForm
@@ -85,6 +104,7 @@ class InternVlSettings:
     tokens_per_tile: int
     normalise: Normaliser
     stop_tokens: frozenset[int] = frozenset()
+    patches: Patches | None = None
 
 
 # The system texts the published models were tuned with: content of the models, not ours.
@@ -150,6 +170,7 @@ class InternVlFamily(TemplatedFamily):
             _tokens_per_tile(config),
             normaliser_of(preprocessor),
             stop_tokens_of(tokenizer, _language_sections(config), generation),
+            _patches(config),
         )
         return InternVlFamily(tokenizer, settings, options.resize)
 
@@ -164,12 +185,24 @@ class InternVlFamily(TemplatedFamily):
         return 1
 
     def fit(self, limits: EngineLimits) -> None:
-        """Check the size of a tile; how many there are, `FamilyOptions.max_tiles` says.
+        """Take over the size of a tile; how many there are, `FamilyOptions.max_tiles` says.
+
+        A vision tower may be compiled for smaller tiles than config.json says (364 px for the
+        AX630C, where it says 448), and then the file knows.
 
         Raises:
-            ModelFileError: The engine's vision tower takes tiles of another size.
+            ModelFileError: The engine's vision tower takes tiles of another size, and patches do
+                not divide that evenly.
         """
-        check_tile_size(self._settings.tiling.tile_px, limits)
+        settings, tile_px = self._settings, limits.tile_px
+        if tile_px in {0, settings.tiling.tile_px}:
+            return
+        tokens = settings.patches.tokens(tile_px) if settings.patches else None
+        if tokens is None:
+            check_tile_size(settings.tiling.tile_px, limits)
+            return
+        tiling = replace(settings.tiling, tile_px=tile_px)
+        self._settings = replace(settings, tiling=tiling, tokens_per_tile=tokens)
 
     def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
@@ -283,15 +316,19 @@ def _tile_px(config: ConfigFile) -> int:
     return config.count(key) if forced else config.section('vision_config').count('image_size')
 
 
+def _patches(config: ConfigFile) -> Patches:
+    patch_px = config.section('vision_config').count('patch_size')
+    return Patches(patch_px, config.fraction('downsample_ratio', 0.5))
+
+
 def _tokens_per_tile(config: ConfigFile) -> int:
     """Return placeholders per tile: patches, shrunk by the pixel shuffle on either side."""
-    patch_px = config.section('vision_config').count('patch_size')
-    ratio = config.fraction('downsample_ratio', 0.5)
-    side = _tile_px(config) / patch_px * ratio
-    if _tile_px(config) % patch_px or side != int(side):
-        found = f'tiles of {_tile_px(config)} px, patches of {patch_px} px, ratio {ratio}'
+    tile_px, patches = _tile_px(config), _patches(config)
+    tokens = patches.tokens(tile_px)
+    if tokens is None:
+        found = f'tiles of {tile_px} px, patches of {patches.px} px, ratio {patches.ratio}'
         raise ModelFileError(f'{config.path}: {found} give no whole number of visual tokens')
-    return int(side) ** 2
+    return tokens
 
 
 def _language_sections(config: ConfigFile) -> tuple[ConfigFile, ...]:

@@ -58,8 +58,22 @@ def test_a_frame_alone_in_a_clip_is_a_clip(family):
     np.testing.assert_array_equal(clip.pixels, several.pixels)
 
 
-def test_an_engine_for_tiles_of_another_size_is_refused(model_folder):
+def test_an_engine_for_tiles_of_another_size_is_fitted(model_folder):
+    """A vision tower may be compiled for smaller tiles than config.json says: 364 px, not 448."""
+    family = load_family(model_folder(force_image_size=448))
+    family.fit(EngineLimits(**LIMITS, tile_px=448))
+    assert family.preprocess(frame(), frames=2).tokens == 256
+    family.fit(EngineLimits(**LIMITS, tile_px=364))
+    inputs = family.preprocess(frame(), frames=2)
+    assert inputs.pixels.shape == (1, 3, 364, 364)
+    assert inputs.tokens == 13 * 13
+    assert len(family.render_prefix([inputs], '').spans[0]) == 169
+
+
+@pytest.mark.parametrize('tile_px', [450, 350])  # no whole patches; 25 of them, an odd number
+def test_an_engine_for_tiles_that_patches_do_not_fill_is_refused(model_folder, tile_px):
     family = load_family(model_folder())
     family.fit(EngineLimits(**LIMITS, tile_px=112))
-    with pytest.raises(ModelFileError, match='says tiles of 112 px, the vision tower takes 448'):
-        family.fit(EngineLimits(**LIMITS, tile_px=448))
+    with pytest.raises(ModelFileError, match=f'tiles of 112 px, the vision tower takes {tile_px}'):
+        family.fit(EngineLimits(**LIMITS, tile_px=tile_px))
+    assert family.preprocess(frame(), frames=2).pixels.shape == (1, 3, 112, 112)

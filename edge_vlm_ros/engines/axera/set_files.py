@@ -27,6 +27,8 @@ class ModelConfig:
         layers: Decoder layers.
         hidden: Width of the language model.
         tile_px: Side of the vision tower's square.
+        patch_px: Side of a patch of that square.
+        ratio: What the pixel shuffle leaves of a row of patches.
         mean: Of normalised pixels, by channel.
         std: Likewise.
     """
@@ -35,6 +37,8 @@ class ModelConfig:
     layers: int | None
     hidden: int | None
     tile_px: int | None
+    patch_px: int | None = None
+    ratio: float = 0.5
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
 
@@ -55,6 +59,8 @@ def read_config(folder: Path) -> ModelConfig:
         layers=_count(language.get('num_hidden_layers')),
         hidden=_count(language.get('hidden_size')),
         tile_px=_count(config.get('force_image_size')) or _count(vision.get('image_size')),
+        patch_px=_count(vision.get('patch_size')),
+        ratio=_fraction(config.get('downsample_ratio'), 0.5),
         mean=_three(pixels.get('image_mean'), _IMAGENET_MEAN),
         std=_three(pixels.get('image_std'), _IMAGENET_STD),
     )
@@ -88,20 +94,29 @@ def check_config(
 ) -> None:
     """Refuse a config.json of another model than the axmodels'.
 
+    A vision tower may be compiled for another tile size than the model was trained with. Where
+    the patches of its tiles make its rows, it is the same model, and the family takes its size.
+
     Raises:
-        ModelFileError: Width or tile size differ.
+        ModelFileError: The width differs, or the tile size without giving its rows.
     """
     if config.hidden not in {None, shapes.hidden}:
         raise ModelFileError(
             f'{files.weights["layers.0"]}: input: expected width {config.hidden} ({config.path}), '
             f'found {shapes.hidden}'
         )
-    if config.tile_px not in {None, vision.tile_px}:
+    if config.tile_px not in {None, vision.tile_px} and not _has_rows_of_its_tiles(config, vision):
         raise ModelFileError(
             f'{files.weights["vision_encoder"]}: expected images of {config.tile_px} px '
             f'({config.path}), found {vision.tile_px}: another model, or one compiled for another '
             f'size; then set force_image_size to {vision.tile_px} there'
         )
+
+
+def _has_rows_of_its_tiles(config: ModelConfig, vision: VisionShapes) -> bool:
+    if config.patch_px is None or vision.tile_px % config.patch_px:
+        return False
+    return (vision.tile_px // config.patch_px * config.ratio) ** 2 == vision.rows
 
 
 def chip_bytes(files: ModelFiles) -> int:
@@ -147,6 +162,10 @@ def _count(value: object) -> int | None:
     if isinstance(value, list):
         value = value[0] if value else None
     return value if isinstance(value, int) and value > 0 else None
+
+
+def _fraction(value: object, default: float) -> float:
+    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else default
 
 
 def _three(value: object, default: tuple[float, ...]) -> tuple[float, ...]:
