@@ -74,9 +74,25 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
         in_place = open_in_place(files, shapes, open_portable, on_file)
         if in_place is not None:
             return in_place
-    elif wanted == 'auto':
-        _log.info('the chip is on a card: its caches are copied from here at every token')
     if wanted == 'in_place':
         where = 'on a card' if device.is_card else 'here, the log says why'
         raise DeviceError(f'backend in_place was asked for and does not work {where}')
     return PortableBackend(open_session, files, shapes, on_file)
+
+
+def warn_of_copies(device: Device, backend: Backend, decode_ms: float) -> None:
+    """Say what a token costs on a card, where caches are out of our reach.
+
+    Args:
+        device: Where.
+        backend: As opened.
+        decode_ms: Measured for all layers and one token.
+    """
+    if device.is_card:
+        _log.warning(
+            'card %s, backend %s: the caches are copied to the card for every token, which makes '
+            '%.1f ms per token for the decoder layers (measured now)',
+            device.index,
+            backend.name,
+            decode_ms,
+        )

@@ -23,7 +23,11 @@ from edge_vlm_ros.core import (
     VisionInputs,
 )
 from edge_vlm_ros.engines.axera.backend import Backend
-from edge_vlm_ros.engines.axera.choose_backend import SessionShelf, choose_backend
+from edge_vlm_ros.engines.axera.choose_backend import (
+    SessionShelf,
+    choose_backend,
+    warn_of_copies,
+)
 from edge_vlm_ros.engines.axera.costs import measure_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
@@ -163,7 +167,10 @@ class AxeraEngine:
                 on_file=progress.one,
             )
             opening.callback(self._backend.close)
-            self._planner = Planner(self._shapes, measure_costs(self._backend, self._shapes))
+            costs = measure_costs(self._backend, self._shapes)
+            decode_ms = self._shapes.layers * min(costs.decode.values())
+            warn_of_copies(device, self._backend, decode_ms)
+            self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
         self._limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
         self._kv = KvLength()

@@ -1,5 +1,6 @@
 """The engine through the registry: its bounds, its pieces, and what it refuses."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -349,12 +350,27 @@ def test_a_config_of_another_model_is_refused(load, set_files, tmp_path):
         ('{"llm_config": {"num_hidden_layers": 9}}', r'no layers\.\d'),
         ('{"llm_config": {"hidden_size": 65}}', r'l0_.*: input: expected width 65 .*found 64'),
         ('{"force_image_size": 448}', r'vit.axmodel: expected images of 448 px'),
+        (
+            '{"force_image_size": 448, "vision_config": {"patch_size": 8}}',
+            r'vit.axmodel: expected images of 448 px',
+        ),
         ('[]', r'config.json: expected an object'),
     ):
         (tmp_path / 'config.json').write_text(text)
         with pytest.raises(ModelFileError, match=message):
             load(files=replace(set_files('tiny'), tokenizer_folder=tmp_path))
     assert held_bytes() == 0
+
+
+def test_a_vision_file_for_other_tiles_is_taken_where_patches_make_its_rows(
+    load, set_files, tmp_path
+):
+    """InternVL2.5-1B of the AX630C: compiled for 364 px, config.json says 448."""
+    config = '{"force_image_size": 448, "vision_config": {"patch_size": 14}}'
+    (tmp_path / 'config.json').write_text(config)
+    engine = load(files=replace(set_files('tiny'), tokenizer_folder=tmp_path))
+    assert engine.limits.tile_px == 56
+    assert engine._vision.shapes.rows == (56 // 14 // 2) ** 2
 
 
 def test_an_sdk_without_bfloat16_is_told(load, monkeypatch):
@@ -398,9 +414,23 @@ def test_in_place_where_it_does_not_work_is_refused(load, monkeypatch):
         load(options={'backend': 'in_place'})  # the stand-in's Python library has no C functions
 
 
+def test_on_a_board_nothing_is_said_of_cards(load, caplog):
+    load()
+    assert 'ms per token' not in caplog.text
+
+
 def test_without_the_c_library_the_portable_way_is_taken_and_said(load, caplog):
     assert load(options={'backend': 'auto'}).backend_name == 'portable'
     assert 'slower than the chip allows' in caplog.text
+
+
+@pytest.mark.parametrize('options', [PORTABLE, {'backend': 'auto'}])
+def test_on_a_card_it_is_said_what_copies_cost(stand_in, set_files, caplog, options):
+    stand_in(providers='axcl', cards=1)
+    open_engine('ax650', set_files('tiny'), options=options).close()
+    (said,) = [record for record in caplog.records if 'ms per token' in record.message]
+    assert said.levelname == 'WARNING'
+    assert float(re.search(r'makes ([\d.]+) ms', said.message)[1]) > 0
 
 
 def test_a_failing_chip_is_an_error_and_the_next_question_works(load, monkeypatch):
