@@ -75,10 +75,11 @@ class InPlaceBackend:
         self._runs: dict[int, list[LayerRun]] = {group.index: [] for group in self._groups}
         with ExitStack() as opening:
             self._library, self._opening = library, opening
-            self._memory = StackMemory(library, shapes, opening)
+            model = self._open_model(files, 'layers.0')
+            self._memory = StackMemory(library, shapes, opening, model.padding)
             self._rows = rows(self._memory.scratch, shapes)
             for i in range(shapes.layers):
-                self._open_layer(files, i)
+                self._add_layer(model if i == 0 else self._open_model(files, f'layers.{i}'), i)
                 on_file()
             self._head = self._open_head(files)
             on_file()
@@ -156,8 +157,7 @@ class InPlaceBackend:
         self._opening.callback(model.close)
         return model
 
-    def _open_layer(self, files: ModelFiles, number: int) -> None:
-        model = self._open_model(files, f'layers.{number}')
+    def _add_layer(self, model: Model, number: int) -> None:
         if len(model.groups) != len(self._groups):
             raise ModelFileError(
                 f'{model.path}: has {len(model.groups)} shape groups, the first layer has '
@@ -216,7 +216,7 @@ class _Head:
     def __init__(self, model: Model, memory: dict[str, Block], vocab: int) -> None:
         outputs = model.groups[0].outputs  # builds with top-k give ids as well
         tensor = next((tensor for tensor in outputs if tensor.name == 'output'), outputs[0])
-        if tensor.nbytes != vocab * tensor.dtype.itemsize:
+        if tensor.filled != vocab * tensor.dtype.itemsize:
             raise ModelFileError(f'{model.path}: has {tensor.shape} logits, expected {vocab}')
         self._binding = Binding(model, 0, memory)
         self._block = memory[tensor.name]
@@ -243,7 +243,7 @@ def _check_sizes(model: Model, group: PrefillGroup | DecodeGroup, shapes: StackS
         ModelFileError: A tensor is missing or has another size.
     """
     tensors = model.groups[group.index]
-    found = {tensor.name: tensor.nbytes for tensor in (*tensors.inputs, *tensors.outputs)}
+    found = {tensor.name: tensor.filled for tensor in (*tensors.inputs, *tensors.outputs)}
     for name, nbytes in _sizes(group, shapes).items():
         if found.get(name) != nbytes:
             raise ModelFileError(

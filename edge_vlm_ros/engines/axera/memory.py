@@ -26,13 +26,14 @@ class Block:
         library: Allocates and frees.
         nbytes: Size; what it holds at first is left over from others and may be NaN.
         what: For messages.
+        padding: Bytes behind it that the chip may touch and that mean nothing.
 
     Raises:
         DeviceError: The chip has no memory left.
     """
 
-    def __init__(self, library: Library, nbytes: int, what: str) -> None:
-        room = -(-nbytes // _ALIGN) * _ALIGN
+    def __init__(self, library: Library, nbytes: int, what: str, padding: int = 0) -> None:
+        room = -(-(nbytes + padding) // _ALIGN) * _ALIGN
         phy, vir = ctypes.c_uint64(), ctypes.c_void_p()
         token = (ctypes.c_int8 * (len(_OWNER) + 1))(*_OWNER)
         allocate = library.function('AX_SYS_MemAllocCached')
@@ -49,6 +50,8 @@ class Block:
         """Address for the processor."""
         self.nbytes = nbytes
         """Bytes asked for."""
+        self.room = room
+        """Bytes that the chip may touch."""
         self._flush = library.function('AX_SYS_MflushCache')
         self._invalidate = library.function('AX_SYS_MinvalidateCache')
         self._free = library.function('AX_SYS_MemFree')

@@ -47,13 +47,18 @@ class Tensor:
         name: As the file says, without the `_<group>` that some compilers append.
         shape: Sizes.
         dtype: Numpy type; uint16 for bfloat16.
-        nbytes: Bytes the chip reads or writes.
+        nbytes: Bytes the driver wants for it: those of its shape, and maybe padding behind them.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     nbytes: int
+
+    @property
+    def filled(self) -> int:
+        """Bytes of its shape."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,12 @@ class Model:
                 raise self._cannot_load(error) from error
             library.loaded.add(path)
             self._closing = opening.pop_all()
+
+    @property
+    def padding(self) -> int:
+        """Most bytes that the driver wants behind a tensor."""
+        tensors = (t for group in self.groups for t in (*group.inputs, *group.outputs))
+        return max((tensor.nbytes - tensor.filled for tensor in tensors), default=0)
 
     def run(self, group: int, io: Io) -> None:
         """Run a shape group and wait for its end.
@@ -171,9 +182,10 @@ def _tensor(path: Path, meta: IoMeta, group: int) -> Tensor:
     dtype = _DTYPES.get(meta.data_type)
     if dtype is None:
         raise ModelFileError(f'{path}: tensor {name} is of the unknown data type {meta.data_type}')
-    if meta.size != math.prod(shape) * dtype.itemsize:
+    tensor = Tensor(name.removesuffix(f'_{group}') if group else name, shape, dtype, meta.size)
+    if tensor.nbytes < tensor.filled:
         raise ModelFileError(f'{path}: tensor {name} of shape {list(shape)} has {meta.size} bytes')
-    return Tensor(name.removesuffix(f'_{group}') if group else name, shape, dtype, meta.size)
+    return tensor
 
 
 class Binding:
@@ -218,10 +230,10 @@ class Binding:
         buffers = (IoBuffer * len(tensors))()
         for buffer, tensor in zip(buffers, tensors, strict=True):
             block = memory.get(tensor.name)
-            if block is None or block.nbytes < tensor.nbytes:
+            if block is None or block.room < tensor.nbytes:
                 raise ModelFileError(
                     f'{self._model.path}: tensor {tensor.name} of group {self._number} has '
-                    f'{tensor.nbytes} bytes, expected {block.nbytes if block else "no such one"}'
+                    f'{tensor.nbytes} bytes, expected {block.room if block else "no such one"}'
                 )
             buffer.phy, buffer.vir, buffer.size = block.phy, block.vir, tensor.nbytes
         return buffers

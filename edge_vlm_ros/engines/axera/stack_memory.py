@@ -87,13 +87,16 @@ class StackMemory:
         library: Allocates.
         shapes: Of the set.
         closing: Is told how to free them.
+        padding: Bytes that the driver wants behind a tensor.
 
     Raises:
         DeviceError: The chip has no memory left.
     """
 
-    def __init__(self, library: Library, shapes: StackShapes, closing: ExitStack) -> None:
-        self._library, self._closing = library, closing
+    def __init__(
+        self, library: Library, shapes: StackShapes, closing: ExitStack, padding: int = 0
+    ) -> None:
+        self._library, self._closing, self._padding = library, closing, padding
         chunk = max(group.chunk for group in shapes.prefill)
         hidden, row = bf16(shapes.hidden), bf16(shapes.kv_width)
         self.hidden = (
@@ -120,7 +123,7 @@ class StackMemory:
 
     def block(self, nbytes: int, what: str) -> Block:
         """Allocate a block that is freed with the others."""
-        block = Block(self._library, nbytes, what)
+        block = Block(self._library, nbytes, what, self._padding)
         self._closing.callback(block.close)
         return block
 

@@ -1,10 +1,12 @@
 """The in-place backend on the stub: right through incoherent memory, few bytes, no leak."""
 
+import ctypes
 import inspect
 import shutil
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera.graphs import PrefillGroup
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
+from edge_vlm_ros.engines.axera.library import IoMeta
 from edge_vlm_ros.engines.axera.memory import Block
-from edge_vlm_ros.engines.axera.model import Model
+from edge_vlm_ros.engines.axera.model import Model, _tensor
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
 from edge_vlm_ros.engines.axera.stack_memory import PrefillInputs
 from edge_vlm_ros.engines.base import never
@@ -206,6 +209,28 @@ class TestAnswers:
         one.prefill(16)  # reads rows that it would write
         assert direct == 1  # the last hidden state
         assert chip[0].count('AX_SYS_MinvalidateCache') == 1 + 2 * one.shapes.layers
+
+
+@pytest.mark.parametrize('rows', WAYS)
+@pytest.mark.parametrize('padding', [64, 4096])
+def test_a_driver_that_pads_tensors_gets_the_room(chip, driver, rows, padding):
+    """Output padding is written to before the real bytes come: it must belong to the block."""
+    chip[0].set(pad_bytes=padding)
+    one = driver(rows, 'tight')
+    one.prefill_to(51)
+    while one.length < 55:
+        one.step()
+    one.check()
+    assert chip[0].count('refused') == 0
+
+
+def test_a_tensor_smaller_than_its_shape_is_refused():
+    shape = (ctypes.c_int32 * 2)(3, 5)
+    meta = IoMeta(name=b'mask', shape=shape, rank=2, data_type=9, size=29)
+    with pytest.raises(ModelFileError, match=r'tensor mask of shape \[3, 5\] has 29 bytes'):
+        _tensor(Path('l0.axmodel'), meta, 0)
+    meta.size = 40
+    assert (_tensor(Path('l0.axmodel'), meta, 0).filled, meta.size) == (30, 40)
 
 
 def test_three_rows_of_positions_reach_the_chip(chip):

@@ -74,7 +74,7 @@ static bool read_dims(char *text, uint32_t item_bytes, IoMeta *meta) {
         if (size > UINT32_MAX) return false;
         text = next;
     }
-    meta->size = (uint32_t)size;
+    meta->size = (uint32_t)(size + options.pad_bytes);
     return meta->rank > 0 && text[strspn(text, " ")] == '\0';
 }
 

@@ -116,6 +116,7 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
     X(delays)         /* 1 = a run lasts as long as its group's header line says */ \
     X(early_writes)   /* 1 = outputs hold other finite numbers while the inputs are read */ \
     X(latch)          /* 1 = a group keeps the addresses of its first run; 2 = a model does */ \
+    X(pad_bytes)      /* bytes more than its shape has that every tensor wants */ \
     X(refuse_inside)  /* 1 = a buffer must start where a block starts */ \
     X(refuse_sharing) /* 1 = a block belongs to the first model that uses it */ \
     X(runs_left)      /* runs that succeed before all others fail */
