@@ -15,6 +15,7 @@ from edge_vlm_ros.models.texts import (
     family_of,
     find_texts,
     has_texts,
+    missing_texts,
     texts_beside,
 )
 
@@ -56,7 +57,7 @@ def _from_axmodel_folder(chip: str, folder: Path, name: str) -> ModelFiles:
     texts = find_texts(folder) or texts_beside(folder)
     missing = list(search.missing)
     if texts is None:
-        missing.append(TEXTS_WANTED)
+        missing.append(missing_texts(folder))
     problems = [*search.conflicts, *([f'missing {", ".join(missing)}'] if missing else [])]
     if problems or texts is None:
         raise ModelFileError(f'{folder}: {"; ".join(problems)}')

@@ -23,8 +23,7 @@ _FAMILY_OF_TYPE = {
 
 def has_texts(folder: Path) -> bool:
     """Tell whether a folder holds a tokenizer and config.json."""
-    has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return has_tokenizer and (folder / 'config.json').is_file()
+    return _has_tokenizer(folder) and (folder / 'config.json').is_file()
 
 
 def find_texts(folder: Path, others: Iterable[Path] = ()) -> Path | None:
@@ -35,6 +34,17 @@ def find_texts(folder: Path, others: Iterable[Path] = ()) -> Path | None:
     """
     named = (folder, *(folder / name for name in BELOW), *others)
     return next((place for place in (*named, *_folders_in(folder)) if has_texts(place)), None)
+
+
+def missing_texts(folder: Path) -> str:
+    """Say what is missing; where a tokenizer lies below its config.json, what to copy."""
+    places = [place for place in _folders_in(folder) if _has_tokenizer(place)]
+    if places and (folder / 'config.json').is_file():
+        return (
+            f'config.json beside the tokenizer: the tokenizer is in {places[0]}, config.json in '
+            f'{folder}: copy config.json into {places[0]}'
+        )
+    return TEXTS_WANTED
 
 
 def texts_beside(folder: Path) -> Path | None:
@@ -51,6 +61,10 @@ def family_of(folder: Path) -> str:
         return _FAMILY_OF_TYPE.get(config.get('model_type', ''), '')
     except (OSError, ValueError, AttributeError):
         return ''
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import pytest
 from edge_vlm_ros.core import BadRequestError, ModelFileError
 from edge_vlm_ros.models import default_model_dirs, find_model, is_path
 from edge_vlm_ros.models.by_path import ONNX_PARTS
+from edge_vlm_ros.models.texts import missing_texts
 
 BMODEL = 'internvl3-2b-awq_w4bf16_seq2048_bm1688_2core_20250716_105519.bmodel'
 
@@ -279,3 +280,14 @@ def test_a_model_of_ones_own_is_told_where_its_files_go(tmp_path):
     place = tmp_path / 'cpu' / 'mine'
     with pytest.raises(ModelFileError, match=rf'to get it:\n  copy its files into {place}'):
         find_model('cpu', 'mine', [tmp_path])
+
+
+def test_a_tokenizer_below_its_config_is_told_with_the_cure(tmp_path):
+    below = tmp_path / 'qwen_tokenizer'
+    below.mkdir()
+    (below / 'tokenizer.json').write_text('{}')
+    (tmp_path / 'config.json').write_text('{}')
+    told = missing_texts(tmp_path)
+    assert f'the tokenizer is in {below}, config.json in {tmp_path}: copy config.json' in told
+    (tmp_path / 'config.json').unlink()
+    assert missing_texts(tmp_path) == 'config.json and tokenizer.json'
