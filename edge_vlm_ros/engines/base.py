@@ -88,6 +88,18 @@ class Engine(Protocol):
         """
         ...
 
+    def keep(self, shared: int, prompt: PromptPart) -> int:
+        """Say how much of a prefix in the KV cache is worth keeping for a prompt.
+
+        Less than `shared` where the rest could not be appended behind it, or would cost more than
+        starting again.
+
+        Args:
+            shared: Tokens that the cache holds and the prompt begins with; below its length.
+            prompt: The whole prompt.
+        """
+        ...
+
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
         """Cut the next `tokens` tokens, behind what the cache holds, into the cheapest pieces.
 

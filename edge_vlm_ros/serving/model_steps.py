@@ -188,7 +188,7 @@ class ModelSteps:
         if self._engine.limits.can_extend_prefix:
             shared = self._record.shared(prompt, turn.keys)
             # The last token is always run: its scores choose the answer's first token.
-            turn.reused_tokens = min(shared, len(prompt) - 1)
+            turn.reused_tokens = self._engine.keep(min(shared, len(prompt) - 1), prompt)
         self._engine.kv.truncate(turn.reused_tokens)
         self._record.truncate(turn.reused_tokens)
         needed = turn.unfinished_frames(turn.reused_tokens)

@@ -212,6 +212,11 @@ class AxeraEngine:
             )
         return Spliced(rows)
 
+    def keep(self, shared: int, prompt: PromptPart) -> int:
+        """Keep all: whatever follows, it costs less behind a longer prefix."""
+        del prompt
+        return shared
+
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into the cheapest chunks and decode steps.
 

@@ -171,6 +171,11 @@ class CpuEngine:
             )
         return Spliced(rows)
 
+    def keep(self, shared: int, prompt: PromptPart) -> int:
+        """Keep all: whatever follows, it costs less behind a longer prefix."""
+        del prompt
+        return shared
+
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into chunks of one size."""
         return even_pieces(tokens, self._limits.prefill_chunk)

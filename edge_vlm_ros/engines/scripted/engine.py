@@ -123,6 +123,11 @@ class ScriptedEngine:
         mean = np.float32(inputs.pixels.mean())
         return Spliced(np.full((inputs.tokens, self._limits.hidden_size), mean, np.float32))
 
+    def keep(self, shared: int, prompt: PromptPart) -> int:
+        """Keep all: whatever follows, it costs less behind a longer prefix."""
+        del prompt
+        return shared
+
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into chunks; behind cached ones the size may be another."""
         chunk, later = self._limits.prefill_chunk, self._script.limits.extension_chunk

@@ -28,6 +28,10 @@ class TokenSlot:
             self.tensor.write(np.array([token], np.int32))
             self._held = token
 
+    def forget(self) -> None:
+        """Know no longer which id is on the chip: a head is about to write there."""
+        self._held = None
+
     def take(self) -> int:
         """Read the id that a head has just written."""
         self._held = None

@@ -176,6 +176,22 @@ class SophgoEngine:
             raise BadRequestError('this bmodel has no vision tower: it answers words alone')
         return parts.tower.encode(inputs)
 
+    def keep(self, shared: int, prompt: PromptPart) -> int:
+        """Keep a prefix unless what follows needs the prefill nets and they start at row 0.
+
+        Behind a prefix, static and dynamic builds go on token by token: a new frame would take
+        hundreds of steps where starting again takes one run. An image to attend to is shown in
+        the first part of a prompt alone.
+        """
+        parts = self._open_parts()
+        rest, room = len(prompt) - shared, parts.prefill.room
+        if parts.images is not None and any(span.stop > shared for span in prompt.spans):
+            return 0
+        goes_on = rest < 2 or room(shared) > 1
+        if goes_on or len(prompt) > room(0) or self._costs.steps_are_worth(rest):
+            return shared
+        return 0
+
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into pieces; pieces of one token run the decode nets."""
         return tuple(self._cut(tokens, self._kv.length))
@@ -435,7 +451,7 @@ def limits_of(contract: Contract, vocab: int) -> EngineLimits:
         context_tokens=decoder.context,
         longest_prompt=decoder.context,
         prefill_chunk=contract.prefill.rows,
-        max_images=1 if decoder.cross is not None else 0,
+        max_images=_max_images(contract),
         can_extend_prefix=True,
         samples_on_chip=isinstance(head, TokenHead) or head.sampler is not None,
         has_logits=isinstance(head, LogitsHead),
@@ -453,6 +469,15 @@ def limits_of(contract: Contract, vocab: int) -> EngineLimits:
     if isinstance(tower, AspectTower):
         return replace(limits, tile_px=tower.tile_px, tiles_per_frame=tower.tiles)
     return limits
+
+
+def _max_images(contract: Contract) -> int:
+    """Return how many tiles leave a quarter of the context for words; 0 = they differ in size."""
+    if contract.decoder.cross is not None:
+        return 1
+    if isinstance(contract.tower, TileTower):
+        return max(1, contract.decoder.context * 3 // 4 // contract.tower.rows)
+    return 0
 
 
 def _tiles_per_frame(context: int, rows: int) -> int:

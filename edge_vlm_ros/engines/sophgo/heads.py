@@ -56,6 +56,7 @@ class _TokenRunner:
                 ErrorCode.UNSUPPORTED_OPTION,
             )
         self._head.bind_input(0, row)
+        self._slot.forget()
         self._head.run()
         return ChosenToken(self._slot.take())
 
@@ -82,6 +83,7 @@ class _LogitsRunner:
         self._head.run()
         if sampling.temperature < _COLDEST:
             if self._greedy is not None:
+                self._slot.forget()
                 self._greedy.run()
                 return ChosenToken(self._slot.take())
         elif self._sampler is not None and self._sampler.can(sampling):

@@ -247,8 +247,11 @@ class Runtime:
                 return sail.EngineLLM(path, [index])
             return sail.EngineLLM(path, flags.BM_RUNTIME_SHARE_MEM, [index])
         except (Exception, SystemExit) as error:
-            raise ModelFileError(
-                f'{self.path}: the runtime library cannot load it: {_brief(error)}'
+            # What is wrong with the file itself was found before, by reading it.
+            raise DeviceError(
+                f'{self.path}: the runtime library cannot load it: {_brief(error)}; '
+                f'device {index} may be full or held by another process, or its SDK too old '
+                '(edge-vlm doctor)'
             ) from error
 
     def _keep(self, tensor: DeviceTensor) -> DeviceTensor:
