@@ -22,7 +22,7 @@ test: setup
 	@$(RUN) python -m pytest $(PYTEST_ARGS)
 
 bench: setup
-	@$(RUN) python -m tools.bench
+	@PYTHONPATH=test $(RUN) python -m tools.bench
 
 lint: setup
 	$(RUN) ruff check .

@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from tools.sophgo.emulator import missing as missing_emulator
+from support.sophgo.emulator import missing as missing_emulator
 
 ROOT = Path(__file__).resolve().parents[1]
 FASTDDS_PROFILE = ROOT / 'config' / 'fastdds_shm.xml'

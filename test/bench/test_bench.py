@@ -124,8 +124,9 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(monkeypatch, tmp_
 
 
 def test_what_this_machine_has_not_is_said_and_is_no_failure(monkeypatch, tmp_path, capsys):
+    from support.sophgo import emulator
+
     from tools.bench import __main__ as bench
-    from tools.sophgo import emulator
 
     monkeypatch.setattr(emulator, 'missing', lambda: 'no chip emulator: libcmodel.so is missing')
     output = tmp_path / 'bench.json'

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from support.sophgo.engine_runs import model_files
+from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.core import SamplingOptions
 from edge_vlm_ros.engines.sophgo.graphs import LogitsHead, Sampler, SamplerKind, TokenHead
@@ -10,8 +12,6 @@ from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
 from tools.bench.sophgo import clock
 from tools.bench.sophgo.least import least_bytes
 from tools.bench.sophgo.plan import CASES, SEEDS
-from tools.sophgo.engine_runs import model_files
-from tools.sophgo.fixtures import FIXTURES
 
 GREEDY, WARM = SamplingOptions(), SamplingOptions(temperature=0.7)
 SAMPLER = Sampler(SamplerKind.SAMPLE, 64, 50)

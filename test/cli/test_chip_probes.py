@@ -11,6 +11,7 @@ import stat
 import sys
 
 import pytest
+from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.cli import axera_probes, sophgo_probes
 from edge_vlm_ros.cli.findings import State
@@ -18,7 +19,6 @@ from edge_vlm_ros.cli.machine import Machine, is_older, version_in
 from edge_vlm_ros.cli.model_room import check_models
 from edge_vlm_ros.cli.probes import find_devices, find_vendor_module
 from edge_vlm_ros.models import load_catalogue
-from tools.sophgo.fixtures import FIXTURES
 
 ALL = load_catalogue()
 HEAP = """\

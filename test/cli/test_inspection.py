@@ -10,11 +10,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from support.axera.sets import KINDS
+from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.cli.inspection import as_fields, as_text, guess_chip
 from edge_vlm_ros.core import BadRequestError, ModelFileError, ModelReport, ReportTable
-from tools.axera.sets import KINDS
-from tools.sophgo.fixtures import FIXTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,7 +133,8 @@ def inspect_set(edge_vlm, tmp_path):
 
     def run(kind, *words):
         folder = KINDS[kind](tmp_path / kind)
-        env = {**os.environ, 'PYTHONPATH': str(ROOT / 'tools' / 'axera' / 'standin')}
+        places = [ROOT / 'test', ROOT / 'test' / 'support' / 'axera' / 'standin']
+        env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, places))}
         return folder, edge_vlm('inspect', folder, '--chip', 'ax650', *words, env=env)
 
     return run

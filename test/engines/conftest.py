@@ -9,7 +9,7 @@ from edge_vlm_ros.models import find_model
 @pytest.fixture(scope='session')
 def tiny_folder(tmp_path_factory):
     pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
-    from tools.tiny_model.make import make_tiny_model
+    from support.tiny_model.make import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp('tiny'))
 

@@ -5,6 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from support.tiny_model.prompts import (
+    decode_greedily,
+    moved,
+    random_inputs,
+    random_prompt,
+    scores,
+)
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -23,13 +30,6 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines import open_engine
 from edge_vlm_ros.models import find_model
-from tools.tiny_model.prompts import (
-    decode_greedily,
-    moved,
-    random_inputs,
-    random_prompt,
-    scores,
-)
 
 PLACEHOLDER = 261
 
@@ -43,8 +43,8 @@ def run(engine, part, features, count=5):
 @pytest.fixture
 def make_model(tmp_path):
     """Write a tiny model with other sizes."""
-    from tools.tiny_model.config import TinyConfig
-    from tools.tiny_model.make import make_tiny_model
+    from support.tiny_model.config import TinyConfig
+    from support.tiny_model.make import make_tiny_model
 
     def make(name='model', **sizes):
         return make_tiny_model(tmp_path / name, TinyConfig(**sizes))

@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from edge_vlm_ros.core import PromptPart
-from edge_vlm_ros.engines import open_engine
-from edge_vlm_ros.models import find_model
-from tools.tiny_model.prompts import (
+from support.tiny_model.prompts import (
     decode_greedily,
     moved,
     prefill_in_cuts,
@@ -16,6 +12,10 @@ from tools.tiny_model.prompts import (
     random_prompt,
     scores,
 )
+
+from edge_vlm_ros.core import PromptPart
+from edge_vlm_ros.engines import open_engine
+from edge_vlm_ros.models import find_model
 
 TOKENS = 6
 law = settings(

@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-
-from edge_vlm_ros.engines import open_engine
-from edge_vlm_ros.models import find_model
-from tools.tiny_model.prompts import (
+from support.tiny_model.prompts import (
     decode_greedily,
     prefill_in_cuts,
     random_inputs,
     random_prompt,
 )
+
+from edge_vlm_ros.engines import open_engine
+from edge_vlm_ros.models import find_model
 
 # Importing torch and transformers alone takes long on a busy machine.
 pytestmark = [pytest.mark.reference, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 
 
 def make_pair(files, weights):
-    from tools.reference.internvl import InternVlReference
+    from support.reference.internvl import InternVlReference
 
     engine = open_engine('cpu', files, options={'threads': 1})
     config = json.loads((files.tokenizer_folder / 'config.json').read_text())
@@ -51,8 +51,8 @@ def make_pair(files, weights):
 
 @pytest.fixture(scope='module')
 def tiny(tiny_files):
-    from tools.tiny_model.config import TinyConfig
-    from tools.tiny_model.weights import make_weights
+    from support.tiny_model.config import TinyConfig
+    from support.tiny_model.weights import make_weights
 
     return make_pair(tiny_files, make_weights(TinyConfig()))
 

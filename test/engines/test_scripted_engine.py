@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.tiny_model.prompts import prefill_in_cuts
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -30,7 +31,6 @@ from edge_vlm_ros.engines.scripted.faults import EXIT_STATUS
 from edge_vlm_ros.engines.scripted.script import Script
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.text import Tokenizer
-from tools.tiny_model.prompts import prefill_in_cuts
 
 ROWS = 4
 
@@ -470,8 +470,8 @@ def test_the_scripted_chip_has_no_options():
 
 def test_the_shipped_texts_are_what_the_tool_writes(tmp_path):
     pytest.importorskip('onnx', reason='the tool imports onnx (test extra)')
-    from tools.tiny_model.config import TinyConfig
-    from tools.tiny_model.make import write_texts
+    from support.tiny_model.config import TinyConfig
+    from support.tiny_model.make import write_texts
 
     write_texts(tmp_path, TinyConfig(context_tokens=4096))
     shipped = find_model('scripted').tokenizer_folder

@@ -1,23 +1,23 @@
 """Pixels of Qwen2-VL and Llama 3.2 Vision: equal to what the published processors made.
 
-The arrays were made by tools/reference/golden.py; versions stand in the files.
+The arrays were made by test/support/reference/golden.py; versions stand in the files.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from edge_vlm_ros.core import Frame, FrameSource
-from edge_vlm_ros.families import FamilyOptions, load_family
-from edge_vlm_ros.vision import aspect_ratio_id, aspect_ratio_mask
-from tools.reference.golden_cases import (
+from support.reference.golden_cases import (
     MLLAMA_IMAGES,
     QWEN2_VL_IMAGES,
     QWEN2_VL_VIDEOS,
     picture,
     summary,
 )
+
+from edge_vlm_ros.core import Frame, FrameSource
+from edge_vlm_ros.families import FamilyOptions, load_family
+from edge_vlm_ros.vision import aspect_ratio_id, aspect_ratio_mask
 
 DATA = Path(__file__).parent / 'data'
 QWEN2_VL = np.load(DATA / 'qwen2_vl.npz')

@@ -1,6 +1,6 @@
 """InternVL2 2B and 4B: the right template, tokenizer and stop ids, each its own.
 
-Expected ids were made by tools/reference/sentencepiece_golden.py.
+Expected ids were made by test/support/reference/sentencepiece_golden.py.
 """
 
 import json
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.reference.internvl2_cases import SYSTEM, internlm2_config, phi3_config
 
 from edge_vlm_ros.core import ModelFileError, VisionInputs, join_parts, text_part
 from edge_vlm_ros.families import load_family
-from tools.reference.internvl2_cases import SYSTEM, internlm2_config, phi3_config
 
 DATA = Path(__file__).parents[1] / 'text' / 'data'
 GOLDEN = json.loads((DATA / 'sentencepiece.json').read_text(encoding='utf-8'))

@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.axera]
 @pytest.fixture(scope='module')
 def chip():
     """Give the environment of a process that finds the chip."""
-    from tools.axera.stub.build import build_stub
+    from support.axera.stub.build import build_stub
 
-    places = [ROOT / 'tools' / 'axera' / 'standin', ROOT]
+    places = [ROOT / 'test' / 'support' / 'axera' / 'standin', ROOT, ROOT / 'test']
     return {
         'PYTHONPATH': os.pathsep.join([*map(str, places), os.environ.get('PYTHONPATH', '')]),
         'EDGE_VLM_AX_LIBRARY': str(build_stub('ax650')),
@@ -25,7 +25,7 @@ def chip():
 
 @pytest.fixture(scope='module')
 def demo_set(tmp_path_factory):
-    from tools.axera.sets import write_demo
+    from support.axera.sets import write_demo
 
     return write_demo(tmp_path_factory.mktemp('demo'))
 

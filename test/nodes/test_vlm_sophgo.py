@@ -6,9 +6,8 @@ import json
 import shutil
 
 import pytest
-
-from tools.sophgo.emulator import environment
-from tools.sophgo.fixtures import FIXTURES
+from support.sophgo.emulator import environment
+from support.sophgo.fixtures import FIXTURES
 
 DEMO = FIXTURES['demo_bf16_bm1684x']
 pytestmark = [

@@ -43,7 +43,7 @@ def open_scripted(scripted):
 def tiny_spec(tmp_path_factory):
     """A tiny random model for the CPU engine, with chunks so short that prompts take several."""
     pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
-    from tools.tiny_model.make import make_tiny_model
+    from support.tiny_model.make import make_tiny_model
 
     folder = make_tiny_model(tmp_path_factory.mktemp('tiny'))
     return ModelSpec('cpu', str(folder), options={'prefill_chunk': 16, 'threads': 1})

@@ -127,8 +127,8 @@ class ThreeAxes(Wrapped):
 @pytest.fixture(scope='module')
 def mrope_spec(tmp_path_factory):
     pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
-    from tools.tiny_model.config import TinyConfig
-    from tools.tiny_model.make import make_tiny_model
+    from support.tiny_model.config import TinyConfig
+    from support.tiny_model.make import make_tiny_model
 
     folder = make_tiny_model(tmp_path_factory.mktemp('mrope'), TinyConfig(mrope=True))
     return ModelSpec('cpu', str(folder), options={'prefill_chunk': 7, 'threads': 1})

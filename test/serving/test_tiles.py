@@ -31,7 +31,7 @@ def wide_frame(stamp_ns):
 
 
 def tiling_spec(tmp_path, **options):
-    from tools.tiny_model.make import make_tiny_model
+    from support.tiny_model.make import make_tiny_model
 
     folder = make_tiny_model(tmp_path)
     config = json.loads((folder / 'config.json').read_text())

@@ -1,17 +1,17 @@
 """SentencePiece models without their library: the same ids as its own, and what is refused.
 
-Models and ids were made by tools/reference/sentencepiece_golden.py.
+Models and ids were made by test/support/reference/sentencepiece_golden.py.
 """
 
 import json
 from pathlib import Path
 
 import pytest
+from support.reference.internvl2_cases import PIECES, internlm2_config, phi3_config
 
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.text import StreamingDetokenizer, Tokenizer
 from edge_vlm_ros.text.sentencepiece import SentencePieceModel
-from tools.reference.internvl2_cases import PIECES, internlm2_config, phi3_config
 
 DATA = Path(__file__).parent / 'data'
 GOLDEN = json.loads((DATA / 'sentencepiece.json').read_text(encoding='utf-8'))

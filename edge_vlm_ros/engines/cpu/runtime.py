@@ -82,7 +82,7 @@ class Graph:
         """Compute the named outputs.
 
         Plain arrays on both sides: on the CPU ONNX Runtime borrows what it is fed and gives out
-        its own memory; OrtValues made a step slower (`python -m tools.tiny_model.measure`).
+        its own memory; OrtValues made a step slower (`python -m support.tiny_model.measure`).
 
         Raises:
             DeviceError: ONNX Runtime failed, for want of memory for example.

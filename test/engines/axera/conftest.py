@@ -8,14 +8,14 @@ import pytest
 
 from edge_vlm_ros.engines.axera import library
 
-STAND_IN = Path(__file__).parents[3] / 'tools' / 'axera' / 'standin'
+STAND_IN = Path(__file__).parents[3] / 'test' / 'support' / 'axera' / 'standin'
 
 
 @pytest.fixture(scope='session')
 def write_set(tmp_path_factory):
     """Write a set of the test bench by kind, once: `write_set('tiny-17')` gives its folder."""
     pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
-    from tools.axera.sets import KINDS
+    from support.axera.sets import KINDS
 
     root = tmp_path_factory.mktemp('axmodels')
     written = {}
@@ -31,7 +31,7 @@ def write_set(tmp_path_factory):
 @pytest.fixture(scope='session')
 def set_files(write_set):
     """Give a set's ModelFiles by kind."""
-    from tools.axera.sets import model_files
+    from support.axera.sets import model_files
 
     return lambda kind, chip='ax650': model_files(write_set(kind), chip)
 
@@ -59,7 +59,7 @@ def stand_in(monkeypatch):
 @pytest.fixture
 def stub_folder():
     """Build the C stub of the vendor's libraries for ax650."""
-    from tools.axera.stub.build import build_stub
+    from support.axera.stub.build import build_stub
 
     return build_stub()
 

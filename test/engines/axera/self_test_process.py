@@ -12,16 +12,16 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from support.axera import sets
+from support.axera.plain import stack_shapes
+from support.axera.stub.compute import Stub
+from support.axera.weights import tiny_weights
 
 from edge_vlm_ros.engines.axera.portable import PortableBackend
 from edge_vlm_ros.engines.axera.runtime import Session, open_device
 from edge_vlm_ros.engines.axera.self_test import open_in_place
 from edge_vlm_ros.engines.base import never
 from edge_vlm_ros.engines.bf16 import to_bf16
-from tools.axera import sets
-from tools.axera.plain import stack_shapes
-from tools.axera.stub.compute import Stub
-from tools.axera.weights import tiny_weights
 
 
 class Kept(logging.Handler):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.tiny_model.prompts import decode_greedily, random_inputs, random_prompt
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -24,7 +25,6 @@ from edge_vlm_ros.engines.axera.costs import Costs
 from edge_vlm_ros.engines.axera.engine import limits_of
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes, VisionShapes
 from edge_vlm_ros.engines.axera.plan import Planner
-from tools.tiny_model.prompts import decode_greedily, random_inputs, random_prompt
 
 pytestmark = pytest.mark.axera
 PORTABLE = {'backend': 'portable'}

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.axera import sets
+from support.axera.plain import embed, plain_logits, stack_shapes
+from support.axera.stub.chip import stub_chip
+from support.axera.weights import tiny_weights
 
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera.graphs import PrefillGroup
@@ -20,10 +24,6 @@ from edge_vlm_ros.engines.axera.model import Model, _tensor
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
 from edge_vlm_ros.engines.axera.stack_memory import PrefillInputs
 from edge_vlm_ros.engines.base import never
-from tools.axera import sets
-from tools.axera.plain import embed, plain_logits, stack_shapes
-from tools.axera.stub.chip import stub_chip
-from tools.axera.weights import tiny_weights
 
 pytestmark = pytest.mark.axera
 

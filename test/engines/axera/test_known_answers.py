@@ -16,11 +16,11 @@ from edge_vlm_ros.core import (
 
 pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
 
-from tools.axera.prompts import answer, picture, prefill_as_planned
-from tools.axera.reference import Reference
-from tools.axera.sets import TINY_LAYOUTS
-from tools.axera.weights import tiny_weights
-from tools.tiny_model.prompts import moved, random_prompt, scores
+from support.axera.prompts import answer, picture, prefill_as_planned
+from support.axera.reference import Reference
+from support.axera.sets import TINY_LAYOUTS
+from support.axera.weights import tiny_weights
+from support.tiny_model.prompts import moved, random_prompt, scores
 
 pytestmark = pytest.mark.axera
 

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
+from support.axera.stub.build import CompilerError, build_stub
+from support.axera.stub.chip import stub_chip
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera import library as binding
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.memory import Block
 from edge_vlm_ros.engines.axera.model import Binding, Model
-from tools.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
-from tools.axera.stub.build import CompilerError, build_stub
-from tools.axera.stub.chip import stub_chip
 
 pytestmark = pytest.mark.axera
 
 ROOT = Path(__file__).parents[3]
 FIND_AGAIN = """
 from edge_vlm_ros.engines.axera.library import Library
-from tools.axera.stub.chip import stub_chip
+from support.axera.stub.chip import stub_chip
 with stub_chip():
     assert Library().chip == 'ax650'
 """
@@ -65,7 +65,7 @@ class TestLibrary:
     def test_the_copy_that_the_process_uses_is_found_again(self):
         # A second copy would not be initialised. In a process with no other stub in it.
         done = subprocess.run(
-            [sys.executable, '-c', FIND_AGAIN], cwd=ROOT, timeout=60, check=False
+            [sys.executable, '-c', FIND_AGAIN], cwd=ROOT / 'test', timeout=60, check=False
         )
         assert done.returncode == 0
 

@@ -8,16 +8,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
-from tools.axera import sets
-from tools.axera.stub.build import build_stub
-from tools.axera.weights import tiny_weights
+from support.axera import sets
+from support.axera.stub.build import build_stub
+from support.axera.weights import tiny_weights
 
 pytestmark = pytest.mark.axera
 
 ROOT = Path(__file__).parents[3]
 PROCESS = Path(__file__).with_name('self_test_process.py')
-PYTHON_PATH = f'{ROOT}:{ROOT / "tools" / "axera" / "standin"}'
+PYTHON_PATH = f'{ROOT}:{ROOT / "test"}:{ROOT / "test" / "support" / "axera" / "standin"}'
 LAYERS = len(tiny_weights().layers)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-
-from tools.axera.axmodel_file import (
+from support.axera.axmodel_file import (
     Axmodel,
     AxmodelError,
     Group,
@@ -331,13 +330,13 @@ class Hand:
 
 @pytest.fixture
 def hand(axengine, write_set):
-    from tools.axera.weights import tiny_weights
+    from support.axera.weights import tiny_weights
 
     return Hand(axengine, write_set('tiny'), tiny_weights())
 
 
 def test_steps_by_hand_give_the_reference_scores(hand):
-    from tools.axera.reference import Reference
+    from support.axera.reference import Reference
 
     rows = hand.weights.table[np.random.default_rng(1).integers(0, 256, 24)]
     expected = Reference(hand.weights).logits(rows.astype(np.float64))
@@ -355,7 +354,7 @@ def test_steps_by_hand_give_the_reference_scores(hand):
     ids=['positions', 'one row too few', 'one row too many'],
 )
 def test_a_wrong_mask_or_position_shows(hand, fault):
-    from tools.axera.reference import Reference
+    from support.axera.reference import Reference
 
     rows = hand.weights.table[np.random.default_rng(1).integers(0, 256, 8)]
     expected = Reference(hand.weights).logits(rows.astype(np.float64))
@@ -367,11 +366,12 @@ def test_a_wrong_mask_or_position_shows(hand, fault):
 
 
 def test_the_demo_model_by_reference_is_the_demo_model_by_onnx():
+    from support.axera.reference import Reference
+    from support.axera.weights import demo_weights
+    from support.tiny_model.prompts import random_prompt, scores
+
     from edge_vlm_ros.engines import open_engine
     from edge_vlm_ros.models import find_model
-    from tools.axera.reference import Reference
-    from tools.axera.weights import demo_weights
-    from tools.tiny_model.prompts import random_prompt, scores
 
     engine = open_engine('cpu', find_model('cpu'), options={'threads': 1})
     part = random_prompt(3, images=0, rows=16, placeholder=1000)
@@ -410,7 +410,7 @@ def test_a_damaged_header_is_named(tmp_path, old, new, message):
 
 
 def test_every_kind_of_set_can_be_written_and_read(write_set):
-    from tools.axera.sets import KINDS
+    from support.axera.sets import KINDS
 
     for kind in KINDS:
         folder = write_set(kind)
@@ -435,8 +435,9 @@ def test_a_set_of_2b_sizes_has_the_published_shapes(write_set):
 
 
 def test_a_set_is_written_from_the_command_line(tmp_path):
-    command = [sys.executable, '-m', 'tools.axera.sets', 'tiny-fixed', '--to', str(tmp_path)]
-    subprocess.run(command, check=True, cwd=REPOSITORY, timeout=60, capture_output=True)
+    command = [sys.executable, '-m', 'support.axera.sets', 'tiny-fixed', '--to', str(tmp_path)]
+    folder = REPOSITORY / 'test'
+    subprocess.run(command, check=True, cwd=folder, timeout=60, capture_output=True)
     group = read_axmodel(tmp_path / 'qwen2_p40_l2_together.axmodel').groups[1]
     assert group.inputs[0].shape == (1, 1, 64)
 

@@ -6,15 +6,15 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from support.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
+from support.axera.stub.build import CHIPS, build_stub
+from support.axera.stub.chip import stub_chip
+from support.axera.stub.compute import Stub
 
 from edge_vlm_ros.core import DeviceError
 from edge_vlm_ros.engines.axera.library import Library, NpuAttr
 from edge_vlm_ros.engines.axera.memory import Block
 from edge_vlm_ros.engines.axera.model import Binding, Model
-from tools.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
-from tools.axera.stub.build import CHIPS, build_stub
-from tools.axera.stub.chip import stub_chip
-from tools.axera.stub.compute import Stub
 
 pytestmark = pytest.mark.axera
 

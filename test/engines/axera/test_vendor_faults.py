@@ -20,9 +20,9 @@ from edge_vlm_ros.serving.loading import load_model
 
 pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
 
-from tools.axera.reference import Reference
-from tools.axera.sets import NINE, RECITED
-from tools.axera.weights import tiny_weights
+from support.axera.reference import Reference
+from support.axera.sets import NINE, RECITED
+from support.axera.weights import tiny_weights
 
 pytestmark = pytest.mark.axera
 

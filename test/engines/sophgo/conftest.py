@@ -3,9 +3,8 @@
 from functools import partial
 
 import pytest
-
-from tools.sophgo import emulator
-from tools.sophgo.fixtures import FIXTURES
+from support.sophgo import emulator
+from support.sophgo.fixtures import FIXTURES
 
 
 @pytest.fixture(scope='session')

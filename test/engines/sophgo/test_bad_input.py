@@ -6,6 +6,9 @@ import struct
 
 import numpy as np
 import pytest
+from support.sophgo import emulator
+from support.sophgo.engine_runs import GREEDY, Bench, model_files, open_fixture
+from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -17,9 +20,6 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines import inspect_model, open_engine
 from edge_vlm_ros.engines.sophgo.bmodel_file import read_bmodel
-from tools.sophgo import emulator
-from tools.sophgo.engine_runs import GREEDY, Bench, model_files, open_fixture
-from tools.sophgo.fixtures import FIXTURES
 
 STATIC = 'internvl3_static_bf16_bm1684x'
 SAMPLE = 'internvl3_sample_bf16_bm1684x'

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.sophgo import emulator
+from support.sophgo.fixtures import FIXTURES
 
 import edge_vlm_ros
 from edge_vlm_ros.core import (
@@ -16,8 +18,6 @@ from edge_vlm_ros.core import (
     StoredFrame,
 )
 from edge_vlm_ros.serving import VlmPipeline
-from tools.sophgo import emulator
-from tools.sophgo.fixtures import FIXTURES
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(420)]
 

@@ -7,8 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-from tools.sophgo import emulator as runner
+from support.sophgo import emulator as runner
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from support.sophgo import emulator
+from support.sophgo.engine_runs import run_on_table
+from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.engines.bf16 import to_bf16
 from edge_vlm_ros.engines.sophgo.bmodel_file import read_bmodel
 from edge_vlm_ros.engines.sophgo.embedding import DiskEmbedding
 from edge_vlm_ros.engines.sophgo.graphs import read_contract
-from tools.sophgo import emulator
-from tools.sophgo.engine_runs import run_on_table
-from tools.sophgo.fixtures import FIXTURES
 
 NAME = 'internvl3_history_bf16_bm1688'
 

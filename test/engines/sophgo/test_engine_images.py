@@ -1,9 +1,8 @@
 """The one image that a model with cross-attention attends to, and how it is forgotten."""
 
 import pytest
-
-from tools.sophgo import emulator
-from tools.sophgo.engine_runs import Bench
+from support.sophgo import emulator
+from support.sophgo.engine_runs import Bench
 
 NAME = 'mllama_2024_bf16_bm1684x'
 CROSS_LAYER = 'block_cache_1'

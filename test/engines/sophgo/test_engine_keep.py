@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.sophgo import emulator
+from support.sophgo.engine_runs import Bench
 
 from edge_vlm_ros.core import VisionSpan, text_part
 from edge_vlm_ros.engines.sophgo.plan import Costs
-from tools.sophgo import emulator
-from tools.sophgo.engine_runs import Bench
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -1,10 +1,9 @@
 """Every contract against the float reference, on the vendor's runtime and chip emulator."""
 
 import pytest
-
-from tools.sophgo import emulator
-from tools.sophgo.engine_runs import run_scenarios, run_values
-from tools.sophgo.fixtures import FIXTURES
+from support.sophgo import emulator
+from support.sophgo.engine_runs import run_scenarios, run_values
+from support.sophgo.fixtures import FIXTURES
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(420)]
 

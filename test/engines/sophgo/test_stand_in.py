@@ -11,9 +11,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-from tools.sophgo import emulator
-from tools.sophgo.check import check_fixture
+from support.sophgo import emulator
+from support.sophgo.check import check_fixture
 
 pytestmark = pytest.mark.emulator
 

@@ -1,4 +1,4 @@
-"""What tests see of the stand-in (tools/sophgo/standin); the real package has nothing of this."""
+"""What tests see of the stand-in (test/support/sophgo/standin); the real package has nothing of this."""
 
 from typing import Any
 

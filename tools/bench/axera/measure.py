@@ -23,6 +23,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from support.axera.sets import model_files, write_internvl3_2b
+from support.axera.stub.compute import Stub
 
 from edge_vlm_ros.core import (
     PromptPart,
@@ -33,8 +35,6 @@ from edge_vlm_ros.core import (
     text_part,
 )
 from edge_vlm_ros.engines import Engine, Logits, open_engine
-from tools.axera.sets import model_files, write_internvl3_2b
-from tools.axera.stub.compute import Stub
 from tools.bench.axera.vendor_loop import VendorLoop
 
 # Prompt tokens of the vendor's own examples. Source: the logs in the model's README.

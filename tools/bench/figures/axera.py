@@ -85,9 +85,9 @@ def _first_tokens(asked: list[dict[str, Any]]) -> Iterator[Figure]:
 
 
 def _results() -> Iterator[dict[str, Any]]:
-    from tools.axera.stub.build import build_stub
+    from support.axera.stub.build import build_stub
 
-    paths = [ROOT / 'tools' / 'axera' / 'standin', ROOT]
+    paths = [ROOT / 'test' / 'support' / 'axera' / 'standin', ROOT, ROOT / 'test']
     env = {
         **os.environ,
         'PYTHONPATH': os.pathsep.join(map(str, paths)),

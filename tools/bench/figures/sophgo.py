@@ -29,7 +29,7 @@ def measure() -> Iterator[Figure]:
     Raises:
         NotHereError: There is no chip emulator.
     """
-    from tools.sophgo import emulator
+    from support.sophgo import emulator
 
     lacking = emulator.missing()
     if lacking:

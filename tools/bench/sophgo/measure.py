@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from sophon import standin
+from support.sophgo.engine_runs import model_files, open_fixture
+from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.core import PromptPart, SamplingOptions, VisionFeatures, VisionInputs, VisionSpan
 from edge_vlm_ros.engines.base import ChosenToken
@@ -27,8 +29,6 @@ from tools.bench.sophgo.least import least_bytes
 from tools.bench.sophgo.plan import Case
 from tools.bench.sophgo.sample_loops import CopyingLoop, InPlaceLoop
 from tools.bench.sophgo.watch import asleep, clock, kv_copies
-from tools.sophgo.engine_runs import model_files, open_fixture
-from tools.sophgo.fixtures import FIXTURES
 
 _COUNTED = 8
 _TIMED = 120

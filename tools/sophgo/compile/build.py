@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from support.sophgo.fixtures import FIXTURES, FOLDER, Fixture
 
 from tools.demo_model.export import DEFAULT as DEMO_MODEL
 from tools.demo_model.export import rebuild
@@ -33,7 +34,6 @@ from tools.sophgo.compile.checkpoints import CHECKPOINTS, Checkpoint
 from tools.sophgo.compile.environment import Environment
 from tools.sophgo.compile.onnx_parts import Parts, Shapes
 from tools.sophgo.compile.weights import awq, load_checkpoint, save_checkpoint, to_bits
-from tools.sophgo.fixtures import FIXTURES, FOLDER, Fixture
 
 _COMPILE: Final = Path(__file__).resolve().parent
 _LIMIT_S: Final = 600.0
