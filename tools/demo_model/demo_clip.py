@@ -19,26 +19,21 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from tools.demo_model.questions import describe, motion_answer, path_truth
+from edge_vlm_ros.demo import world
 from tools.demo_model.render import Look, SceneRenderer
-from tools.demo_model.scenes import (
-    CLIP_SECONDS,
-    CONE_SIZES,
-    Body,
-    Camera,
-    Seen,
-    Still,
-    good_still,
-    look,
-)
+from tools.demo_model.sampler import good_still
+from tools.demo_model.scenes import CONE_SIZES, Body, Camera, Seen, Still, look
+from tools.demo_model.truths import describe, motion_answer, name, path_truth
 
 NAME: Final = 'box_cone_and_rolling_ball'
 FPS: Final = 15
 SECONDS: Final = 12
 FAR_AFTER_WINDOW: Final = 1.36  # how much farther the ball is after four seconds
 CAMERA: Final = Camera(0.60, float(np.radians(15.0)), float(np.radians(62.0)))
+_CONE: Final = 4
+_CONE_WIDTH, _CONE_HEIGHT = (float(v) for v in CONE_SIZES[_CONE])
 STANDING: Final = (
-    Body('yellow', 'cone', 1.95, 0.78, 0.0, *(float(v) for v in CONE_SIZES[4][[0, 0, 1]]), 4),
+    Body('yellow', 'cone', 1.95, 0.78, 0.0, _CONE_WIDTH, _CONE_WIDTH, _CONE_HEIGHT, _CONE),
     Body('red', 'box', 1.22, 0.02, 0.5, 0.36, 0.34, 0.38),
 )
 BALL: Final = Body('blue', 'ball', 1.03, -0.42, 0.0, 0.31, 0.31, 0.31)
@@ -61,7 +56,7 @@ LOOK: Final = Look(
 
 def scene(second: float) -> Still:
     """Return the scene at one time of the clip."""
-    share = FAR_AFTER_WINDOW ** (second / CLIP_SECONDS)
+    share = FAR_AFTER_WINDOW ** (second / world.CLIP_SECONDS)
     return Still(CAMERA, (*STANDING, replace(BALL, x=BALL.x * share, y=BALL.y * share)))
 
 
@@ -79,7 +74,7 @@ def truth_at(frame: int) -> dict[str, Any]:
         'frame': frame,
         'second': round(frame / FPS, 3),
         'describe': describe(things),
-        'path': f'No, a {blocker.colour} {blocker.shape} is in the way.',
+        'path': world.path_answer(name(blocker)),
         'objects': [
             {k: round(v, 3) if isinstance(v, float) else v for k, v in t._asdict().items()}
             for t in things
@@ -101,7 +96,7 @@ def truth() -> dict[str, Any]:
             'note': 'A motion window that starts before the end of one turn of the loop and ends '
             'after it has no true motion; still questions mean the last frame and stay true.',
         },
-        'motion': {'window_seconds': CLIP_SECONDS, 'answer': motion_answer('away', mover)},
+        'motion': {'window_seconds': world.CLIP_SECONDS, 'answer': motion_answer('away', mover)},
         'colour': {o['shape']: f'{o["colour"].capitalize()}.' for o in frames[0]['objects']},
         'questions': {
             'describe': 'Describe what you see.',
@@ -122,7 +117,7 @@ def main() -> None:
     facts = truth()
     renderer, rng = SceneRenderer(640, 480, shadow_px=2048), np.random.default_rng(5)
     part = args.out / f'.{NAME}.part.mp4'
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), FPS, (640, 480))
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*'mp4v'), FPS, (640, 480))
     for frame in range(FPS * SECONDS):
         image = renderer.render(scene(frame / FPS), LOOK, rng)
         writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from support.onnx_weights import GRAPHS, graph_files, read_weights
 
 from tools.demo_model import onnx_graphs
 from tools.demo_model.model import DemoModel, ModelSize
 
-GRAPHS: Final = ('vision_encoder', 'embed_tokens', 'decoder_model_merged')
 DEFAULT: Final = Path('edge_vlm_ros/demo/model')
 _MAX_POSITIONS: Final = 1024
 
@@ -179,9 +179,8 @@ def rebuild(folder: Path, to: Path) -> None:
     """Write model.safetensors, with float16 values exactly as shipped, and the other files."""
     from safetensors.numpy import save_file
 
-    graphs = [onnx.load(folder / 'onnx' / f'{name}.onnx') for name in GRAPHS]
     to.mkdir(parents=True, exist_ok=True)
-    save_file(onnx_graphs.read_weights(graphs), to / 'model.safetensors', {'format': 'pt'})
+    save_file(read_weights(graph_files(folder)), to / 'model.safetensors', {'format': 'pt'})
     for path in folder.glob('*.json'):
         shutil.copyfile(path, to / path.name)
 
@@ -198,8 +197,8 @@ def check(model: DemoModel, folder: Path) -> float:
     packer = Packer.from_folder(folder, model.size.tokens)
     dialogue = [('Describe what you see.', 'Nothing.'), ('What is moving?', 'Nothing is moving.')]
     rng = np.random.default_rng(1)
-    pixels = rng.standard_normal((2, 3, model.size.image_px, model.size.image_px))
-    pixels = pixels.astype(np.float32)
+    drawn = rng.standard_normal((2, 3, model.size.image_px, model.size.image_px))
+    pixels = drawn.astype(np.float32)
     batch = packer.pack(2, [[[dialogue]]])
     with torch.no_grad():
         tokens = half.see(torch.from_numpy(pixels))[1].reshape(1, -1, model.size.width)
