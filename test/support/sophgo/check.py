@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.bf16 import from_bf16, to_bf16
 from support.sophgo import emulator
 from support.sophgo.fixtures import FIXTURES, Fixture
 from support.sophgo.reference import (
@@ -35,7 +36,6 @@ from support.sophgo.reference import (
     qwen2vl_vision,
     sampling_head,
 )
-from tools.sophgo.compile.weights import from_bits, to_bits
 
 Array = NDArray[Any]
 _HIDDEN: Final = -10000.0
@@ -92,7 +92,7 @@ class Nets:
 
 def _to_chip(value: Array, dtype: str) -> Array:
     if dtype == 'BM_BFLOAT16':
-        return to_bits(value.astype(np.float32))
+        return to_bf16(value.astype(np.float32))
     if dtype == 'BM_FLOAT16':
         return value.astype(np.float16).view(np.uint16)
     return np.ascontiguousarray(value, np.int32 if dtype == 'BM_INT32' else np.float32)
@@ -100,7 +100,7 @@ def _to_chip(value: Array, dtype: str) -> Array:
 
 def _from_chip(value: Array, dtype: str) -> Array:
     if dtype == 'BM_BFLOAT16':
-        return from_bits(value)
+        return from_bf16(value)
     if dtype == 'BM_FLOAT16':
         return value.view(np.float16).astype(np.float32)
     return value

@@ -28,12 +28,13 @@ from typing import Final
 import numpy as np
 from support.sophgo.fixtures import FIXTURES, FOLDER, Fixture
 
+from edge_vlm_ros.engines.bf16 import to_bf16
 from tools.demo_model.export import DEFAULT as DEMO_MODEL
 from tools.demo_model.export import rebuild
 from tools.sophgo.compile.checkpoints import CHECKPOINTS, Checkpoint
 from tools.sophgo.compile.environment import Environment
 from tools.sophgo.compile.onnx_parts import Parts, Shapes
-from tools.sophgo.compile.weights import awq, load_checkpoint, save_checkpoint, to_bits
+from tools.sophgo.compile.weights import awq, load_checkpoint, save_checkpoint
 
 _COMPILE: Final = Path(__file__).resolve().parent
 _LIMIT_S: Final = 600.0
@@ -300,7 +301,7 @@ def _write_demo_model(folder: Path) -> None:
     """Write the demo model's checkpoint, its float16 weights rounded to bfloat16."""
     rebuild(DEMO_MODEL, folder)
     weights = load_checkpoint(folder / 'model.safetensors')
-    bits = {name: to_bits(values) for name, values in weights.items()}
+    bits = {name: to_bf16(values) for name, values in weights.items()}
     save_checkpoint(bits, folder / 'model.safetensors')
     config = json.loads((folder / 'config.json').read_text())
     for part in (config, config['llm_config'], config['vision_config']):

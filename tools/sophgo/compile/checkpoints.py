@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.sophgo.compile.weights import Array, Draw, save_checkpoint, to_bits
+from edge_vlm_ros.engines.bf16 import to_bf16
+from tools.sophgo.compile.weights import Array, Draw, save_checkpoint
 
 VOCABULARY: Final = 384
 HIDDEN: Final = 128
@@ -69,7 +70,7 @@ class Checkpoint:
         shutil.rmtree(folder, ignore_errors=True)
         self.write_config(folder)
         if weights is None:
-            weights = {name: to_bits(values) for name, values in self.weights.items()}
+            weights = {name: to_bf16(values) for name, values in self.weights.items()}
         save_checkpoint(weights, folder / 'model.safetensors')
 
     def write_config(self, folder: Path) -> None:

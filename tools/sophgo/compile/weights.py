@@ -18,6 +18,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.bf16 import from_bf16
+
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
 
@@ -67,17 +69,6 @@ class Draw:
         return self.table(width, size=0.06)
 
 
-def from_bits(bits: NDArray[np.uint16]) -> Array:
-    """Widen bfloat16 patterns."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def to_bits(values: Array) -> NDArray[np.uint16]:
-    """Round to bfloat16 patterns, to nearest even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
 def save_checkpoint(weights: Mapping[str, NDArray[np.generic]], path: Path) -> None:
     """Write a safetensors file: uint16 arrays as BF16, float16 as F16, int32 as I32."""
     kinds = {'uint16': 'BF16', 'float16': 'F16', 'float32': 'F32', 'int32': 'I32'}
@@ -110,7 +101,7 @@ def load_checkpoint(path: Path) -> dict[str, Array]:
         first, last = (8 + length + n for n in entry['data_offsets'])
         values = np.frombuffer(data[first:last], hosts[entry['dtype']]).reshape(entry['shape'])
         result[name] = (
-            from_bits(values) if values.dtype == np.uint16 else values.astype(np.float32)
+            from_bf16(values) if values.dtype == np.uint16 else values.astype(np.float32)
         )
     return result
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sophon._counters import MisuseError, Traffic, counters
 from sophon.sail import _options
 from sophon.sail._abi import (
     MOST_DIMS,
@@ -27,17 +28,10 @@ from sophon.sail._abi import (
 from sophon.sail._library import Block, Device, Library
 from sophon.sail._tensor import Handle, OwnTensor, Tensor
 from sophon.sail._types import Dtype, SailDeviceError, SailEngineError
-from sophon.standin import MisuseError, Traffic, counters
 
 _Item = TypeVar('_Item')
 _IO_ALONE: Final = 1
 _FLAGS: Final = (True, True)  # memory and store mode are the caller's, as in sail
-_engines: weakref.WeakSet[EngineLLM] = weakref.WeakSet()
-
-
-def live_engines() -> list[EngineLLM]:
-    """Return the engines that are loaded now."""
-    return [e for e in _engines if e.is_open]
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ class EngineLLM:
             middle = ('bmodel_bytes', 'bmodel_size') if from_bytes else ('bmodel_path', 'flags')
             names = (*middle, 'tpu_ids')
         self._load(_bound(names, args, kwargs))
-        _engines.add(self)
+        self._device.keep(self)
 
     def _load(self, given: dict[str, Any]) -> None:
         flags = given.get('flags')

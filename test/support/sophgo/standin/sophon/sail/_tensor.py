@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sophon._counters import MisuseError
 from sophon.sail import _options
 from sophon.sail._abi import DeviceMemory
 from sophon.sail._library import Block, Device, Library
 from sophon.sail._types import DataTypeError, Dtype, MemoryError, SailTensorError  # noqa: A004
-from sophon.standin import MisuseError
 
 # The overloads of the binding, in its order: an array of another type takes the first, float32.
 _FROM_DATA: Final[dict[np.dtype[Any], Dtype]] = {
