@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 
 from edge_vlm_ros.demo import world
-from tools.demo_model.render import Look, SceneRenderer
 from tools.demo_model.sampler import good_still
 from tools.demo_model.scenes import CONE_SIZES, Body, Camera, Seen, Still, look
 from tools.demo_model.truths import describe, motion_answer, name, path_truth
@@ -37,21 +36,6 @@ STANDING: Final = (
     Body('red', 'box', 1.22, 0.02, 0.5, 0.36, 0.34, 0.38),
 )
 BALL: Final = Body('blue', 'ball', 1.03, -0.42, 0.0, 0.31, 0.31, 0.31)
-LOOK: Final = Look(
-    floor=2,
-    floor_rgb=(0.62, 0.60, 0.55),
-    floor_repeat=0.8,
-    wall=0,
-    wall_rgb=(0.72, 0.75, 0.78),
-    wall_repeat=1.0,
-    wall_x=6.0,
-    ambient=0.35,
-    head=0.2,
-    lights=((0.6, 0.01, 2.1, 1.0),),
-    shades=((0.86, 0.76, 0.08), (0.74, 0.12, 0.10), (0.10, 0.28, 0.76)),
-    blur_px=0.5,
-    noise=0.8,
-)
 
 
 def scene(second: float) -> Still:
@@ -108,22 +92,49 @@ def truth() -> dict[str, Any]:
     }
 
 
+def as_json(facts: dict[str, Any]) -> str:
+    """Return the text of the file beside the clip."""
+    return json.dumps(facts, indent=1) + '\n'
+
+
+def write_video(path: Path) -> None:
+    """Render the clip."""
+    from tools.demo_model.render import Look, SceneRenderer
+
+    style = Look(
+        floor=2,
+        floor_rgb=(0.62, 0.60, 0.55),
+        floor_repeat=0.8,
+        wall=0,
+        wall_rgb=(0.72, 0.75, 0.78),
+        wall_repeat=1.0,
+        wall_x=6.0,
+        ambient=0.35,
+        head=0.2,
+        lights=((0.6, 0.01, 2.1, 1.0),),
+        shades=((0.86, 0.76, 0.08), (0.74, 0.12, 0.10), (0.10, 0.28, 0.76)),
+        blur_px=0.5,
+        noise=0.8,
+    )
+    renderer, rng = SceneRenderer(640, 480, shadow_px=2048), np.random.default_rng(5)
+    part = path.with_name(f'.{path.stem}.part.mp4')
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*'mp4v'), FPS, (640, 480))
+    for frame in range(FPS * SECONDS):
+        image = renderer.render(scene(frame / FPS), style, rng)
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    part.replace(path)
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=Path('edge_vlm_ros/demo/clips'))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    facts = truth()
-    renderer, rng = SceneRenderer(640, 480, shadow_px=2048), np.random.default_rng(5)
-    part = args.out / f'.{NAME}.part.mp4'
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*'mp4v'), FPS, (640, 480))
-    for frame in range(FPS * SECONDS):
-        image = renderer.render(scene(frame / FPS), LOOK, rng)
-        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    writer.release()
-    part.replace(args.out / f'{NAME}.mp4')
-    (args.out / f'{NAME}.json').write_text(json.dumps(facts, indent=1) + '\n')
+    facts = as_json(truth())  # first: a frame that breaks a rule ends it here
+    write_video(args.out / f'{NAME}.mp4')
+    (args.out / f'{NAME}.json').write_text(facts)
 
 
 if __name__ == '__main__':

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from edge_vlm_ros.demo.world import COLOURS, SHAPES
 from tools.demo_model import codes, data
-from tools.demo_model.model import LanguageModel, ModelSize
+from tools.demo_model.model import LanguageModel
 from tools.demo_model.packing import Batch
+from tools.demo_model.size import ModelSize
 from tools.demo_model.teach import code_targets
 
 MAP_CLASSES: Final = 1 + len(COLOURS) + 1 + len(SHAPES)

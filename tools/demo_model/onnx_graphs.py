@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tools.demo_model.model import ModelSize
+from tools.demo_model.size import ModelSize
 
 Weights = Mapping[str, NDArray[np.float16]]
 

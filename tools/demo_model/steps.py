@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tools.demo_model.losses import DenseHead, Sight, TrackHead, answer_loss, autocast
-from tools.demo_model.model import DemoModel, LanguageModel, ModelSize
+from tools.demo_model.model import DemoModel, LanguageModel
 from tools.demo_model.packing import Batch
+from tools.demo_model.size import ModelSize
 from tools.demo_model.teach import Lessons
 
 Step = Callable[[], tuple[Tensor, int]]

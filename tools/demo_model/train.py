@@ -23,8 +23,9 @@ import torch
 from tools.demo_model import data, tokenizer
 from tools.demo_model.crew import Crew, crews, side_by_side
 from tools.demo_model.losses import DenseHead, Sight, TrackHead, autocast
-from tools.demo_model.model import DemoModel, ModelSize
+from tools.demo_model.model import DemoModel
 from tools.demo_model.packing import Packer
+from tools.demo_model.size import ModelSize
 from tools.demo_model.stage import (
     Plan,
     Stage,

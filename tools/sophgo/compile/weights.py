@@ -5,8 +5,6 @@ and both ends of the grid occur. So float32, bfloat16, float16 and 4 bit (group 
 numbers, one float reference serves all builds, and the files compress to 4 bits a weight.
 """
 
-# mypy: disable-error-code="no-any-return"
-# NumPy's operators between arrays of one type say Any.
 from __future__ import annotations
 
 import json
@@ -49,7 +47,8 @@ class Draw:
             order = np.argsort(self._random.random((rows, width)), axis=1) + first
             np.put_along_axis(levels, order[:, :1], 0, axis=1)
             np.put_along_axis(levels, order[:, 1:2], _LEVELS - 1, axis=1)
-        return ((levels - _ZERO) * step).astype(np.float32)
+        values: NDArray[np.float64] = (levels - _ZERO) * step
+        return values.astype(np.float32)
 
     def kernel(self, rows: int, *sides: int, scale: float = 1.0) -> Array:
         """Return the weights of a convolution, (rows, *sides)."""
@@ -58,7 +57,8 @@ class Draw:
     def table(self, *shape: int, size: float) -> Array:
         """Return numbers of about the given size, in steps of an eighth of it."""
         step = 2.0 ** np.round(np.log2(size / 4))
-        return (self._random.integers(-8, 9, shape) * step).astype(np.float32)
+        values: NDArray[np.float64] = self._random.integers(-8, 9, shape) * step
+        return values.astype(np.float32)
 
     def gain(self, width: int) -> Array:
         """Return the factors of a norm, around 1."""
