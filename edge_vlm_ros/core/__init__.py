@@ -1,7 +1,18 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
+from edge_vlm_ros.core.chips import (
+    CHIPS,
+    Chip,
+    FileForm,
+    broken_chips,
+    chip_named,
+    chip_names,
+    is_chip,
+    known_chips,
+)
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, ManualClock, SteadyClock
+from edge_vlm_ros.core.config_file import ConfigFile
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadRequestError,
@@ -14,6 +25,7 @@ from edge_vlm_ros.core.errors import (
     ModelFileError,
     NoFreshFrameError,
     NotReadyError,
+    PackageError,
     PromptTooLongError,
     TooManyFramesError,
 )
@@ -28,8 +40,28 @@ from edge_vlm_ros.core.frames import (
     RgbImage,
     StoredFrame,
 )
+from edge_vlm_ros.core.installed_rows import BrokenRow
 from edge_vlm_ros.core.limits import EngineLimits
+from edge_vlm_ros.core.model_config import ModelConfig
+from edge_vlm_ros.core.model_families import (
+    FAMILIES,
+    FamilyRow,
+    broken_families,
+    family_names,
+    family_of_type,
+    is_family,
+    known_families,
+    known_model_types,
+)
 from edge_vlm_ros.core.model_files import ModelFiles
+from edge_vlm_ros.core.options import (
+    Options,
+    count,
+    parse_option,
+    read_options,
+    takes,
+    unsupported,
+)
 from edge_vlm_ros.core.prompt import (
     Positions,
     PromptPart,
@@ -43,34 +75,44 @@ from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
 __all__ = [
+    'CHIPS',
+    'FAMILIES',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
     'Answer',
     'AnswerChunk',
     'BadImageError',
     'BadRequestError',
+    'BrokenRow',
     'Buffer',
     'BusyError',
     'CancelledError',
+    'Chip',
     'Clock',
     'CompressedImage',
+    'ConfigFile',
     'CrossAttended',
     'DeadlineError',
     'DeviceError',
     'EdgeVlmError',
     'EngineLimits',
     'ErrorCode',
+    'FamilyRow',
+    'FileForm',
     'FinishReason',
     'Frame',
     'FrameKey',
     'FrameRef',
     'FrameSource',
     'ManualClock',
+    'ModelConfig',
     'ModelFileError',
     'ModelFiles',
     'ModelReport',
     'NoFreshFrameError',
     'NotReadyError',
+    'Options',
+    'PackageError',
     'Positions',
     'PromptPart',
     'PromptTooLongError',
@@ -88,6 +130,22 @@ __all__ = [
     'VisionFeatures',
     'VisionInputs',
     'VisionSpan',
+    'broken_chips',
+    'broken_families',
+    'chip_named',
+    'chip_names',
+    'count',
+    'family_names',
+    'family_of_type',
+    'is_chip',
+    'is_family',
     'join_parts',
+    'known_chips',
+    'known_families',
+    'known_model_types',
+    'parse_option',
+    'read_options',
+    'takes',
     'text_part',
+    'unsupported',
 ]

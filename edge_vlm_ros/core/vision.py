@@ -24,12 +24,15 @@ class VisionInputs:
         tokens: Placeholders this image takes in the prompt; 0 when it is cross-attended.
         clip: Which clip it is a moment of; neighbours in a prompt that name the same clip are
             shown as one video by families that know videos. '' = an image of its own.
+        images: Images that it counts for against `EngineLimits.max_images`: tiles of InternVL,
+            pairs of a Qwen2-VL clip, else 1.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
     grid: tuple[int, int, int]
     tokens: int
     clip: str = ''
+    images: int = 1
 
 
 @dataclass(frozen=True, slots=True)

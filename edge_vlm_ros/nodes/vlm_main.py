@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
     from rclpy.logging import get_logger
     from rclpy.signals import SignalHandlerOptions
 
-    from edge_vlm_ros.nodes.parameters import SettingsError
+    from edge_vlm_ros.nodes.declaring import SettingsError
     from edge_vlm_ros.nodes.spinning import stop_on_signals
     from edge_vlm_ros.nodes.vlm_node import VlmNode
 

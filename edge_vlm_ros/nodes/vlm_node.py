@@ -48,7 +48,6 @@ from edge_vlm_ros.core import (
     NotReadyError,
     SteadyClock,
 )
-from edge_vlm_ros.engines import require_engine
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
@@ -61,10 +60,10 @@ from edge_vlm_ros.nodes.admission import (
 )
 from edge_vlm_ros.nodes.cameras import CameraFeed
 from edge_vlm_ros.nodes.conversions import RequestFacts
+from edge_vlm_ros.nodes.declaring import SettingsError
 from edge_vlm_ros.nodes.engine_link import EngineLink, LoadingLog
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.parameters import (
-    SettingsError,
     VlmSettings,
     declare_parameters,
     read_preset,
@@ -227,7 +226,6 @@ class VlmNode(LifecycleNode):
     # --- the model -------------------------------------------------------------------------------
 
     def _load_model(self, settings: VlmSettings) -> None:
-        require_engine(settings.chip)
         model_dirs = tuple(Path(folder) for folder in settings.model_dirs)
         files = find_model(settings.chip, settings.model, model_dirs)
         spec = ModelSpec(

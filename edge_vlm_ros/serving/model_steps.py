@@ -212,7 +212,7 @@ class ModelSteps:
         return running.shown[key]
 
     def _check_images(self, frames: list[ShownFrame]) -> None:
-        images = sum(frame.inputs.grid[0] for frame in frames)
+        images = sum(frame.inputs.images for frame in frames)
         most = self._engine.limits.max_images
         if most and images > most:
             tiled = ', each tile counted,' if images > len(frames) else ''

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_vlm_ros.core import AnswerChunk, Clock, Question, SteadyClock
-from edge_vlm_ros.engines import OnLoaded
+from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.conversation import SessionStore
-from edge_vlm_ros.serving.loading import LoadedModel, load_model, unheard
+from edge_vlm_ros.serving.loading import LoadedModel, load_model
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
@@ -49,7 +49,7 @@ class VlmPipeline:
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
         on_work: Callable[[], None] | None = None,
-        on_loaded: OnLoaded = unheard,
+        on_loaded: OnLoaded = ignore_progress,
     ) -> VlmPipeline:
         """Load a model and warm it up. Takes seconds to minutes.
 
@@ -59,7 +59,7 @@ class VlmPipeline:
             model: Catalogue name or path; '' = the chip's default.
             device_ids: Devices of that kind; empty = the first one.
             model_dirs: Folders to look in before the usual ones.
-            options: The engine's own.
+            options: The family's and the engine's own, by name.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
             on_work: Called on the worker's thread before each work item, and within long ones: a
