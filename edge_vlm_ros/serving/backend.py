@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
@@ -72,6 +73,28 @@ def with_request_id(question: Question) -> Question:
     return question if question.request_id else replace(question, request_id=uuid4().hex)
 
 
+class BackendType(Protocol):
+    """A class of backends, as the row of a chip names it."""
+
+    def open(
+        self,
+        spec: ModelSpec,
+        *,
+        settings: ServingSettings,
+        clock: Clock | None,
+        on_work: Callable[[], None] | None,
+        on_loaded: Callable[[int, int], None] | None,
+    ) -> Backend:
+        """Open a backend; see `open_backend`."""
+        ...
+
+
+def backend_of(chip: str) -> str:
+    """Name the class that answers on a chip, 'module:class'; the one place that decides by it."""
+    del chip  # Every chip there is runs a model in this process.
+    return 'edge_vlm_ros.serving.pipeline:VlmPipeline'
+
+
 def open_backend(
     spec: ModelSpec,
     *,
@@ -82,16 +105,13 @@ def open_backend(
 ) -> Backend:
     """Open what answers questions on a chip. Takes seconds to minutes.
 
-    This is where a chip decides what that is. Every chip there is today runs a model in this
-    process; one whose row says otherwise (a server) brings a backend of its own here, and in
-    `check_spec`.
-
     Args:
         spec: Which model on which chip.
         settings: Bounds of queue, caches and sessions.
         clock: Steady time.
         on_work: Called on a thread of the backend's before each step of work, and within long
-            ones: a sign of life.
+            ones: a sign of life. A model process that gives none while a question is open is
+            taken for hanging.
         on_loaded: Called while the model loads, where it does so in parts: parts loaded, parts in
             all.
 
@@ -100,11 +120,9 @@ def open_backend(
         DeviceError: There is no engine for the chip, or the chip does not work.
         BadRequestError: An option that neither the model's family nor the chip's engine has.
     """
-    from edge_vlm_ros.serving.pipeline import VlmPipeline
-
-    return VlmPipeline.open(
-        spec, settings=settings, clock=clock, on_work=on_work, on_loaded=on_loaded
-    )
+    module, _, name = backend_of(spec.chip).partition(':')
+    backend: BackendType = getattr(import_module(module), name)
+    return backend.open(spec, settings=settings, clock=clock, on_work=on_work, on_loaded=on_loaded)
 
 
 def check_spec(spec: ModelSpec) -> str:
