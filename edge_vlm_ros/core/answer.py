@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_vlm_ros.core.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from edge_vlm_ros.core.errors import EdgeVlmError
     from edge_vlm_ros.core.frames import FrameRef
 
 
@@ -24,6 +25,24 @@ class FinishReason(IntEnum):
     DEADLINE = 6
     PREEMPTED = 7
     ERROR = 8
+
+    @classmethod
+    def of_error(cls, code: ErrorCode) -> FinishReason:
+        """Return how a question has ended that failed with a code; the one place that decides.
+
+        Args:
+            code: Any but `ErrorCode.NONE`: how a good answer ended is the model's doing.
+        """
+        assert code is not ErrorCode.NONE
+        return _ENDS_OF_THEIR_OWN.get(code, cls.ERROR)
+
+
+_ENDS_OF_THEIR_OWN = {
+    ErrorCode.CANCELLED: FinishReason.CANCELLED,
+    ErrorCode.DEADLINE: FinishReason.DEADLINE,
+    ErrorCode.PREEMPTED: FinishReason.PREEMPTED,
+}
+"""Nothing broke there: somebody decided that the question should end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +118,8 @@ class Answer:
         message: For people; never part of the answer.
         frames: The frames used, oldest first.
         timings: What each stage cost.
-        model: Catalogue name or path.
-        chip: 'cpu', 'bm1684x', ...
+        model: Catalogue name or path of the model that is loaded; '' = none has been yet.
+        chip: 'cpu', 'bm1684x', ...; '' = as above.
         choice: Which of the question's choices it was; '' when none fits or none were given.
     """
 
@@ -115,6 +134,27 @@ class Answer:
     model: str = ''
     chip: str = ''
     choice: str = ''
+
+    @classmethod
+    def failed(
+        cls, request_id: str, error: EdgeVlmError, *, session_id: str = '', text: str = ''
+    ) -> Answer:
+        """Return the answer to a question that failed.
+
+        Args:
+            request_id: The question's.
+            error: Why.
+            session_id: The question's.
+            text: What had been said before it failed.
+        """
+        return cls(
+            request_id=request_id,
+            text=text,
+            finish_reason=FinishReason.of_error(error.code),
+            error_code=error.code,
+            message=error.message,
+            session_id=session_id,
+        )
 
     @property
     def success(self) -> bool:

@@ -46,7 +46,7 @@ from edge_vlm_ros.scheduling import (
 )
 from edge_vlm_ros.serving.conversation import SessionStore, name_frames
 from edge_vlm_ros.serving.loading import LoadedModel
-from edge_vlm_ros.serving.model_info import ModelInfo
+from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
 from edge_vlm_ros.serving.stream import AnswerStream
@@ -98,7 +98,7 @@ class ChipWorker:
         self._thread = threading.Thread(target=self._run, name='chip-worker', daemon=True)
 
     @property
-    def info(self) -> ModelInfo:
+    def info(self) -> ChipModelInfo:
         """The model that is loaded; valid after `start`."""
         return self._info
 
@@ -282,8 +282,13 @@ class ChipWorker:
         self._frames_per_input = loaded.family.frames_per_input
         limits = loaded.engine.limits
         load_s = (self._clock.now_ns() - started_ns) / 1e9
-        self._info = ModelInfo(
-            loaded.model, loaded.chip, loaded.family_name, limits, costs, round(load_s, 3)
+        self._info = ChipModelInfo(
+            model=loaded.model,
+            chip=loaded.chip,
+            max_images=limits.max_images,
+            load_s=round(load_s, 3),
+            limits=limits,
+            costs=costs,
         )
         self._scheduler = Scheduler(self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)

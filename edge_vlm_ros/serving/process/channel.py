@@ -74,8 +74,10 @@ class Channel:
         parts = [head.getbuffer(), *(buffer.raw() for buffer in buffers)]
         sizes = struct.pack(f'!I{len(parts)}Q', len(parts), *(part.nbytes for part in parts))
         with self._sending:
-            self._connection.sendall(sizes)
-            for part in parts:
+            # In one call: should this process hang after it (a driver that keeps the interpreter
+            # lock), the other end has a whole message, or none, and does not wait for the rest.
+            self._connection.sendall(sizes + head.getvalue())
+            for part in parts[1:]:
                 self._connection.sendall(part)
 
     def receive(self) -> Any:

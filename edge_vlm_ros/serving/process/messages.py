@@ -43,7 +43,7 @@ class EngineState:
     Attributes:
         phase: STARTING also while it starts again after its death; FAILED = it will not start
             again by itself; CLOSED = `close` was called, or `start` was not yet.
-        info: The model, once it was ready.
+        info: The model, once it was ready; also while it is loaded again.
         error_code: Why it failed, or why it starts again; NONE at the first start.
         message: For people: progress, or what went wrong.
         restarts: How often it was started again.
