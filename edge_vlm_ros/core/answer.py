@@ -25,6 +25,24 @@ class FinishReason(IntEnum):
     PREEMPTED = 7
     ERROR = 8
 
+    @classmethod
+    def of_error(cls, code: ErrorCode) -> FinishReason:
+        """Return how a question has ended that failed with a code; the one place that decides.
+
+        Args:
+            code: Any but `ErrorCode.NONE`: how a good answer ended is the model's doing.
+        """
+        assert code is not ErrorCode.NONE
+        return _ENDS_OF_THEIR_OWN.get(code, cls.ERROR)
+
+
+_ENDS_OF_THEIR_OWN = {
+    ErrorCode.CANCELLED: FinishReason.CANCELLED,
+    ErrorCode.DEADLINE: FinishReason.DEADLINE,
+    ErrorCode.PREEMPTED: FinishReason.PREEMPTED,
+}
+"""Nothing broke there: somebody decided that the question should end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

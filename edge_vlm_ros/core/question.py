@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edge_vlm_ros.core.errors import BadRequestError
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core.frames import StoredFrame
+    from edge_vlm_ros.core.frames import ShownAs, StoredFrame
 
 MAX_QUESTION_BYTES = 64 * 1024
 """Longest question text accepted, UTF-8 bytes; far above any model's context."""
@@ -59,6 +59,9 @@ class Question:
             no turn (any more), it is refused with UNKNOWN_SESSION and not answered on words alone.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
+        shown_as: How all of its frames are shown; None = a single frame ALONE, of several those of
+            one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
+            videos shows AMONG_OTHERS instead.
     """
 
     text: str
@@ -71,6 +74,7 @@ class Question:
     continues_session: bool = False
     asked_ns: int = 0
     deadline_ns: int = 0
+    shown_as: ShownAs | None = None
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -11,6 +11,7 @@ from edge_vlm_ros.core import (
     Frame,
     FrameSource,
     ModelFileError,
+    ShownAs,
     VisionInputs,
     join_parts,
     text_part,
@@ -167,7 +168,7 @@ def test_tiles_that_an_image_lacks_are_zeros_and_its_own_border_is_black(family)
 
 
 def test_each_of_several_images_has_one_tile(family):
-    assert family.preprocess(frame(200, 100), frames=2).grid == (1, 1, 1)
+    assert family.preprocess(frame(200, 100), ShownAs.AMONG_OTHERS).grid == (1, 1, 1)
     assert family.preprocess_clip([frame(200, 100)]).grid == (1, 1, 1)
 
 

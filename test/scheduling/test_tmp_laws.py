@@ -1,0 +1,242 @@
+"""The scheduler as a state machine: whatever comes, in whatever order, its rules hold."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, ShownAs
+from edge_vlm_ros.scheduling import (
+    Cancelled,
+    Decode,
+    Decoded,
+    Encode,
+    Encoded,
+    Ended,
+    Evicted,
+    Failed,
+    FrameOwner,
+    FramesOffered,
+    GivenUp,
+    Idle,
+    OfferEnded,
+    Prefill,
+    Prefilled,
+    Prepare,
+    Prepared,
+    QuestionAsked,
+    Rejected,
+    Render,
+    Rendered,
+    Scheduler,
+    SchedulerSettings,
+    Tick,
+    WorkDone,
+)
+
+KEYS = [
+    FeatureKey((FrameKey(camera, '/image', stamp, ArrivalTime(stamp + 1)),), shown_as)
+    for camera, shown_as in (('a', ShownAs.ALONE), ('a', ShownAs.VIDEO), ('b', ShownAs.ALONE))
+    for stamp in range(3)
+]
+some_keys = st.lists(st.sampled_from(KEYS), max_size=4, unique=True).map(tuple)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Plays callers, cameras, clock and chip."""
+
+    @initialize(
+        max_waiting=st.integers(0, 3),
+        max_frames=st.integers(0, 5),
+        max_bytes=st.integers(0, 60),
+    )
+    def begin(self, max_waiting, max_frames, max_bytes):
+        self.max_waiting = max_waiting
+        self.scheduler = Scheduler(SchedulerSettings(max_waiting, max_frames, max_bytes))
+        self.asked = {}
+        self.ended = set()
+        self.max_frames = max_frames
+        self.max_bytes = max_bytes
+        self.prepared = set()
+        self.kept = {}
+        self.offered = []
+        self.now_ns = 0
+        self.work = Idle()
+        self.rendered = {}
+        self.prefilled = {}
+
+    def take(self, notices):
+        for notice in notices:
+            if isinstance(notice, Evicted):
+                is_kept, is_prepared = notice.key in self.kept, notice.key in self.prepared
+                assert is_kept != is_prepared, 'what is evicted was there'
+                self.kept.pop(notice.key, None)
+                self.prepared.discard(notice.key)
+                continue
+            if isinstance(notice, OfferEnded):
+                self.offered.remove(notice.key)  # Once: there.
+                continue
+            assert isinstance(notice, Ended | Rejected)
+            assert notice.request_id in self.asked
+            assert notice.request_id not in self.ended, 'a question ends once'
+            self.ended.add(notice.request_id)
+
+    @property
+    def open(self):
+        return [name for name in self.asked if name not in self.ended]
+
+    @rule(keys=some_keys, patience_ns=st.integers(0, 5))
+    def ask(self, keys, patience_ns):
+        name = f'q{len(self.asked)}'
+        is_full = len(self.open) > self.max_waiting
+        deadline_ns = self.now_ns + patience_ns if patience_ns else 0
+        self.asked[name] = QuestionAsked(name, keys, deadline_ns)
+        self.take(self.scheduler.handle(self.asked[name]))
+        assert (name in self.ended) == is_full, 'turned away when the queue is full, and only then'
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def cancel(self, data):
+        name = data.draw(st.sampled_from(sorted(self.asked)))
+        self.take(self.scheduler.handle(Cancelled(name)))
+        assert name in self.ended
+
+    @rule(step_ns=st.integers(0, 3))
+    def tick(self, step_ns):
+        self.now_ns += step_ns
+        self.take(self.scheduler.handle(Tick(self.now_ns)))
+        for name in self.open:
+            assert not 0 < self.asked[name].deadline_ns <= self.now_ns
+
+    @rule(keys=some_keys)
+    def offer(self, keys):
+        self.offered += [key for key in keys if key not in self.offered]
+        self.take(self.scheduler.handle(FramesOffered(keys)))
+        assert len(self.offered) <= self.max_frames + 1, 'the one begun, and a bound'
+        assert not set(self.offered) & self.kept.keys()
+
+    @rule()
+    @precondition(lambda self: isinstance(self.work, Idle))
+    def begin_work(self):
+        self.work = work = self.scheduler.next_work()
+        if isinstance(work, Idle):
+            assert not self.open, 'the chip does not idle while somebody waits'
+            assert not self.offered, 'nor while there is something to make ahead'
+            assert not self.prepared, 'no pixels are left behind'
+            return
+        if isinstance(work, Prepare):
+            assert work.key not in self.kept.keys() | self.prepared, 'nothing is made twice'
+        if isinstance(work, Encode):
+            assert work.key not in self.kept, 'nothing is made twice'
+            self.prepared.discard(work.key)
+        if isinstance(work.owner, FrameOwner):
+            assert not self.open, 'questions come first'
+            assert work.key == work.owner.key
+            assert work.key in self.offered
+            return
+        name = work.owner.request_id
+        assert name == self.open[0], 'in the order they came'
+        if isinstance(work, Render):
+            assert name not in self.rendered
+            assert set(self.asked[name].keys) <= self.kept.keys() | self.prepared
+        if isinstance(work, Prefill):
+            rendered = self.rendered[name]
+            done = self.prefilled[name]
+            borders = [rendered.reused_tokens + n for n in accumulate(rendered.pieces, initial=0)]
+            assert (work.start, work.stop) == (done, borders[borders.index(done) + 1])
+            assert set(rendered.keys) <= self.kept.keys(), 'what is in use stays'
+        if isinstance(work, Decode):
+            rendered = self.rendered[name]
+            assert self.prefilled[name] == rendered.reused_tokens + sum(rendered.pieces)
+
+    @rule()
+    @precondition(lambda self: not isinstance(self.work, Idle))
+    def give_up_work(self):
+        """Whatever the reason: nothing is lost and nothing is done twice."""
+        work, self.work = self.work, Idle()
+        self.take(self.scheduler.handle(WorkDone(work, GivenUp())))
+        if not isinstance(work.owner, FrameOwner) and work.owner.request_id in self.open:
+            self.begin_work()
+            assert self.work == work
+
+    @rule(data=st.data(), fails=st.integers(0, 9))
+    @precondition(lambda self: not isinstance(self.work, Idle))
+    def end_work(self, data, fails):
+        work, self.work = self.work, Idle()
+        if fails == 0:
+            self.take(self.scheduler.handle(WorkDone(work, Failed())))
+            return
+        if isinstance(work, Prepare):
+            outcome = Prepared()
+        elif isinstance(work, Render):
+            pieces = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+            reused = data.draw(st.integers(0, 50))
+            outcome = Rendered(tuple(pieces), reused, data.draw(some_keys))
+        elif isinstance(work, Encode):
+            outcome = Encoded(data.draw(st.integers(0, 20)))
+        elif isinstance(work, Prefill):
+            outcome = Prefilled()
+        else:
+            outcome = Decoded(data.draw(st.booleans()))
+        self.note(work, outcome)
+
+    def note(self, work, outcome):
+        """Keep a record of our own, and report."""
+        if isinstance(work, Prepare):
+            self.prepared.add(work.key)
+        elif isinstance(work, Encode):
+            self.kept[work.key] = outcome.nbytes
+        elif isinstance(work, Render):
+            self.rendered[work.owner.request_id] = outcome
+            self.prefilled[work.owner.request_id] = outcome.reused_tokens
+        elif isinstance(work, Prefill):
+            self.prefilled[work.owner.request_id] = work.stop
+        self.take(self.scheduler.handle(WorkDone(work, outcome)))
+
+    @rule(data=st.data(), items=st.integers(1, 12))
+    @precondition(lambda self: isinstance(self.work, Idle))
+    def work_on(self, data, items):
+        """Several items on end, so that questions get far."""
+        for _ in range(items):
+            self.begin_work()
+            if isinstance(self.work, Idle):
+                return
+            self.end_work(data, fails=1)
+
+    @invariant()
+    def knows_the_same_as_we(self):
+        if not hasattr(self, 'scheduler'):
+            return
+        assert list(self.scheduler.request_ids) == self.open
+        if not self.open:
+            assert len(self.kept) <= self.max_frames
+            assert sum(self.kept.values()) <= self.max_bytes
+
+    def teardown(self):
+        """Every question ends once the chip does its work and nobody interferes."""
+        if not hasattr(self, 'scheduler'):
+            return
+        for _ in range(10_000):
+            if isinstance(self.work, Idle):
+                self.begin_work()
+                if isinstance(self.work, Idle):
+                    break
+            work, self.work = self.work, Idle()
+            outcome = {
+                Prepare: Prepared(),
+                Render: Rendered((4, 6)),
+                Encode: Encoded(1),
+                Prefill: Prefilled(),
+                Decode: Decoded(is_last=True),
+            }[type(work)]
+            self.note(work, outcome)
+        assert self.ended == set(self.asked), 'no question is lost'
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=1500, stateful_step_count=60, deadline=None
+)
+test_the_scheduler_keeps_its_rules = SchedulerMachine.TestCase
