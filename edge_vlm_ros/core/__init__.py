@@ -42,7 +42,7 @@ from edge_vlm_ros.core.prompt import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Question, SamplingOptions
+from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
@@ -79,6 +79,7 @@ __all__ = [
     'NoFreshFrameError',
     'NotReadyError',
     'Positions',
+    'Priority',
     'PromptPart',
     'PromptTooLongError',
     'Question',

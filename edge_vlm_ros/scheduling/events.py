@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from edge_vlm_ros.core import Priority
+
 if TYPE_CHECKING:
     from edge_vlm_ros.core import FeatureKey
     from edge_vlm_ros.scheduling.work import Work
@@ -29,11 +31,13 @@ class QuestionAsked:
         request_id: Not empty, unique among the questions that have not ended.
         keys: Of the frames it brings, oldest first.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
+        priority: Among the questions that wait.
     """
 
     request_id: str
     keys: tuple[FeatureKey, ...] = ()
     deadline_ns: int = 0
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,10 @@
 Rules, each held by a test:
 
 * One work item at a time: `next_work` gives the next one only after `WorkDone` of the last.
-* Questions are answered in the order they came; a full queue turns the newcomer away.
+* Of the questions that wait, the one of the highest priority is next; of equal ones, the one that
+  came first. One that runs, from its first work item on, is not interrupted. So a lower priority
+  may wait for as long as higher ones keep coming: its deadline ends that, nothing else does.
+* A full queue turns the newcomer away, whatever its priority.
 * Every question that was asked gets exactly one `Ended` or `Rejected`.
 * A question takes these steps, and may be cancelled or run out of time between any two of them::
 
@@ -98,6 +101,7 @@ class _Steps:
     to_encode: deque[FeatureKey] = field(default_factory=deque)
     pieces: deque[int] = field(default_factory=deque)
     prefilled: int = 0
+    is_begun: bool = False
 
     @property
     def request_id(self) -> str:
@@ -143,9 +147,10 @@ class Scheduler:
 
     @property
     def request_ids(self) -> tuple[str, ...]:
-        """Every question that has not ended: the running one, then those that wait, in order."""
+        """Every question that has not ended: the running one, then the others by their turn."""
         running = () if self._running is None else (self._running.request_id,)
-        return (*running, *self._waiting)
+        by_turn = sorted(self._waiting.values(), key=lambda asked: -asked.priority)
+        return (*running, *(asked.request_id for asked in by_turn))
 
     def handle(self, event: Event) -> tuple[Notice, ...]:
         """Take note of an event; return what follows from it beside work.
@@ -167,6 +172,8 @@ class Scheduler:
         work = self._work_ahead() if self._running is None else self._work_for(self._running)
         if isinstance(work, Idle):
             return work
+        if self._running is not None:
+            self._running.is_begun = True
         if isinstance(work, Encode):
             self._prepared.pop(work.key, None)  # The pixels go into the work.
         self._under_way, self._under_way_for = work, self._running
@@ -192,6 +199,10 @@ class Scheduler:
             return self._start(asked)
         if len(self._waiting) >= self._max_waiting:
             return [Rejected(asked.request_id, len(self._waiting), self._max_waiting)]
+        chosen = self._running.asked
+        if asked.priority > chosen.priority and not self._running.is_begun:
+            self._waiting = {chosen.request_id: chosen, **self._waiting}
+            return self._start(asked)
         self._waiting[asked.request_id] = asked
         return []
 
@@ -207,7 +218,9 @@ class Scheduler:
         notices: list[Notice] = [Ended(request_id, ending)]
         self._running = None
         if self._waiting:
-            return notices + self._start(self._waiting.pop(next(iter(self._waiting))))
+            # `max` finds the first of equal ones: the one that came first.
+            asked = max(self._waiting.values(), key=lambda asked: asked.priority)
+            return notices + self._start(self._waiting.pop(asked.request_id))
         return notices + [Evicted(key) for key in self._ledger.pin(())]
 
     def _end_overdue(self, now_ns: int) -> list[Notice]:

@@ -148,7 +148,9 @@ class ChipWorker:
                 finals = [Final(running, refusal)]
             else:
                 self._running[request_id] = running
-                asked = QuestionAsked(request_id, tuple(groups), question.deadline_ns)
+                asked = QuestionAsked(
+                    request_id, tuple(groups), question.deadline_ns, question.priority
+                )
                 finals = self._apply(self._scheduler.handle(asked))
                 self._changed.notify_all()
         self._deliver(finals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, ShownAs
+from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, Priority, ShownAs
 from edge_vlm_ros.scheduling import (
     Cancelled,
     Decode,
@@ -169,6 +169,61 @@ def test_questions_are_answered_in_the_order_they_came():
         order.append(works_until_decode(scheduler)[-1].owner.request_id)
         scheduler.handle(WorkDone(Decode(question(order[-1])), Decoded(is_last=True)))
     assert order == ['a', 'b', 'c']
+
+
+def answer_all(scheduler):
+    """Answer every question; return their names in the order in which they were answered."""
+    order = []
+    while (last := works_until_decode(scheduler)[-1]) != Idle():
+        order.append(last.owner.request_id)
+        scheduler.handle(WorkDone(last, Decoded(is_last=True)))
+    return order
+
+
+def test_of_those_that_wait_the_highest_priority_is_next_and_then_the_oldest():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('running'))
+    scheduler.next_work()
+    asked = {
+        'low': Priority.BACKGROUND,
+        'a': Priority.NORMAL,
+        'stop!': Priority.URGENT,
+        'b': Priority.NORMAL,
+        'stop!!': Priority.URGENT,
+    }
+    for name, priority in asked.items():
+        scheduler.handle(QuestionAsked(name, priority=priority))
+    by_turn = ['stop!', 'stop!!', 'a', 'b', 'low']
+    assert scheduler.request_ids == ('running', *by_turn)
+    scheduler.handle(WorkDone(Render(question('running')), Rendered((5,))))
+    assert answer_all(scheduler) == ['running', *by_turn]
+
+
+def test_a_question_that_runs_is_not_interrupted_by_a_higher_one():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a', priority=Priority.BACKGROUND))
+    do(scheduler, Rendered((5, 5)))
+    scheduler.handle(QuestionAsked('b', priority=Priority.URGENT))
+    assert answer_all(scheduler) == ['a', 'b']
+
+
+def test_a_question_that_waits_for_work_ahead_has_not_begun():
+    scheduler = make_scheduler()
+    scheduler.handle(FramesOffered((frame(1),)))
+    work = scheduler.next_work()
+    for name in 'ab':
+        scheduler.handle(QuestionAsked(name))
+    scheduler.handle(QuestionAsked('c', priority=Priority.URGENT))
+    scheduler.handle(WorkDone(work, Failed()))
+    assert answer_all(scheduler) == ['c', 'a', 'b']
+
+
+def test_an_urgent_question_is_turned_away_too_where_the_queue_is_full():
+    scheduler = make_scheduler(max_waiting=1)
+    for name in 'ab':
+        scheduler.handle(QuestionAsked(name, priority=Priority.BACKGROUND))
+    asked = QuestionAsked('c', priority=Priority.URGENT)
+    assert scheduler.handle(asked) == (Rejected('c', 1, 1),)
 
 
 def test_a_full_queue_turns_the_newcomer_away_and_says_how_full_it_is():

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, ShownAs
+from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, Priority, ShownAs
 from edge_vlm_ros.scheduling import (
     Cancelled,
     Decode,
@@ -58,6 +58,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(SchedulerSettings(max_waiting, max_frames, max_bytes))
         self.asked = {}
         self.ended = set()
+        self.begun = ''
         self.max_frames = max_frames
         self.max_bytes = max_bytes
         self.prepared = set()
@@ -86,14 +87,27 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @property
     def open(self):
+        """In the order they came."""
         return [name for name in self.asked if name not in self.ended]
 
-    @rule(keys=some_keys, patience_ns=st.integers(0, 5))
-    def ask(self, keys, patience_ns):
+    @property
+    def in_turn(self):
+        """The one begun, then the others: a higher priority first, of equal ones the oldest."""
+        waiting = [name for name in self.open if name != self.begun]
+        by_turn = [
+            name for level in reversed(Priority) for name in waiting if self.level(name) is level
+        ]
+        return [name for name in self.open if name == self.begun] + by_turn
+
+    def level(self, name):
+        return self.asked[name].priority
+
+    @rule(keys=some_keys, patience_ns=st.integers(0, 5), priority=st.sampled_from(Priority))
+    def ask(self, keys, patience_ns, priority):
         name = f'q{len(self.asked)}'
         is_full = len(self.open) > self.max_waiting
         deadline_ns = self.now_ns + patience_ns if patience_ns else 0
-        self.asked[name] = QuestionAsked(name, keys, deadline_ns)
+        self.asked[name] = QuestionAsked(name, keys, deadline_ns, priority)
         self.take(self.scheduler.handle(self.asked[name]))
         assert (name in self.ended) == is_full, 'turned away when the queue is full, and only then'
 
@@ -138,7 +152,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert work.key in self.offered
             return
         name = work.owner.request_id
-        assert name == self.open[0], 'in the order they came'
+        assert name == self.in_turn[0], 'one after the other, and who comes before whom'
+        self.begun = name
         if isinstance(work, Render):
             assert name not in self.rendered
             assert set(self.asked[name].keys) <= self.kept.keys() | self.prepared
@@ -210,7 +225,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def knows_the_same_as_we(self):
         if not hasattr(self, 'scheduler'):
             return
-        assert list(self.scheduler.request_ids) == self.open
+        assert list(self.scheduler.request_ids) == self.in_turn
         if not self.open:
             assert len(self.kept) <= self.max_frames
             assert sum(self.kept.values()) <= self.max_bytes
