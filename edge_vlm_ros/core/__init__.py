@@ -1,7 +1,7 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
-from edge_vlm_ros.core.clock import NS_PER_S, Clock, ManualClock, SteadyClock
+from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadRequestError,
@@ -72,7 +72,6 @@ __all__ = [
     'FrameRef',
     'FrameSource',
     'ImageDigest',
-    'ManualClock',
     'ModelFileError',
     'ModelFiles',
     'ModelReport',

@@ -229,7 +229,8 @@ class InternVlFamily(TemplatedFamily):
             frame.pixels, grid, tiling.tile_px, self._settings.normalise, self._resize
         )
         shape = (grid.tiles, grid.rows, grid.columns)
-        return VisionInputs(pixels, shape, grid.tiles * self._settings.tokens_per_tile)
+        tokens = grid.tiles * self._settings.tokens_per_tile
+        return VisionInputs(pixels, shape, tokens, images=grid.tiles)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
         """Make one input of one frame of a clip: `preprocess` of it, among several.

@@ -281,7 +281,8 @@ class Qwen2VlFamily(TemplatedFamily):
         ]
         pixels = pairs[0] if len(pairs) == 1 else np.concatenate(pairs)
         grid = (len(pairs), height // patching.patch_px, width // patching.patch_px)
-        return VisionInputs(pixels, grid, len(pixels) // patching.merge**2)
+        tokens = len(pixels) // patching.merge**2
+        return VisionInputs(pixels, grid, tokens, images=len(pairs))
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then images, oldest first.

@@ -232,7 +232,7 @@ class ModelSteps:
         return pieces
 
     def _check_images(self, frames: list[ShownFrames]) -> None:
-        images = sum(frame.prepared.inputs.grid[0] for frame in frames)
+        images = sum(frame.prepared.inputs.images for frame in frames)
         most = self._engine.limits.max_images
         if most and images > most:
             tiled = ', each tile counted,' if images > len(frames) else ''

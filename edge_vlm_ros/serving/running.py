@@ -126,7 +126,7 @@ class Running:
         first_ns = self.first_text_ns or self.first_token_ns
         return Timings(
             queue_s=max(0, (self.started_ns or now_ns) - self.asked_ns) / NS_PER_S,
-            decode_images_s=seconds(Prepare),
+            prepare_s=seconds(Prepare),
             encode_s=seconds(Encode),
             prefill_s=seconds(Render, Prefill) + self.head_ns / NS_PER_S,
             decode_s=(self.last_token_ns - self.first_token_ns) / NS_PER_S,

@@ -110,7 +110,9 @@ def test_without_dynamic_tiling_a_frame_is_one_tile(model_folder):
 
 def test_the_number_of_tiles_may_be_bounded(model_folder):
     family = load_family(model_folder(), FamilyOptions(max_tiles=4))
-    assert family.preprocess(frame(scene(1600, 400))).grid == (5, 1, 4)
+    inputs = family.preprocess(frame(scene(1600, 400)))
+    assert inputs.grid == (5, 1, 4)
+    assert inputs.images == 5, 'each tile, and the thumbnail'
 
 
 def test_a_model_that_wants_no_thumbnail_gets_none(model_folder):

@@ -160,6 +160,7 @@ def frame(width, height):
 def test_tiles_that_an_image_lacks_are_zeros_and_its_own_border_is_black(family):
     inputs = family.preprocess(frame(112, 40))
     assert inputs.grid == (1, 1, 2)
+    assert inputs.images == 1, 'its tiles run together'
     assert inputs.pixels.shape == (4, 3, 56, 56)
     assert not inputs.pixels[2:].any()
     black = [-mean / std for mean, std in zip((0.48145466,), (0.26862954,), strict=True)]

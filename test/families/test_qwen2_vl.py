@@ -317,7 +317,7 @@ def test_a_clip_is_as_many_pairs_at_once_as_the_vision_tower_takes(qwen2_vl_fold
     family.fit(limits(max_patches=3072))
     assert family.frames_per_input == 8
     inputs = family.preprocess_clip([frame(1920, 1080)] * 8)
-    assert inputs.grid[0] == 4
+    assert inputs.grid[0] == inputs.images == 4
     assert 2000 <= len(inputs.pixels) <= 3072
     assert family.preprocess_clip([frame(1920, 1080)] * 5).grid[0] == 3
 

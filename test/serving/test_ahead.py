@@ -133,7 +133,7 @@ def test_an_offered_frame_is_encoded_ahead_and_its_answer_is_the_cold_one(watche
     wait_until(lambda: engine.encoded == 1)
     ready = ask(pipeline, 'What is it?', shown)
     assert engine.encoded == 1
-    assert ready.timings.encode_s == ready.timings.decode_images_s == 0.0
+    assert ready.timings.encode_s == ready.timings.prepare_s == 0.0
     assert ready.text == cold.text
     assert [replace(ref, age_s=0) for ref in ready.frames] == [
         replace(ref, age_s=0) for ref in cold.frames

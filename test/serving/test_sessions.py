@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.clock import ManualClock
 
 from edge_vlm_ros.core import (
     ErrorCode,
-    ManualClock,
     Question,
     SamplingOptions,
     VisionInputs,
