@@ -51,7 +51,8 @@ class Timings:
 
     Attributes:
         queue_s: Waiting for other questions.
-        decode_images_s: Camera bytes to pixels, resize, normalise.
+        prepare_s: Frames decoded, resized, normalised for the vision tower; 0 when that was done
+            before.
         encode_s: Vision tower and projector; 0 when the features were cached.
         prefill_s: Prompt into the KV cache, for this question alone.
         decode_s: First token to last token.
@@ -64,7 +65,7 @@ class Timings:
     """
 
     queue_s: float = 0.0
-    decode_images_s: float = 0.0
+    prepare_s: float = 0.0
     encode_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0

@@ -194,7 +194,7 @@ def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
     return AnswerStatsMsg(
         queue_s=timings.queue_s,
         frame_wait_s=facts.frame_wait_s,
-        decode_images_s=timings.decode_images_s,
+        decode_images_s=timings.prepare_s,
         encode_s=timings.encode_s,
         prefill_s=timings.prefill_s,
         decode_s=timings.decode_s,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from edge_vlm_ros.core import AnswerChunk, Clock, Question, SteadyClock
+from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
 from edge_vlm_ros.engines import OnLoaded
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.backend import with_request_id
@@ -136,6 +136,24 @@ class VlmPipeline:
             NotReadyError: The pipeline is closed.
         """
         return self._worker.ask(with_request_id(question), on_chunk)
+
+    def offer_frames(self, frames: Sequence[StoredFrame], shown_as: ShownAs | None = None) -> None:
+        """Have frames prepared and encoded ahead of any question, while nobody asks.
+
+        A question that then shows the same frames in the same way encodes nothing, and its answer
+        is the one it would have got without. It never waits longer than for the work item under
+        way. Of each camera the newest offer counts; frames that cannot be prepared or encoded are
+        logged and left alone.
+
+        Args:
+            frames: As a question would show them, oldest first; not changed meanwhile.
+            shown_as: As `Question.shown_as`: a frame of a group that the question will show is
+                offered as one AMONG_OTHERS.
+
+        Raises:
+            NotReadyError: The pipeline is closed.
+        """
+        self._worker.offer(frames, shown_as)
 
     def cancel(self, request_id: str = '') -> int:
         """End one question early, or all (''); return how many waited or ran.
