@@ -28,6 +28,8 @@ class RawImage:
         step: Bytes from one row to the next; at least the row's own bytes.
         is_bigendian: Byte order of 16-bit encodings.
         data: The bytes; not copied, not to be written to.
+        range16: Of 16-bit encodings, the values that become 0 and 255; (0, 0) = 0 and 65535, and
+            an image that uses only the lowest 14 bits is refused rather than shown black.
     """
 
     encoding: str
@@ -36,6 +38,7 @@ class RawImage:
     step: int
     data: Buffer = field(repr=False)
     is_bigendian: bool = False
+    range16: tuple[int, int] = (0, 0)
 
     @property
     def nbytes(self) -> int:
@@ -45,15 +48,17 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True)
 class CompressedImage:
-    """The bytes of a `sensor_msgs/CompressedImage` (JPEG or PNG).
+    """The bytes of a `sensor_msgs/CompressedImage`: JPEG, PNG or another image file.
 
     Attributes:
         format: The message's format string, for example 'jpeg' or 'rgb8; jpeg compressed bgr8'.
         data: The encoded file; not copied, not to be written to.
+        range16: As in `RawImage`, for files of 16 bits a channel.
     """
 
     format: str
     data: Buffer = field(repr=False)
+    range16: tuple[int, int] = (0, 0)
 
     @property
     def nbytes(self) -> int:

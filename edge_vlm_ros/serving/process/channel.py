@@ -30,9 +30,9 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: object) -> Any:
         if isinstance(value, RawImage):
             size = (value.encoding, value.width, value.height, value.step)
-            return RawImage, (*size, _outside(value.data), value.is_bigendian)
+            return RawImage, (*size, _outside(value.data), value.is_bigendian, value.range16)
         if isinstance(value, CompressedImage):
-            return CompressedImage, (value.format, _outside(value.data))
+            return CompressedImage, (value.format, _outside(value.data), value.range16)
         return NotImplemented
 
 
