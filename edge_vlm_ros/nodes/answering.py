@@ -50,7 +50,7 @@ MAX_SESSIONS = 16
 
 
 class RequestParameters(Protocol):
-    """The parameters that a request may leave to the node; read anew for each."""
+    """The parameters that a request may leave to the node; read again for each."""
 
     def defaults(self) -> RequestDefaults:
         """Return what a request gets where it leaves a field at 0."""

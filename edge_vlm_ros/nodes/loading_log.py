@@ -1,4 +1,4 @@
-"""How a load that takes minutes is told in the log: in few lines."""
+"""A load that takes minutes, in few lines of the log."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class ChildRun:
     Belongs to the supervising thread, apart from `outbox`.
 
     Args:
-        opening: What it is told first.
+        opening: The first message to it.
         questions: Where its chunks go, and whose time is watched.
         bounds: How long it may take for what.
         clock: Steady time.

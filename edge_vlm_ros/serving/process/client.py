@@ -103,7 +103,7 @@ class ModelProcess:
         return self._open.held
 
     def start(self) -> None:
-        """Start the process and return at once; `on_state` tells when it is ready.
+        """Start the process and return at once; `on_state` reports when it is ready.
 
         Also after a failure or `close`. Does nothing while it runs.
         """
@@ -146,7 +146,7 @@ class ModelProcess:
         return stream
 
     def cancel(self, request_id: str = '') -> int:
-        """Take one question back, or all (''); return how many were not over. Returns at once.
+        """Cancel one question, or all (''); return how many were not over. Returns at once.
 
         A question that waits for the model ends before this returns, another within `late_s`.
         """
@@ -206,7 +206,7 @@ class ModelProcess:
         try:
             self._report(self._state)
             last = self._keep_running()
-        except Exception as error:  # noqa: BLE001 (told by the state)
+        except Exception as error:  # noqa: BLE001 (reported by the state)
             _log.exception('the model process cannot be supervised')
             last = EngineState(
                 EnginePhase.FAILED, None, ErrorCode.INTERNAL, f'{type(error).__name__}: {error}'
@@ -224,7 +224,7 @@ class ModelProcess:
         self._report(last)
 
     def _keep_running(self) -> EngineState:
-        """Start children until told to stop or it is of no use; return the last state."""
+        """Start children until told to stop, or until that is of no use; return the last state."""
         bounds = self._bounds
         backoff_s, failed_starts, restarts = bounds.first_backoff_s, 0, 0
         while True:

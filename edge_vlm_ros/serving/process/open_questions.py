@@ -33,7 +33,7 @@ class _Open:
         stream: Where its answer goes, and what has been said of it.
         asked_ns: Steady time when it came.
         is_held: It waits for a model; no process was given it.
-        cancelled_ns: Steady time when it was taken back; 0 = it was not.
+        cancelled_ns: Steady time when it was cancelled; 0 = it was not.
         is_over: It was ended from here; the process has not said so yet.
     """
 
@@ -113,7 +113,7 @@ class OpenQuestions:
             known.stream.relay(chunk)
 
     def cancel(self, request_id: str, now_ns: int) -> int:
-        """Take back a question, or all (''); return how many were not over.
+        """Cancel a question, or all (''); return how many were not over.
 
         Those that are held end now; the others when the process says so, or by `end_late`.
         """
@@ -145,7 +145,7 @@ class OpenQuestions:
                     continue
                 limit_ns = now_ns if known.is_held else late_ns
                 if 0 < known.cancelled_ns <= limit_ns:
-                    late.append((known, CancelledError('the question was taken back')))
+                    late.append((known, CancelledError('the question was cancelled')))
                 elif 0 < known.question.deadline_ns <= limit_ns:
                     late.append((known, DeadlineError('the question ran out of time')))
             for known, _ in late:
