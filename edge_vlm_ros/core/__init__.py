@@ -11,7 +11,7 @@ from edge_vlm_ros.core.chips import (
     is_chip,
     known_chips,
 )
-from edge_vlm_ros.core.clock import NS_PER_S, Clock, ManualClock, SteadyClock
+from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
 from edge_vlm_ros.core.errors import (
     BadImageError,
@@ -30,14 +30,18 @@ from edge_vlm_ros.core.errors import (
     TooManyFramesError,
 )
 from edge_vlm_ros.core.frames import (
+    ArrivalTime,
     Buffer,
     CompressedImage,
+    FeatureKey,
     Frame,
     FrameKey,
     FrameRef,
     FrameSource,
+    ImageDigest,
     RawImage,
     RgbImage,
+    ShownAs,
     StoredFrame,
 )
 from edge_vlm_ros.core.installed_rows import BrokenRow
@@ -70,7 +74,7 @@ from edge_vlm_ros.core.prompt import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Question, SamplingOptions
+from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
@@ -81,6 +85,7 @@ __all__ = [
     'NS_PER_S',
     'Answer',
     'AnswerChunk',
+    'ArrivalTime',
     'BadImageError',
     'BadRequestError',
     'BrokenRow',
@@ -98,13 +103,14 @@ __all__ = [
     'EngineLimits',
     'ErrorCode',
     'FamilyRow',
+    'FeatureKey',
     'FileForm',
     'FinishReason',
     'Frame',
     'FrameKey',
     'FrameRef',
     'FrameSource',
-    'ManualClock',
+    'ImageDigest',
     'ModelConfig',
     'ModelFileError',
     'ModelFiles',
@@ -114,6 +120,7 @@ __all__ = [
     'Options',
     'PackageError',
     'Positions',
+    'Priority',
     'PromptPart',
     'PromptTooLongError',
     'Question',
@@ -121,6 +128,7 @@ __all__ = [
     'ReportTable',
     'RgbImage',
     'SamplingOptions',
+    'ShownAs',
     'Spliced',
     'SteadyClock',
     'StoredFrame',

@@ -24,8 +24,9 @@ class VisionInputs:
         tokens: Placeholders this image takes in the prompt; 0 when it is cross-attended.
         clip: Which clip it is a moment of; neighbours in a prompt that name the same clip are
             shown as one video by families that know videos. '' = an image of its own.
-        images: Images that it counts for against `EngineLimits.max_images`: tiles of InternVL,
-            pairs of a Qwen2-VL clip, else 1.
+        images: How many it counts against `EngineLimits.max_images`: tiles, where each goes
+            through the vision tower by itself; pairs of frames of a clip; 1 where all is one
+            image.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)

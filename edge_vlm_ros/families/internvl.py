@@ -23,6 +23,7 @@ from edge_vlm_ros.core import (
     ModelFileError,
     Options,
     PromptPart,
+    ShownAs,
     VisionInputs,
     VisionSpan,
     count,
@@ -228,13 +229,13 @@ class InternVlFamily(TemplatedFamily):
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together. Each of several gets one tile, as the
-                frames of a video do in the model cards.
+            shown_as: AMONG_OTHERS it gets one tile, as the frames of a video do in the model
+                cards.
 
         Returns:
             pixels float32 (tiles, 3, tile_px, tile_px), the thumbnail last where there is more
@@ -244,7 +245,7 @@ class InternVlFamily(TemplatedFamily):
             BadImageError: A side of 0.
         """
         tiling = self.settings.tiling
-        if frames > 1:
+        if shown_as is not ShownAs.ALONE:
             tiling = Tiling(tiling.tile_px, max_tiles=1)
         height, width = frame.pixels.shape[:2]
         grid = dynamic_tiles(width, height, tiling)

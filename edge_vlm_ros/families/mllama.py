@@ -37,6 +37,7 @@ from edge_vlm_ros.core import (
     ModelConfig,
     Options,
     PromptPart,
+    ShownAs,
     VisionInputs,
     VisionSpan,
     count,
@@ -146,13 +147,13 @@ class MllamaFamily(TemplatedFamily):
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize one image, lay it on its canvas, normalise it and cut it into tiles.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together; each of several gets one tile, for the
-                model was not trained on clips and every tile costs the same.
+            shown_as: AMONG_OTHERS it gets one tile, for the model was not trained on clips and
+                every tile costs the same.
 
         Returns:
             pixels float32 (model_tiles, 3, tile_px, tile_px); grid (1, rows, columns) of tiles;
@@ -163,7 +164,7 @@ class MllamaFamily(TemplatedFamily):
         """
         settings = self.settings
         height, width = frame.pixels.shape[:2]
-        most = settings.max_tiles if frames == 1 else 1
+        most = settings.max_tiles if shown_as is ShownAs.ALONE else 1
         canvas = choose_canvas(width, height, settings.tile_px, most)
         pixels = np.zeros(
             (settings.model_tiles, 3, settings.tile_px, settings.tile_px), np.float32

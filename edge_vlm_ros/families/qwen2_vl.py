@@ -41,6 +41,7 @@ from edge_vlm_ros.core import (
     Options,
     Positions,
     PromptPart,
+    ShownAs,
     VisionInputs,
     VisionSpan,
     count,
@@ -253,12 +254,12 @@ class Qwen2VlFamily(TemplatedFamily):
         """How many neighbouring frames of a clip make one input: 2, or all that fit at once."""
         return self.settings.clip.frames * self.settings.pairs_per_input
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, normalise and cut one image as the model was trained.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together; each of several gets `settings.several`.
+            shown_as: AMONG_OTHERS it gets `settings.several`.
 
         Returns:
             pixels float32 (patches, 1176); grid (1, rows, columns) of patches.
@@ -266,7 +267,8 @@ class Qwen2VlFamily(TemplatedFamily):
         Raises:
             BadImageError: A side of 0, or one over 200 times the other.
         """
-        patching = self.settings.alone if frames == 1 else self.settings.several
+        settings = self.settings
+        patching = settings.alone if shown_as is ShownAs.ALONE else settings.several
         return self._input([frame], patching)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from edge_vlm_ros.core import Frame, PromptPart, VisionInputs
+from edge_vlm_ros.core import Frame, PromptPart, ShownAs, VisionInputs
 from edge_vlm_ros.text import ChatTemplate, Piece, Tokenizer
 
 
@@ -41,7 +41,7 @@ class TemplatedFamily(ABC):
         return 1
 
     @abstractmethod
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Make one input of one frame; see `ModelFamily.preprocess`."""
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
@@ -51,7 +51,7 @@ class TemplatedFamily(ABC):
             BadImageError: A side of 0.
         """
         (frame,) = frames
-        return self.preprocess(frame, frames=2)
+        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
 
     def render_suffix(self, question: str, position: int) -> PromptPart:
         """Render the question and the opening of the answer.
