@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, ShownAs
@@ -63,6 +63,7 @@ def test_one_key_can_be_taken_out():
 offers = st.tuples(st.sampled_from('abc'), st.integers(1, 3))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4), st.lists(st.one_of(st.none(), offers)))
 @example(3, [('b', 3), ('a', 1), None, ('a', 2), None])
 def test_nothing_is_lost_or_doubled_and_no_camera_waits_for_two_turns_of_another(bound, steps):
