@@ -71,9 +71,17 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
         found = f'not tried without {", ".join(missing)}'
         yield Finding(_CHAIN, 'trial', State.MISSING, found, 'install what is missing above')
         return
+    yield from _find_packages()
     yield from _find_models(model_dirs)
     yield from _check_models(machine, model_dirs)
     yield _try_chain(model_dirs)
+
+
+def _find_packages() -> Iterator[Finding]:
+    """Say which chips and families other packages bring."""
+    from edge_vlm_ros.cli.package_probes import find_packages
+
+    yield from find_packages()
 
 
 def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
@@ -97,7 +105,7 @@ def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
 
 def _check_models(machine: Machine, model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     """Say whether the models on this disk fit the chip that is here."""
-    from edge_vlm_ros.cli.model_room import check_models
+    from edge_vlm_ros.cli.memory_fit import check_models
 
     yield from check_models(machine, model_dirs)
 

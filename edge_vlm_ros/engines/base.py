@@ -45,6 +45,10 @@ OnLoaded: TypeAlias = Callable[[int, int], None]
 """Called on the engine's thread while a model loads: parts loaded, parts in all."""
 
 
+def ignore_progress(loaded: int, total: int) -> None:
+    """Let the progress of a load pass: the `OnLoaded` of who does not follow it."""
+
+
 def never() -> bool:
     """The `StopCheck` of a step that nobody gives up."""
     return False

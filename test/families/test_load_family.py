@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from support.families import load_family
 
 from edge_vlm_ros.core import BadRequestError, ModelFileError
-from edge_vlm_ros.families import FamilyOptions, load_family
-from edge_vlm_ros.families.internvl import InternVlFamily
+from edge_vlm_ros.families.internvl import InternVlFamily, InternVlOptions
 
 
 @pytest.mark.parametrize('model_type', ['internvl_chat', 'internvl'])
@@ -96,11 +96,11 @@ def test_a_tokenizer_without_the_placeholder_is_refused(model_folder, tokenizer_
 
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(BadRequestError, match='max_tiles is a whole number, 0 or more, not -1'):
-        FamilyOptions(max_tiles=-1)
+        InternVlOptions(max_tiles=-1)
     with pytest.raises(BadRequestError, match="'few'"):
-        FamilyOptions(max_tiles='few')
+        InternVlOptions(max_tiles='few')
     with pytest.raises(BadRequestError, match="resize is exact or fast, not 'best'"):
-        FamilyOptions(resize='best')
+        InternVlOptions(resize='best')
 
 
 def test_importing_the_room_loads_no_opencv_and_no_transformers():

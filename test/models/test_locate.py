@@ -7,7 +7,7 @@ import pytest
 from edge_vlm_ros.core import BadRequestError, ModelFileError
 from edge_vlm_ros.models import default_model_dirs, find_model, is_path
 from edge_vlm_ros.models.by_path import ONNX_PARTS
-from edge_vlm_ros.models.texts import missing_texts
+from edge_vlm_ros.models.tokenizer_folder import missing_tokenizer
 
 BMODEL = 'internvl3-2b-awq_w4bf16_seq2048_bm1688_2core_20250716_105519.bmodel'
 
@@ -287,7 +287,7 @@ def test_a_tokenizer_below_its_config_is_told_with_the_cure(tmp_path):
     below.mkdir()
     (below / 'tokenizer.json').write_text('{}')
     (tmp_path / 'config.json').write_text('{}')
-    told = missing_texts(tmp_path)
+    told = missing_tokenizer(tmp_path)
     assert f'the tokenizer is in {below}, config.json in {tmp_path}: copy config.json' in told
     (tmp_path / 'config.json').unlink()
-    assert missing_texts(tmp_path) == 'config.json and tokenizer.json'
+    assert missing_tokenizer(tmp_path) == 'config.json and tokenizer.json'

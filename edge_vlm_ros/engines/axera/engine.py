@@ -21,6 +21,7 @@ from edge_vlm_ros.core import (
     Spliced,
     VisionFeatures,
     VisionInputs,
+    read_options,
 )
 from edge_vlm_ros.engines.axera.backend import Backend
 from edge_vlm_ros.engines.axera.choose_backend import (
@@ -36,10 +37,10 @@ from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
 from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
+    DeclaredSizes,
     check_config,
     check_memory,
     count_layers,
-    read_config,
 )
 from edge_vlm_ros.engines.axera.vision import VisionTower
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
@@ -53,6 +54,9 @@ _GLUE_TOKENS = 8
 """Prompt tokens around one image besides its rows: label, `<img>`, `</img>`, line break."""
 
 
+OPTIONS = AxeraOptions
+
+
 def open_engine(
     files: ModelFiles,
     device_ids: tuple[int, ...],
@@ -60,12 +64,13 @@ def open_engine(
     on_loaded: OnLoaded,
 ) -> AxeraEngine:
     """Load a model; see `engines.open_engine`."""
-    return AxeraEngine(files, device_ids, AxeraOptions.from_mapping(options), on_loaded)
+    chosen = read_options(AxeraOptions, options, f'chip {files.chip}')
+    return AxeraEngine(files, device_ids, chosen, on_loaded)
 
 
 def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport:
     """Read a set's first layer, head, vision tower and table; see `engines.inspect_model`."""
-    config = read_config(files.tokenizer_folder)
+    config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
     with ExitStack() as opening:
         shelf = SessionShelf(open_device(files.chip, device_ids))
@@ -139,7 +144,7 @@ class AxeraEngine:
         options: AxeraOptions,
         on_loaded: OnLoaded,
     ) -> None:
-        config = read_config(files.tokenizer_folder)
+        config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
         device = open_device(files.chip, device_ids)
         if not device.is_card:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
-    BadRequestError,
     DeviceError,
     EdgeVlmError,
     EngineLimits,
-    ErrorCode,
     ModelFileError,
     ModelFiles,
     NotReadyError,
+    Options,
     Positions,
     PromptPart,
     SamplingOptions,
     Spliced,
     VisionFeatures,
     VisionInputs,
+    count,
+    read_options,
 )
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
 from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens, even_pieces
 from edge_vlm_ros.engines.cpu.graphs import (
+    DeclaredSizes,
     Decoder,
     TokenEmbedder,
     VisionEncoder,
     misfit,
-    read_config,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
 from edge_vlm_ros.engines.cpu.runtime import Graph
@@ -44,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CpuOptions:
+class CpuOptions(Options):
     """How the CPU is used.
 
     Attributes:
@@ -53,36 +54,12 @@ class CpuOptions:
         context_tokens: Bounds the KV cache's memory; 0 = as the model was made.
     """
 
-    threads: int = 0
-    prefill_chunk: int = 256
-    context_tokens: int = 0
+    threads: int = count(0)
+    prefill_chunk: int = count(256, low=1)
+    context_tokens: int = count(0)
 
-    def __post_init__(self) -> None:
-        if self.threads < 0 or self.prefill_chunk < 1 or self.context_tokens < 0:
-            raise BadRequestError(
-                f'cpu options: threads {self.threads} (0 or more), '
-                f'prefill_chunk {self.prefill_chunk} (1 or more), '
-                f'context_tokens {self.context_tokens} (0 or more)',
-                ErrorCode.UNSUPPORTED_OPTION,
-            )
 
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, object]) -> CpuOptions:
-        """Read options by name.
-
-        Raises:
-            BadRequestError: One is unknown or no whole number.
-        """
-        known = [field.name for field in fields(cls)]
-        numbers: dict[str, int] = {}
-        for name, value in options.items():
-            if name not in known or not isinstance(value, int):
-                raise BadRequestError(
-                    f'cpu option {name}={value!r}: known are {", ".join(known)}, whole numbers',
-                    ErrorCode.UNSUPPORTED_OPTION,
-                )
-            numbers[name] = value
-        return cls(**numbers)
+OPTIONS = CpuOptions
 
 
 def open_engine(
@@ -95,7 +72,7 @@ def open_engine(
     del on_loaded  # a second or two
     if device_ids not in {(), (0,)}:
         raise DeviceError(f'chip cpu has the one device 0, not {list(device_ids)}')
-    return CpuEngine(files, CpuOptions.from_mapping(options))
+    return CpuEngine(files, read_options(CpuOptions, options, 'chip cpu'))
 
 
 class CpuEngine:
@@ -107,7 +84,7 @@ class CpuEngine:
 
     def __init__(self, files: ModelFiles, options: CpuOptions = CpuOptions()) -> None:
         threads = options.threads or usable_cores()
-        config = read_config(files.folder / 'config.json')
+        config = DeclaredSizes.of(files.config)
         try:
             vision_graph = Graph(_weights(files, 'vision_encoder'), threads)
             self._vision = VisionEncoder(vision_graph, config)

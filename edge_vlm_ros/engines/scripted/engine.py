@@ -7,7 +7,6 @@ chunk that is too large, a gap in the positions, features that do not belong to 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,20 +14,20 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edge_vlm_ros.core import (
-    BadRequestError,
     CancelledError,
     EdgeVlmError,
     EngineLimits,
-    ErrorCode,
     ModelFileError,
     ModelFiles,
     NotReadyError,
+    Options,
     PromptPart,
     PromptTooLongError,
     SamplingOptions,
     Spliced,
     VisionFeatures,
     VisionInputs,
+    read_options,
 )
 from edge_vlm_ros.engines.base import (
     ChosenToken,
@@ -58,10 +57,7 @@ def open_engine(
 ) -> ScriptedEngine:
     """Load a script; see `engines.open_engine`. Any device ids will do."""
     del device_ids
-    if options:
-        raise BadRequestError(
-            f'chip scripted has no options, not {", ".join(options)}', ErrorCode.UNSUPPORTED_OPTION
-        )
+    read_options(Options, options, 'chip scripted')
     if 'script' not in files.weights:
         raise ModelFileError(f'{files.folder}: no script among the model files')
     return ScriptedEngine(files, Script.load(files.weights['script']), on_loaded=on_loaded)
@@ -282,15 +278,6 @@ def _cached_tokens(part: PromptPart, features: Mapping[int, VisionFeatures]) -> 
 
 def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
     """Join the script's limits with what config.json says of widths."""
-    path = files.tokenizer_folder / 'config.json'
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-        language = config.get('llm_config') or config.get('text_config') or config
-        vision = config.get('vision_config') or {}
-        hidden_size = int(language['hidden_size'])
-        side = vision.get('image_size', 0)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelFileError(f'{path}: no model configuration: {error!r}') from error
     wanted = script.limits
     return EngineLimits(
         context_tokens=wanted.context_tokens,
@@ -301,7 +288,7 @@ def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
         samples_on_chip=wanted.samples_on_chip,
         has_logits=wanted.has_logits,
         vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        tile_px=side if isinstance(side, int) else 0,
+        hidden_size=files.config.language.count('hidden_size'),
+        tile_px=files.config.vision.find_count('image_size') or 0,
         tiles_per_frame=wanted.tiles_per_frame,
     )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
@@ -19,8 +16,6 @@ from edge_vlm_ros.engines.sophgo.graphs import (
 
 _IMAGE_ROWS = 8
 """Rows that Llama 3.2 Vision's embedding has behind its vocabulary, for the image token."""
-
-_FAMILY_OF_TYPE = {'internvl_chat': 'internvl', 'internvl': 'internvl'}
 
 
 def find_bmodel(files: ModelFiles) -> Path:
@@ -89,24 +84,6 @@ def find_embedding_table(files: ModelFiles) -> Path:
     return next((p / name for p in places if (p / name).is_file()), files.folder / name)
 
 
-def read_config(files: ModelFiles) -> Mapping[str, Any]:
-    """Read config.json.
-
-    Raises:
-        ModelFileError: Missing, or no JSON object.
-    """
-    path = files.tokenizer_folder / 'config.json'
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise ModelFileError(f'{path}: no such file; it belongs to the model') from None
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f'{path}: cannot be read as JSON: {error}') from error
-    if not isinstance(config, dict):
-        raise ModelFileError(f'{path}: expected an object, found {type(config).__name__}')
-    return config
-
-
 def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     """Check that config.json is this bmodel's; return the vocabulary's size.
 
@@ -115,26 +92,24 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     Raises:
         ModelFileError: They do not belong together.
     """
-    path, config = files.tokenizer_folder / 'config.json', read_config(files)
-    named = str(config.get('model_type', ''))
-    family = _FAMILY_OF_TYPE.get(named, named)
+    path, language = files.config.model.path, files.config.language
+    named = files.config.model_type
+    family = files.family or named
     if family and contract.family and family != contract.family:
         raise ModelFileError(
             f'{bmodel}: its nets are of family {contract.family}, {path} is of {named}'
         )
-    language = config.get('llm_config') or config.get('text_config') or config
     decoder = contract.decoder
     for key, found in (
         ('num_hidden_layers', len(decoder.kinds)),
         ('hidden_size', decoder.hidden),
     ):
-        expected = language.get(key)
-        if isinstance(expected, int) and expected != found:
+        expected = language.find_count(key)
+        if expected not in {None, found}:
             raise ModelFileError(f'{bmodel}: {key}: expected {expected} ({path}), found {found}')
-    vocab = language.get('vocab_size')
+    vocab = language.find_count('vocab_size')
     scores = contract.head.vocab if isinstance(contract.head, LogitsHead) else None
-    if not isinstance(vocab, int):
-        if scores is None:
-            raise ModelFileError(f'{path}: vocab_size: expected a number, found {vocab!r}')
-        vocab = scores
+    vocab = scores if vocab is None else vocab
+    if vocab is None:
+        raise ModelFileError(f'{path}: vocab_size: expected a number, found none')
     return vocab + _IMAGE_ROWS if decoder.cross is not None else vocab

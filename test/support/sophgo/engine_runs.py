@@ -97,7 +97,7 @@ def model_files(fixture: Fixture, path: str | Path) -> ModelFiles:
     """Name the files of an unpacked fixture as `models.find_model` does."""
     bmodel = Path(path)
     folder = fixture.config_folder()
-    return ModelFiles(fixture.name, fixture.chip, '', bmodel.parent, folder, {'model': bmodel})
+    return ModelFiles(fixture.name, fixture.chip, bmodel.parent, folder, {'model': bmodel})
 
 
 def open_fixture(name: str, path: str) -> SophgoEngine:
@@ -551,7 +551,7 @@ def run_values(name: str, path: str, values: Mapping[str, NDArray[Any]]) -> list
     """Run the one prompt whose reference values were kept, for files of an older compiler."""
     fixture = FIXTURES[name]
     files = ModelFiles(
-        name, fixture.chip, '', Path(path).parent, Path(path).parent, {'model': Path(path)}
+        name, fixture.chip, Path(path).parent, Path(path).parent, {'model': Path(path)}
     )
     engine = open_engine(fixture.chip, files)
     assert isinstance(engine, SophgoEngine)
