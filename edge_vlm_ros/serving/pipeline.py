@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
 from edge_vlm_ros.engines import OnLoaded, ignore_progress
@@ -16,6 +17,9 @@ from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.serving.worker import ChipWorker
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.serving.backend import BackendType
 
 
 class VlmPipeline:
@@ -181,3 +185,7 @@ class VlmPipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+if TYPE_CHECKING:  # `open_backend` finds it by name, where no type checker looks.
+    _is_a_backend: BackendType = VlmPipeline

@@ -105,7 +105,7 @@ def test_one_that_has_ended_is_noticed(tmp_path):
 
 def test_a_killed_parent_takes_its_processes_along(tmp_path, spawn):
     (tmp_path / 'polite.py').write_text(POLITE)
-    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{tmp_path}'}
+    env = {'PYTHONPATH': f'{ROOT}:{tmp_path}'}
     parent = spawn([sys.executable, '-c', PARENT.format(str(tmp_path / 'log'))], env=env)
     parent.wait_for_output('end')
     pid = int(parent.output().split()[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, ShownAs
@@ -36,6 +36,13 @@ def test_cameras_take_turns_a_key_each():
     assert all_of(queue) == [key('a', 1), key('b', 1), key('a', 2), key('a', 3)]
 
 
+def test_beyond_the_bound_the_camera_with_the_most_loses_its_oldest_and_keeps_its_turn():
+    queue = OfferQueue(3)
+    queue.put([key('a', 1), key('a', 2), key('a', 3)])
+    assert queue.put([key('b', 1)]) == [key('a', 1)]
+    assert all_of(queue) == [key('a', 2), key('b', 1), key('a', 3)]
+
+
 def test_what_needs_no_waiting_still_takes_the_place_of_what_is_older():
     queue = OfferQueue(9)
     queue.put([key('a', 1)])
@@ -56,7 +63,9 @@ def test_one_key_can_be_taken_out():
 offers = st.tuples(st.sampled_from('abc'), st.integers(1, 3))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4), st.lists(st.one_of(st.none(), offers)))
+@example(3, [('b', 3), ('a', 1), None, ('a', 2), None])
 def test_nothing_is_lost_or_doubled_and_no_camera_waits_for_two_turns_of_another(bound, steps):
     queue = OfferQueue(bound)
     waiting, turns, number = [], {}, 0

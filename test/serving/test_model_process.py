@@ -523,8 +523,8 @@ def parent(tmp_path, spawn):
     def start(end):
         path = tmp_path / 'parent_program'
         path.write_text(textwrap.dedent(PARENT).replace('{end}', end))
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-        return spawn([sys.executable, path], env=environment)
+        here = {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        return spawn([sys.executable, path], env=here)
 
     return start
 
