@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.memory import Block
@@ -30,6 +30,7 @@ from edge_vlm_ros.engines.axera.model import Binding, Model
 from edge_vlm_ros.engines.axera.rows import CachePair, LayerRun, RowWriter, bf16
 from edge_vlm_ros.engines.axera.stack_memory import StackMemory
 from edge_vlm_ros.engines.base import StopCheck
+from edge_vlm_ros.engines.checks import check_stop
 
 RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
 """`DirectRows` or `CopiedRows`."""
@@ -107,8 +108,7 @@ class InPlaceBackend:
         self._first.flush(0, group.chunk * self._row_bytes)
         self._memory.prefill[group.index].write(positions, first_row)
         for layer in self._runs[group.index]:
-            if should_stop():
-                raise CancelledError('the prompt was given up')
+            check_stop(should_stop)
             self._rows.run(layer, first_row, tokens)
         self._keep(tokens - 1)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import CancelledError, ModelFiles
+from edge_vlm_ros.core import ModelFiles
 from edge_vlm_ros.engines.axera.graphs import (
     DecodeGroup,
     LayerTensors,
@@ -28,6 +28,7 @@ from edge_vlm_ros.engines.axera.in_place import nothing
 from edge_vlm_ros.engines.axera.masks import DecodeMask, PrefillMask
 from edge_vlm_ros.engines.axera.runtime import BFLOAT16, OpenSession, Session
 from edge_vlm_ros.engines.base import StopCheck, never
+from edge_vlm_ros.engines.checks import check_stop
 
 _BF16_SHIFT = 16
 
@@ -162,8 +163,7 @@ class PortableBackend:
             feeds |= {tensors.k_cache.name: dummy, tensors.v_cache.name: dummy}
         hidden = run.hidden
         for i, layer in enumerate(self._layers):
-            if should_stop():
-                raise CancelledError('the prompt was given up')
+            check_stop(should_stop)
             feeds[tensors.hidden.name] = hidden
             if run.history:
                 feeds[tensors.k_cache.name] = self._keys[i, None, : run.history]

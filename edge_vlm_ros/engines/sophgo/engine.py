@@ -21,17 +21,15 @@ from edge_vlm_ros.core import (
     ErrorCode,
     ModelFiles,
     ModelReport,
-    NotReadyError,
     PromptPart,
-    PromptTooLongError,
     SamplingOptions,
-    Spliced,
     TooManyFramesError,
     VisionFeatures,
     VisionInputs,
 )
-from edge_vlm_ros.engines.base import NextToken, OnLoaded, StopCheck, never
-from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+from edge_vlm_ros.engines.base import NextToken, OnLoaded, StopCheck
+from edge_vlm_ros.engines.checks import check_piece, rows_of
+from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
 from edge_vlm_ros.engines.sophgo.decode import CrossMemory, DecodeStack, LayerCache, make_caches
 from edge_vlm_ros.engines.sophgo.embedding import (
@@ -71,7 +69,6 @@ from edge_vlm_ros.engines.sophgo.prefill import (
     HistoryRunner,
     Prefill,
     StaticRunner,
-    check_stop,
 )
 from edge_vlm_ros.engines.sophgo.report import report_of
 from edge_vlm_ros.engines.sophgo.runtime import Device, DeviceTensor, Runtime
@@ -134,7 +131,7 @@ def open_device(chip: str, device_ids: tuple[int, ...]) -> Device:
     return Device(chip, device_ids[0] if device_ids else 0)
 
 
-class SophgoEngine:
+class SophgoEngine(GuardedEngine):
     """One bmodel on one chip. One thread calls all of it.
 
     Args:
@@ -152,170 +149,97 @@ class SophgoEngine:
         self, runtime: Runtime, contract: Contract, vocab: int, files: ModelFiles
     ) -> None:
         self._runtime = runtime
-        self._limits = limits_of(contract, vocab)
-        self._kv = KvLength()
         self._costs = Costs()
-        self._parts: _Parts | None = _Parts(runtime, contract, files)
+        self._parts = _Parts(runtime, contract, files)
         self._row: DeviceTensor | None = None
-        self._row_length = 0
-
-    @property
-    def limits(self) -> EngineLimits:
-        """Bounds and abilities, read from the bmodel."""
-        return self._limits
-
-    @property
-    def kv(self) -> KvLength:
-        """The KV cache; it stays on the chip."""
-        return self._kv
-
-    def encode(self, inputs: VisionInputs) -> VisionFeatures:
-        """Run the vision tower; rows come back in the language model's half type."""
-        parts = self._open_parts()
-        if parts.tower is None:
-            raise BadRequestError('this bmodel has no vision tower: it answers words alone')
-        return parts.tower.encode(inputs)
-
-    def keep(self, shared: int, prompt: PromptPart) -> int:
-        """Keep a prefix unless what follows needs the prefill nets and they start at row 0.
-
-        Behind a prefix, static and dynamic builds go on token by token: a new frame would take
-        hundreds of steps where starting again takes one run. An image to attend to is shown in
-        the first part of a prompt alone.
-        """
-        parts = self._open_parts()
-        rest, room = len(prompt) - shared, parts.prefill.room
-        if parts.images is not None and any(span.stop > shared for span in prompt.spans):
-            return 0
-        goes_on = rest < 2 or room(shared) > 1
-        if goes_on or len(prompt) > room(0) or self._costs.steps_are_worth(rest):
-            return shared
-        return 0
-
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
-        """Cut the next `tokens` tokens into pieces; pieces of one token run the decode nets."""
-        return tuple(self._cut(tokens, self._kv.length))
-
-    def prefill(
-        self,
-        part: PromptPart,
-        features: Mapping[int, VisionFeatures],
-        should_stop: StopCheck = never,
-    ) -> None:
-        """Append a prompt part to the KV cache; on an error the cache is as before."""
-        parts = self._open_parts()
-        if not len(part):
-            return
-        held = self._kv.length
-        self._check(part, features, held)
-        pieces: tuple[int, ...] = (len(part),)
-        if len(part) == 1 or len(part) > parts.prefill.room(held):
-            pieces = tuple(self._cut(len(part), held))
-        self._row_length = 0
-        start = 0
-        for tokens in pieces:
-            check_stop(should_stop)
-            piece = part.slice(start, start + tokens)
-            self._append(piece, features, held + start, should_stop)
-            start += tokens
-        self._kv.grow(len(part))
-        self._row_length = self._kv.length
-
-    def next_token(self, sampling: SamplingOptions) -> NextToken:
-        """Run the head on the last token appended."""
-        parts = self._open_parts()
-        if self._row is None or not self._row_length or self._row_length != self._kv.length:
-            raise EdgeVlmError('no token was appended since the KV cache was cut')
-        return parts.head.next_token(self._row, sampling, self._kv.length)
-
-    def decode(self, token: int, position: int) -> None:
-        """Append one answer token to the KV cache; on an error the cache is as before."""
-        self._open_parts()
-        held = self._kv.length
-        check_fits(1, held, self._limits)
-        if not 0 <= position < self._limits.context_tokens:
-            raise _past_table(position, self._limits)
-        positions = np.full(self._position_rows, position, np.int32)
-        self._row_length = 0
-        self._step(token, None, held, positions)
-        self._kv.grow(1)
-        self._row_length = self._kv.length
+        super().__init__(limits_of(contract, vocab), KvLength())
 
     def last_hidden(self) -> NDArray[np.float32]:
         """Read the last token's hidden state, (hidden,): what tests compare, and diagnosis."""
-        self._open_parts()
+        self._check_open()
         if self._row is None:
             raise EdgeVlmError('no token was appended yet')
         return from_host(self._row.read(), self._row.dtype)
 
-    def close(self) -> None:
-        """Free the chip's memory; safe to call twice."""
-        self._parts, self._row = None, None
-        self._runtime.close()
-
     @property
     def _position_rows(self) -> int:
-        return self._open_parts().contract.decoder.position_rows
+        return self._parts.contract.decoder.position_rows
 
-    def _open_parts(self) -> _Parts:
-        if self._parts is None:
-            raise NotReadyError('the engine is closed')
-        return self._parts
+    def _encode(self, inputs: VisionInputs) -> VisionFeatures:
+        """Run the vision tower; rows come back in the language model's half type."""
+        if self._parts.tower is None:
+            raise BadRequestError('this bmodel has no vision tower: it takes text only')
+        return self._parts.tower.encode(inputs)
 
-    def _cut(self, tokens: int, held: int) -> tuple[int, ...]:
-        prefill = self._open_parts().prefill
+    def _usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+        """Go on from a prefix unless what follows needs the prefill nets and they start at row 0.
+
+        After a prefix, static and dynamic builds go on token by token: a new frame would take
+        hundreds of steps where starting again takes one run. An image to attend to is shown in
+        the first part of a prompt alone.
+        """
+        parts = self._parts
+        rest, room = len(prompt) - shared, parts.prefill.room
+        if parts.images is not None and any(span.stop > shared for span in prompt.spans):
+            return 0
+        goes_on = rest < 2 or room(shared) > 1
+        if goes_on or len(prompt) > room(0) or self._costs.steps_beat_restart(rest):
+            return shared
+        return 0
+
+    def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
+        """Cut tokens into pieces; pieces of one token run the decode nets."""
+        prefill = self._parts.prefill
         costs = self._costs if prefill.may_step else None
         return tuple(cut(tokens, held, prefill.room, costs))
 
-    def _check(self, part: PromptPart, features: Mapping[int, VisionFeatures], held: int) -> None:
-        """Refuse what cannot be appended, before anything is done."""
-        parts, limits = self._open_parts(), self._limits
-        check_fits(len(part), held, limits)
-        check_tokens(part, limits)
-        highest = int(part.positions.max())
-        if highest >= limits.context_tokens:
-            raise _past_table(highest, limits)
-        if part.positions.ndim > 1 and parts.contract.decoder.position_rows == 1:
-            raise EdgeVlmError('the prompt has three rows of positions, this model takes one')
+    def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+        """Refuse what no run of the nets takes, and features that are not the prompt's."""
+        parts, held = self._parts, self.kv.length
+        check_piece(len(part), max(1, parts.prefill.room(held)))
         if parts.images is not None:
             parts.images.check(part, features, held)
         else:
-            check_spans(part, features, limits)
+            super()._check_piece(part, features)
 
     def _append(
-        self,
-        piece: PromptPart,
-        features: Mapping[int, VisionFeatures],
-        held: int,
-        should_stop: StopCheck,
+        self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
     ) -> None:
-        """Append one piece of a plan."""
-        parts = self._open_parts()
+        """Append one piece: one token by a step unless an image is shown in it, else by a run."""
+        parts, held = self._parts, self.kv.length
         rows = parts.contract.decoder.position_rows
-        positions = np.broadcast_to(piece.positions, (rows, len(piece))).astype(np.int32)
-        attends = parts.images is not None and parts.images.attend(piece, features, held)
-        if len(piece) == 1 and not attends:
-            row = _row_of(piece, features) if parts.images is None else None
-            self._step(int(piece.tokens[0]), row, held, positions[:, 0])
+        positions = np.broadcast_to(part.positions, (rows, len(part))).astype(np.int32)
+        attends = parts.images is not None and parts.images.attend(part, features, held)
+        if len(part) == 1 and not attends:
+            row = _row_of(part, features) if parts.images is None else None
+            self._run_step(int(part.tokens[0]), row, positions[:, 0])
             return
         started_s = time.monotonic()
-        parts.embedding.prompt(piece.tokens, parts.prefill.hidden)
+        parts.embedding.prompt(part.tokens, parts.prefill.hidden)
         if parts.images is None:
-            _splice(piece, features, parts.prefill.hidden)
+            _splice(part, features, parts.prefill.hidden)
         hidden = parts.prefill.run(held, positions, should_stop)
         width = parts.contract.decoder.hidden
-        self._row = hidden.view((1, width), (len(piece) - 1) * width)
+        self._row = hidden.view((1, width), (len(part) - 1) * width)
         self._costs.note_piece(time.monotonic() - started_s)
 
-    def _step(
-        self,
-        token: int,
-        feature_row: NDArray[Any] | None,
-        held: int,
-        positions: NDArray[np.int32],
+    def _step(self, token: int, position: int) -> None:
+        self._run_step(token, None, np.full(self._position_rows, position, np.int32))
+
+    def _head(self, sampling: SamplingOptions) -> NextToken:
+        assert self._row is not None
+        return self._parts.head.next_token(self._row, sampling, self.kv.length)
+
+    def _close(self) -> None:
+        self._row = None
+        del self._parts
+        self._runtime.close()
+
+    def _run_step(
+        self, token: int, feature_row: NDArray[Any] | None, positions: NDArray[np.int32]
     ) -> None:
         """Run one token, or the feature that takes its place, through the decode nets."""
-        parts = self._open_parts()
+        parts, held = self._parts, self.kv.length
         if parts.images is not None:
             parts.images.settle(held)
         started_s = time.monotonic()
@@ -491,23 +415,13 @@ def _splice(
 ) -> None:
     """Write the features over the embeddings of their placeholders."""
     for span in piece.spans:
-        found = features[span.image]
-        assert isinstance(found, Spliced)
-        rows = found.rows[span.first_row : span.first_row + len(span)]
+        rows = rows_of(span, features)
         hidden.write(rows, span.start * rows.shape[1])
 
 
 def _row_of(piece: PromptPart, features: Mapping[int, VisionFeatures]) -> NDArray[Any] | None:
     """Return the feature that takes the place of a single token; None = it is a word."""
     for span in piece.spans:
-        found = features[span.image]
-        assert isinstance(found, Spliced)
-        row: NDArray[Any] = found.rows[span.first_row]
+        row: NDArray[Any] = rows_of(span, features)[0]
         return row
     return None
-
-
-def _past_table(position: int, limits: EngineLimits) -> PromptTooLongError:
-    return PromptTooLongError(
-        f'position {position} is past the last one this model knows, {limits.context_tokens - 1}'
-    )

@@ -32,8 +32,8 @@ class Costs:
         """Take in what a run of the decode nets took."""
         self.step_s = _mean(self.step_s, seconds)
 
-    def steps_are_worth(self, tokens: int) -> bool:
-        """Tell whether so many steps behind a prefix cost less than to start again."""
+    def steps_beat_restart(self, tokens: int) -> bool:
+        """Tell whether so many steps after a prefix cost less than to start again."""
         if self.piece_s and self.step_s:
             return self.steps_are_cheaper(tokens)
         return tokens <= _STEPS_OF_A_PIECE

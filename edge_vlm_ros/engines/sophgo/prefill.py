@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import CancelledError
 from edge_vlm_ros.engines.base import StopCheck
+from edge_vlm_ros.engines.checks import check_stop
 from edge_vlm_ros.engines.sophgo.decode import CrossMemory, LayerCache
 from edge_vlm_ros.engines.sophgo.graphs import (
     ChunkPrefill,
@@ -66,16 +66,6 @@ class Prefill(Protocol):
             DeviceError: The chip failed.
         """
         ...
-
-
-def check_stop(should_stop: StopCheck) -> None:
-    """Give up where the caller says so.
-
-    Raises:
-        CancelledError: It does.
-    """
-    if should_stop():
-        raise CancelledError('the prefill was given up')
 
 
 class StaticRunner:

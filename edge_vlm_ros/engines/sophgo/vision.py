@@ -16,6 +16,7 @@ from edge_vlm_ros.core import (
     VisionFeatures,
     VisionInputs,
 )
+from edge_vlm_ros.engines.checks import check_tiles
 from edge_vlm_ros.engines.sophgo.graphs import (
     PATCH_COLUMNS,
     AspectTower,
@@ -57,12 +58,7 @@ class TileRunner:
 
     def encode(self, inputs: VisionInputs) -> VisionFeatures:
         """Encode (tiles, 3, px, px), tile by tile."""
-        expected = (3, self._tower.tile_px, self._tower.tile_px)
-        if inputs.pixels.ndim != 4 or inputs.pixels.shape[1:] != expected:
-            raise EdgeVlmError(
-                f'pixels have shape {inputs.pixels.shape}, expected (tiles, *{expected})'
-            )
-        _check_rows(len(inputs.pixels) * self._tower.rows, inputs)
+        check_tiles(inputs, self._tower.tile_px)
         return Spliced(np.concatenate([self._encode_tile(tile) for tile in inputs.pixels]))
 
     def _encode_tile(self, tile: NDArray[np.float32]) -> NDArray[Any]:
@@ -92,7 +88,6 @@ class PatchRunner:
         time, height, width = inputs.grid
         each = height * width
         _check_patches(inputs)
-        _check_rows(time * each // _MERGED, inputs)
         most = self._tower.most_side
         if most and max(height, width) > most:
             raise BadRequestError(
@@ -153,7 +148,6 @@ class FixedGridRunner:
             raise EdgeVlmError(f'the image has {inputs.grid} patches, expected {expected}')
         _check_patches(inputs)
         rows = self._tower.rows * self._tower.columns // _MERGED
-        _check_rows(rows, inputs)
         self._pixels.write(inputs.pixels)
         self._launch.run()
         return Spliced(self._features.read(rows))
@@ -220,13 +214,6 @@ class _Features:
 def _make_input(runtime: Runtime, net: str, index: int) -> DeviceTensor:
     info = runtime.nets[net].inputs[index]
     return runtime.allocate(info.shape, info.dtype)
-
-
-def _check_rows(rows: int, inputs: VisionInputs) -> None:
-    if rows != inputs.tokens:
-        raise EdgeVlmError(
-            f'the vision tower gives {rows} rows, the prompt has room for {inputs.tokens}'
-        )
 
 
 def _check_patches(inputs: VisionInputs) -> None:
