@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edge_vlm_ros.engines.sophgo.graphs import DecoderShapes, LayerKind
 from edge_vlm_ros.engines.sophgo.masks import blocked, decode_mask
 from edge_vlm_ros.engines.sophgo.nets import DType, Shape
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import ModelFileError, TokenIds
 from edge_vlm_ros.engines.sophgo.graphs import DecoderShapes
 from edge_vlm_ros.engines.sophgo.nets import DType
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
 class TokenSlot:

@@ -32,6 +32,7 @@ from edge_vlm_ros.engines.checks import check_piece, rows_of
 from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
 from edge_vlm_ros.engines.sophgo.decode import CrossMemory, DecodeStack, LayerCache, make_caches
+from edge_vlm_ros.engines.sophgo.device import Device
 from edge_vlm_ros.engines.sophgo.embedding import (
     ChipEmbedding,
     DiskEmbedding,
@@ -71,7 +72,8 @@ from edge_vlm_ros.engines.sophgo.prefill import (
     StaticRunner,
 )
 from edge_vlm_ros.engines.sophgo.report import report_of
-from edge_vlm_ros.engines.sophgo.runtime import Device, DeviceTensor, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 from edge_vlm_ros.engines.sophgo.vision import make_tower
 
 _log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ def open_engine(
     vocab = check_config(files, bmodel.path, contract)
     device = open_device(files.chip, device_ids)
     device.check_memory(bmodel.device_bytes + own_bytes(contract), bmodel.path)
-    runtime = device.load(bmodel.path)
+    runtime = Runtime(device, bmodel.path)
     try:
         engine = SophgoEngine(runtime, contract, vocab, files)
     except BaseException:

@@ -11,7 +11,8 @@ from edge_vlm_ros.engines.base import ChosenToken, Logits, NextToken
 from edge_vlm_ros.engines.sophgo.embedding import TokenSlot
 from edge_vlm_ros.engines.sophgo.graphs import Head, LogitsHead, Sampler, SamplerKind, TokenHead
 from edge_vlm_ros.engines.sophgo.nets import DType
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 _COLDEST = 1e-6
 """Temperatures below are greedy, as in `text.TokenSampler`."""

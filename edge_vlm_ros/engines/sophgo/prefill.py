@@ -27,7 +27,8 @@ from edge_vlm_ros.engines.sophgo.graphs import (
 )
 from edge_vlm_ros.engines.sophgo.masks import causal_mask, cross_mask, cross_row_mask, history_mask
 from edge_vlm_ros.engines.sophgo.nets import DType, Shape
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
 class Prefill(Protocol):

@@ -27,7 +27,8 @@ from edge_vlm_ros.engines.sophgo.graphs import (
 )
 from edge_vlm_ros.engines.sophgo.masks import from_host, patch_mask, patch_positions, to_half
 from edge_vlm_ros.engines.sophgo.nets import DType
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 from edge_vlm_ros.vision import aspect_ratio_id, aspect_ratio_mask
 
 _MERGED = 4
