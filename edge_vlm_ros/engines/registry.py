@@ -18,8 +18,8 @@ _ENGINES = {
     'ax630c': 'edge_vlm_ros.engines.axera.engine',
     'ax650': 'edge_vlm_ros.engines.axera.engine',
     'cpu': 'edge_vlm_ros.engines.cpu.engine',
-    'bm1684x': 'edge_vlm_ros.engines.sophgo.engine',
-    'bm1688': 'edge_vlm_ros.engines.sophgo.engine',
+    'bm1684x': 'edge_vlm_ros.engines.sophgo.opening',
+    'bm1688': 'edge_vlm_ros.engines.sophgo.opening',
     'scripted': 'edge_vlm_ros.engines.scripted.engine',
 }
 

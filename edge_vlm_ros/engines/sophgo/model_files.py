@@ -9,16 +9,10 @@ from typing import Any
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
-from edge_vlm_ros.engines.sophgo.graphs import (
-    ChunkPrefill,
-    Contract,
-    HistoryPrefill,
-    LogitsHead,
-    read_contract,
-)
+from edge_vlm_ros.engines.sophgo.contract import Contract, read_contract
 
 _IMAGE_ROWS = 8
-"""Rows that Llama 3.2 Vision's embedding has behind its vocabulary, for the image token."""
+"""Rows that Llama 3.2 Vision's embedding has after its vocabulary, for the image token."""
 
 _FAMILY_OF_TYPE = {'internvl_chat': 'internvl', 'internvl': 'internvl'}
 
@@ -64,20 +58,6 @@ def contract_of(bmodel: BmodelFile) -> Contract:
         raise ModelFileError(f'{bmodel.path}: {error.message}') from error
     except IndexError as error:
         raise ModelFileError(f'{bmodel.path}: a net has a tensor without sizes') from error
-
-
-def own_bytes(contract: Contract) -> int:
-    """Count the device memory that the engine takes beside what loading the file takes.
-
-    Hidden states, masks and, where the decode nets have no memory of their own, the cache.
-    """
-    decoder, form = contract.decoder, contract.prefill
-    columns = form.rows + (form.history if isinstance(form, HistoryPrefill) else 0)
-    hidden = 2 * form.rows * decoder.hidden
-    mask = 0 if isinstance(form, ChunkPrefill) else form.rows * columns
-    cross = decoder.cross.rows * (form.rows + decoder.hidden) if decoder.cross else 0
-    cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-    return decoder.half.nbytes * (hidden + mask + cross) + cache
 
 
 def find_embedding_table(files: ModelFiles) -> Path:
@@ -132,7 +112,7 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
         if isinstance(expected, int) and expected != found:
             raise ModelFileError(f'{bmodel}: {key}: expected {expected} ({path}), found {found}')
     vocab = language.get('vocab_size')
-    scores = contract.head.vocab if isinstance(contract.head, LogitsHead) else None
+    scores = contract.head.vocab
     if not isinstance(vocab, int):
         if scores is None:
             raise ModelFileError(f'{path}: vocab_size: expected a number, found {vocab!r}')

@@ -27,8 +27,8 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.engines import open_engine
 from edge_vlm_ros.engines.base import ChosenToken, Logits
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile
+from edge_vlm_ros.engines.sophgo.contract import Contract
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
-from edge_vlm_ros.engines.sophgo.graphs import Contract
 from edge_vlm_ros.engines.sophgo.plan import Costs
 from support.sophgo.fixtures import FIXTURES, Fixture
 from support.sophgo.reference import (
@@ -539,15 +539,15 @@ def run_on_table(name: str, path: str, table: str) -> Outcome:
 
     The fixture's own embedding nets are left aside.
     """
-    from edge_vlm_ros.engines.sophgo import engine as module
+    from edge_vlm_ros.engines.sophgo import engine, opening
 
-    read = module.contract_of
+    read = opening.contract_of
 
     def without_nets(bmodel: BmodelFile) -> Contract:
         return replace(read(bmodel), embeds_on_chip=False)
 
-    module.contract_of = without_nets
-    module.find_embedding_table = lambda _: Path(table)
+    opening.contract_of = without_nets
+    engine.find_embedding_table = lambda _: Path(table)
     return run_scenarios(name, path, ('text', 'ahead'))
 
 

@@ -6,22 +6,19 @@ import pytest
 
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.engines.sophgo.bmodel_file import read_bmodel
-from edge_vlm_ros.engines.sophgo.graphs import (
-    AspectTower,
-    ChunkPrefill,
-    DynamicPrefill,
-    FixedGridTower,
-    HistoryPrefill,
-    LayerKind,
-    LogitsHead,
-    PatchTower,
-    SamplerKind,
-    StaticPrefill,
-    TileTower,
-    TokenHead,
-    read_contract,
-)
+from edge_vlm_ros.engines.sophgo.contract import read_contract
+from edge_vlm_ros.engines.sophgo.cross import CrossPrefill
+from edge_vlm_ros.engines.sophgo.heads import LogitsHead, SamplerKind, TokenHead
+from edge_vlm_ros.engines.sophgo.layers import LayerKind
 from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, TensorInfo
+from edge_vlm_ros.engines.sophgo.prefill.chunk import ChunkPrefill
+from edge_vlm_ros.engines.sophgo.prefill.dynamic import DynamicPrefill
+from edge_vlm_ros.engines.sophgo.prefill.history import HistoryPrefill
+from edge_vlm_ros.engines.sophgo.prefill.static import StaticPrefill
+from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
+from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
+from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
+from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
 
 BF16, F16, F32, I32 = DType.BFLOAT16, DType.FLOAT16, DType.FLOAT32, DType.INT32
 
@@ -61,8 +58,8 @@ def changed(net, side, index, **changes):
         ('qwen2vl_v2_bf16_bm1684x', 'qwen2_vl', StaticPrefill(64), BF16),
         ('qwen2vl_v4_f16_bm1684x', 'qwen2_vl', StaticPrefill(64), F16),
         ('qwen2vl_convert_bf16_bm1684x', 'qwen2_vl', StaticPrefill(128), BF16),
-        ('mllama_2024_bf16_bm1684x', 'mllama', StaticPrefill(64), BF16),
-        ('mllama_convert_bf16_bm1684x', 'mllama', StaticPrefill(64), BF16),
+        ('mllama_2024_bf16_bm1684x', 'mllama', CrossPrefill(64), BF16),
+        ('mllama_convert_bf16_bm1684x', 'mllama', CrossPrefill(64), BF16),
     ],
 )
 def test_family_prefill_form_and_half_type_are_read_from_the_nets(
