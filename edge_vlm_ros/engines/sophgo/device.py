@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from edge_vlm_ros.core import DeviceError
+from edge_vlm_ros.engines.vendor_words import brief
 
 _MIB = 2**20
 
@@ -106,9 +107,3 @@ def call(what: str, function: Callable[..., _Result], *arguments: Any) -> _Resul
         return function(*arguments)
     except (Exception, SystemExit) as error:
         raise DeviceError(f'{what}: {brief(error)}') from error
-
-
-def brief(error: BaseException) -> str:
-    """Return the first line of what the binding said; the error's type where it said nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]

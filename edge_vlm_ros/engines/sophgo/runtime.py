@@ -19,9 +19,10 @@ from weakref import WeakSet
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, NotReadyError
-from edge_vlm_ros.engines.sophgo.device import Device, brief, call
+from edge_vlm_ros.engines.sophgo.device import Device, call
 from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, Shape, TensorInfo
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor, HostTensor, Memory
+from edge_vlm_ros.engines.vendor_words import brief
 
 
 class Runtime:
