@@ -83,7 +83,7 @@ def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> Eng
 
     A prompt may be as long as the cache, less a token for the answer: what is longer than the
     longest history and one chunk goes through decode steps. That is slow (75 ms a token on an
-    AX650N), but it is how a conversation goes on where only its tail is new, or a question behind
+    AX650N), but it is how a conversation goes on where only its tail is new, or a question after
     eight frames gets a few tokens more than the build has chunks for. Images are bounded by the
     chunks: one more would take twenty seconds of steps.
     """

@@ -333,7 +333,7 @@ def _check_board(device: Device, vendor: Any) -> None:
 
 
 def _board_of(session: object) -> str:
-    """Name the chip as the package tells it; '' where it does not."""
+    """Name the chip as the package names it; '' where it does not."""
     soc_name = getattr(session, 'soc_name', None)
     if isinstance(soc_name, str):
         return next((chip for pattern, chip in _SOC_NAMES if pattern.search(soc_name)), '')

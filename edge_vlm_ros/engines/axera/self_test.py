@@ -145,7 +145,7 @@ def _logits(backend: Backend, shapes: StackShapes) -> Iterator[NDArray[np.float3
 
 
 def _chunks(shapes: StackShapes) -> Iterator[tuple[PrefillGroup, int]]:
-    """Give a first chunk, then one behind a history, and that again one row earlier.
+    """Give a first chunk, then one after a history, and that again one row earlier.
 
     The last one reads rows that it would write, so `DirectRows` takes the scratch for it. Rows of
     a history longer than the first chunk are zeros either way.

@@ -249,7 +249,7 @@ class _Table:
         return self._flat[start : start + count].decode()
 
     def binary(self, field: int) -> tuple[int, int] | None:
-        """Return start and size of binary data, the start counted behind the description."""
+        """Return start and size of binary data, the start counted from the description's end."""
         at = self._at(field)
         if not at:
             return None

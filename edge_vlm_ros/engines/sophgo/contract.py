@@ -120,7 +120,7 @@ def read_contract(nets: Nets) -> Contract:
     """Tell which contract the nets keep.
 
     Raises:
-        ModelFileError: None that this engine knows; says which tensor does not fit.
+        ModelFileError: They keep none that this engine knows; says which tensor does not fit.
     """
     decoder = read_layers(nets)
     prefill = _read_prefill(nets, decoder)

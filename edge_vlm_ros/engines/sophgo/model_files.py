@@ -50,7 +50,7 @@ def contract_of(bmodel: BmodelFile) -> Contract:
     """Tell which contract a file keeps.
 
     Raises:
-        ModelFileError: None that is known; names the file, the net and the tensor.
+        ModelFileError: Its nets keep none that is known; names the file, the net and the tensor.
     """
     try:
         return read_contract(bmodel.nets)
@@ -93,7 +93,7 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     A bmodel whose head gives the token itself does not tell how many ids its embedding knows.
 
     Raises:
-        ModelFileError: They do not belong together.
+        ModelFileError: It is of another family, depth, width or vocabulary.
     """
     path, config = files.tokenizer_folder / 'config.json', read_config(files)
     named = str(config.get('model_type', ''))

@@ -58,7 +58,7 @@ def _open_device(chip: str, device_ids: tuple[int, ...]) -> Device:
     """Take one chip.
 
     Raises:
-        DeviceError: It is not there or does not work; or several were named.
+        DeviceError: The chip is not there or does not work, or several were named.
     """
     if len(device_ids) > 1:
         raise DeviceError(

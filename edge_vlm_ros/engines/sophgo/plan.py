@@ -48,12 +48,12 @@ def _mean(before: float, seconds: float) -> float:
 
 
 def cut(tokens: int, held: int, room: Callable[[int], int], costs: Costs | None) -> Iterator[int]:
-    """Cut `tokens` tokens behind `held` into pieces.
+    """Cut `tokens` tokens after `held` into pieces.
 
     Args:
         tokens: To be cut.
         held: Rows that the cache holds.
-        room: How many tokens a piece of the prefill nets may have behind so many rows.
+        room: How many tokens a piece of the prefill nets may have after so many rows.
         costs: Where a short piece costs what a long one costs; None = it costs less.
 
     Yields:
