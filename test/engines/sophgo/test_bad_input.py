@@ -198,7 +198,7 @@ def test_a_model_for_another_chip_than_the_device_is_refused(bmodel):
 @on_emulator
 def test_a_model_that_the_free_memory_cannot_hold_is_refused_before_it_is_loaded(bmodel):
     small = {'EDGE_VLM_EMULATOR_MEMORY': str(2**20)}
-    kind, found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), variables=small)
+    kind, found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), changes=small)
     assert kind == 'DeviceError'
     assert 'needs 2 MiB of device memory, device 0 has 1 MiB free' in found
     assert 'memory_edit.sh' in found
@@ -207,14 +207,14 @@ def test_a_model_that_the_free_memory_cannot_hold_is_refused_before_it_is_loaded
 @on_emulator
 def test_the_oldest_release_that_is_supported_loads_without_flags(bmodel):
     old = {'EDGE_VLM_SAIL_RELEASE': '3.9.1'}
-    found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), variables=old)
+    found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), changes=old)
     assert found == ('opened', '')
 
 
 @on_emulator
 def test_a_history_build_on_bm1688_needs_a_release_with_shared_scratch_memory(bmodel):
     old, name = {'EDGE_VLM_SAIL_RELEASE': '3.9.1'}, 'internvl3_history_bf16_bm1688'
-    kind, found = emulator.call('bm1688', tried, name, str(bmodel(name)), variables=old)
+    kind, found = emulator.call('bm1688', tried, name, str(bmodel(name)), changes=old)
     assert kind == 'DeviceError'
     assert 'net block_kv_0' in found
     assert '3.9.4 or later' in found
