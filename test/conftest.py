@@ -16,6 +16,7 @@ from support.sophgo.emulator import missing as missing_emulator
 
 IN_CI = os.environ.get('CI', '').lower() in {'1', 'true'}
 GONE_S = 20.0
+LONG_FILES = {'test_builds.py', 'test_known_answers.py', 'test_score.py', 'test_run.py'}
 _guardian = pytest.StashKey[Guardian]()
 _run = pytest.StashKey[str]()
 
@@ -73,6 +74,31 @@ def nothing_is_left(pytestconfig):
 
 def _without(known, found):
     return {pid: command for pid, command in found.items() if pid not in known}
+
+
+def pytest_addoption(parser):
+    """Add the choice between what every run proves and what repeats it on more variants."""
+    parser.addoption(
+        '--exhaustive',
+        choices=('without', 'only'),
+        help='run without the tests marked so (make test), or only those (make test-exhaustive)',
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is not asked for; for several workers, put what takes longest first."""
+    choice = config.getoption('exhaustive')
+    if choice is not None:
+        chosen = [
+            item
+            for item in items
+            if (item.get_closest_marker('exhaustive') is not None) is (choice == 'only')
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+    if hasattr(config, 'workerinput'):
+        items.sort(key=lambda item: item.path.name not in LONG_FILES)  # stable
 
 
 @pytest.hookimpl(tryfirst=True)
