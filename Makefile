@@ -3,6 +3,7 @@
 #   make test    all tests; PYTEST_ARGS='-m "not slow"' chooses
 #   make bench   the benchmark table, and build/bench.json
 #   make lint    ruff, mypy and the import contracts
+#   make docs    the generated parts of doc/
 #   make clean   remove .venv and everything that was built
 # PYTHON=python3.12 chooses the Python for .venv. With a sourced ROS 2 that one is used.
 
@@ -29,6 +30,10 @@ lint: setup
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
+
+.PHONY: docs
+docs: setup-run
+	@$(RUN) python -m tools.docs
 
 setup: LEVEL = test
 setup-run: LEVEL = run

@@ -7,6 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,8 +126,8 @@ def _ask_demo(model_dirs: tuple[Path, ...]) -> Answer:
 
     from edge_vlm_ros.cli.file_frames import stored
     from edge_vlm_ros.core import Question
-    from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+    from edge_vlm_ros.serving import ModelSpec, open_backend
 
     grey = stored('doctor', np.full((96, 128, 3), 128, np.uint8), 0.0)
-    with VlmPipeline.open(ModelSpec('cpu', 'demo', model_dirs=model_dirs)) as pipeline:
-        return pipeline.ask(Question(TRIAL_QUESTION, frames=(grey,))).answer(timeout=60)
+    with closing(open_backend(ModelSpec('cpu', 'demo', model_dirs=model_dirs))) as backend:
+        return backend.ask(Question(TRIAL_QUESTION, frames=(grey,))).answer(timeout=60)

@@ -1,7 +1,7 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
-from edge_vlm_ros.core.clock import NS_PER_S, Clock, ManualClock, SteadyClock
+from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadRequestError,
@@ -18,14 +18,18 @@ from edge_vlm_ros.core.errors import (
     TooManyFramesError,
 )
 from edge_vlm_ros.core.frames import (
+    ArrivalTime,
     Buffer,
     CompressedImage,
+    FeatureKey,
     Frame,
     FrameKey,
     FrameRef,
     FrameSource,
+    ImageDigest,
     RawImage,
     RgbImage,
+    ShownAs,
     StoredFrame,
 )
 from edge_vlm_ros.core.limits import EngineLimits
@@ -38,7 +42,7 @@ from edge_vlm_ros.core.prompt import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Question, SamplingOptions
+from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
@@ -47,6 +51,7 @@ __all__ = [
     'NS_PER_S',
     'Answer',
     'AnswerChunk',
+    'ArrivalTime',
     'BadImageError',
     'BadRequestError',
     'Buffer',
@@ -60,18 +65,20 @@ __all__ = [
     'EdgeVlmError',
     'EngineLimits',
     'ErrorCode',
+    'FeatureKey',
     'FinishReason',
     'Frame',
     'FrameKey',
     'FrameRef',
     'FrameSource',
-    'ManualClock',
+    'ImageDigest',
     'ModelFileError',
     'ModelFiles',
     'ModelReport',
     'NoFreshFrameError',
     'NotReadyError',
     'Positions',
+    'Priority',
     'PromptPart',
     'PromptTooLongError',
     'Question',
@@ -79,6 +86,7 @@ __all__ = [
     'ReportTable',
     'RgbImage',
     'SamplingOptions',
+    'ShownAs',
     'Spliced',
     'SteadyClock',
     'StoredFrame',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edge_vlm_ros.core import EngineLimits, Frame, PromptPart, VisionInputs
+from edge_vlm_ros.core import EngineLimits, Frame, PromptPart, ShownAs, VisionInputs
 from edge_vlm_ros.text import Tokenizer
 
 
@@ -38,13 +38,13 @@ class ModelFamily(Protocol):
         """
         ...
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together; families spend fewer pixels on each of
-                several, as their models were trained.
+            shown_as: ALONE, or AMONG_OTHERS: families spend fewer pixels on each of several, as
+                their models were trained.
 
         Raises:
             BadImageError: A side of 0.

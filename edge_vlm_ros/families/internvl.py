@@ -21,6 +21,7 @@ from edge_vlm_ros.core import (
     Frame,
     ModelFileError,
     PromptPart,
+    ShownAs,
     VisionInputs,
     VisionSpan,
 )
@@ -204,13 +205,13 @@ class InternVlFamily(TemplatedFamily):
         tiling = replace(settings.tiling, tile_px=tile_px)
         self._settings = replace(settings, tiling=tiling, tokens_per_tile=tokens)
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together. Each of several gets one tile, as the
-                frames of a video do in the model cards.
+            shown_as: AMONG_OTHERS it gets one tile, as the frames of a video do in the model
+                cards.
 
         Returns:
             pixels float32 (tiles, 3, tile_px, tile_px), the thumbnail last where there is more
@@ -220,7 +221,7 @@ class InternVlFamily(TemplatedFamily):
             BadImageError: A side of 0.
         """
         tiling = self._settings.tiling
-        if frames > 1:
+        if shown_as is not ShownAs.ALONE:
             tiling = Tiling(tiling.tile_px, max_tiles=1)
         height, width = frame.pixels.shape[:2]
         grid = dynamic_tiles(width, height, tiling)
@@ -228,7 +229,8 @@ class InternVlFamily(TemplatedFamily):
             frame.pixels, grid, tiling.tile_px, self._settings.normalise, self._resize
         )
         shape = (grid.tiles, grid.rows, grid.columns)
-        return VisionInputs(pixels, shape, grid.tiles * self._settings.tokens_per_tile)
+        tokens = grid.tiles * self._settings.tokens_per_tile
+        return VisionInputs(pixels, shape, tokens, images=grid.tiles)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
         """Make one input of one frame of a clip: `preprocess` of it, among several.
@@ -237,7 +239,7 @@ class InternVlFamily(TemplatedFamily):
             BadImageError: A side of 0.
         """
         (frame,) = frames
-        return self.preprocess(frame, frames=2)
+        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then frames, oldest first.

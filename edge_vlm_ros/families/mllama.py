@@ -36,6 +36,7 @@ from edge_vlm_ros.core import (
     EngineLimits,
     Frame,
     PromptPart,
+    ShownAs,
     VisionInputs,
     VisionSpan,
 )
@@ -156,13 +157,13 @@ class MllamaFamily(TemplatedFamily):
         """
         check_tile_size(self._settings.tile_px, limits)
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize one image, lay it on its canvas, normalise it and cut it into tiles.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together; each of several gets one tile, for the
-                model was not trained on clips and every tile costs the same.
+            shown_as: AMONG_OTHERS it gets one tile, for the model was not trained on clips and
+                every tile costs the same.
 
         Returns:
             pixels float32 (model_tiles, 3, tile_px, tile_px); grid (1, rows, columns) of tiles;
@@ -173,7 +174,7 @@ class MllamaFamily(TemplatedFamily):
         """
         settings = self._settings
         height, width = frame.pixels.shape[:2]
-        most = settings.max_tiles if frames == 1 else 1
+        most = settings.max_tiles if shown_as is ShownAs.ALONE else 1
         canvas = choose_canvas(width, height, settings.tile_px, most)
         pixels = np.zeros(
             (settings.model_tiles, 3, settings.tile_px, settings.tile_px), np.float32
@@ -189,7 +190,7 @@ class MllamaFamily(TemplatedFamily):
             BadImageError: A side of 0.
         """
         (frame,) = frames
-        return self.preprocess(frame, frames=2)
+        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then images, oldest first.

@@ -40,6 +40,7 @@ from edge_vlm_ros.core import (
     ModelFileError,
     Positions,
     PromptPart,
+    ShownAs,
     VisionInputs,
     VisionSpan,
     join_parts,
@@ -235,12 +236,12 @@ class Qwen2VlFamily(TemplatedFamily):
         """
         self._settings = self._settings.bounded(limits)
 
-    def preprocess(self, frame: Frame, frames: int = 1) -> VisionInputs:
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, normalise and cut one image as the model was trained.
 
         Args:
             frame: Left unchanged.
-            frames: How many stand in the prompt together; each of several gets `settings.several`.
+            shown_as: AMONG_OTHERS it gets `settings.several`.
 
         Returns:
             pixels float32 (patches, 1176); grid (1, rows, columns) of patches.
@@ -248,7 +249,8 @@ class Qwen2VlFamily(TemplatedFamily):
         Raises:
             BadImageError: A side of 0, or one over 200 times the other.
         """
-        patching = self._settings.alone if frames == 1 else self._settings.several
+        settings = self._settings
+        patching = settings.alone if shown_as is ShownAs.ALONE else settings.several
         return self._input([frame], patching)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
@@ -279,7 +281,8 @@ class Qwen2VlFamily(TemplatedFamily):
         ]
         pixels = pairs[0] if len(pairs) == 1 else np.concatenate(pairs)
         grid = (len(pairs), height // patching.patch_px, width // patching.patch_px)
-        return VisionInputs(pixels, grid, len(pixels) // patching.merge**2)
+        tokens = len(pixels) // patching.merge**2
+        return VisionInputs(pixels, grid, tokens, images=len(pairs))
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then images, oldest first.

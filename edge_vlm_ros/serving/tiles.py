@@ -52,16 +52,18 @@ class TileCosts:
     def of(cls, family: ModelFamily) -> TileCosts | None:
         """Cut the longest frame there is, and see; None for families that do not tile like that.
 
-        Those hand a frame over as one image, its grid counting patches (Qwen2-VL) or tiles that
-        run together (Llama 3.2 Vision); see `VisionInputs.grid`.
+        Those hand a frame over as one image: of patches (Qwen2-VL), or of tiles that run together
+        (Llama 3.2 Vision).
         """
         pixels = np.zeros((_SHORT_PX, _LONG_PX, 3), np.uint8)
         inputs = family.preprocess(Frame(pixels, 0, FrameSource('')))
-        runs, rows, columns = inputs.grid
-        tiles = rows * columns
-        if runs < tiles:
+        images = inputs.images
+        if images == 1:
             return None
-        return cls(tiles, runs - tiles, inputs.tokens // runs, _text_tokens(family, inputs))
+        _, rows, columns = inputs.grid
+        tiles = rows * columns
+        text_tokens = _text_tokens(family, inputs)
+        return cls(tiles, images - tiles, inputs.tokens // images, text_tokens)
 
     def images(self, tiles: int) -> int:
         """Count the runs of the vision tower for a frame of so many tiles."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_vlm_ros.core import BadImageError, Frame, FrameSource
+from edge_vlm_ros.core import BadImageError, Frame, FrameSource, ShownAs
 from edge_vlm_ros.families import FamilyOptions, load_family
 
 MEAN = np.array([0.485, 0.456, 0.406])
@@ -98,7 +98,7 @@ def test_every_tile_brings_its_share_of_placeholders(model_folder):
 
 def test_frames_of_a_clip_get_one_tile_each(model_folder):
     family = load_family(model_folder())
-    inputs = family.preprocess(frame(scene(800, 400)), frames=2)
+    inputs = family.preprocess(frame(scene(800, 400)), ShownAs.AMONG_OTHERS)
     assert inputs.pixels.shape == (1, 3, PX, PX)
     assert (inputs.grid, inputs.tokens) == ((1, 1, 1), 16)
 
@@ -110,7 +110,9 @@ def test_without_dynamic_tiling_a_frame_is_one_tile(model_folder):
 
 def test_the_number_of_tiles_may_be_bounded(model_folder):
     family = load_family(model_folder(), FamilyOptions(max_tiles=4))
-    assert family.preprocess(frame(scene(1600, 400))).grid == (5, 1, 4)
+    inputs = family.preprocess(frame(scene(1600, 400)))
+    assert inputs.grid == (5, 1, 4)
+    assert inputs.images == 5, 'each tile, and the thumbnail'
 
 
 def test_a_model_that_wants_no_thumbnail_gets_none(model_folder):

@@ -11,6 +11,7 @@ from edge_vlm_ros.core import (
     Frame,
     FrameSource,
     ModelFileError,
+    ShownAs,
     VisionInputs,
     join_parts,
     text_part,
@@ -159,6 +160,7 @@ def frame(width, height):
 def test_tiles_that_an_image_lacks_are_zeros_and_its_own_border_is_black(family):
     inputs = family.preprocess(frame(112, 40))
     assert inputs.grid == (1, 1, 2)
+    assert inputs.images == 1, 'its tiles run together'
     assert inputs.pixels.shape == (4, 3, 56, 56)
     assert not inputs.pixels[2:].any()
     black = [-mean / std for mean, std in zip((0.48145466,), (0.26862954,), strict=True)]
@@ -167,7 +169,7 @@ def test_tiles_that_an_image_lacks_are_zeros_and_its_own_border_is_black(family)
 
 
 def test_each_of_several_images_has_one_tile(family):
-    assert family.preprocess(frame(200, 100), frames=2).grid == (1, 1, 1)
+    assert family.preprocess(frame(200, 100), ShownAs.AMONG_OTHERS).grid == (1, 1, 1)
     assert family.preprocess_clip([frame(200, 100)]).grid == (1, 1, 1)
 
 

@@ -15,6 +15,7 @@ from edge_vlm_ros.core import (
     Frame,
     FrameSource,
     ModelFileError,
+    ShownAs,
     VisionInputs,
     join_parts,
     text_part,
@@ -280,8 +281,8 @@ def frame(width, height):
     return Frame(np.zeros((height, width, 3), np.uint8), 0, FrameSource('front'))
 
 
-def patches(family, width, height, frames=1):
-    return len(family.preprocess(frame(width, height), frames).pixels)
+def patches(family, width, height, shown_as=ShownAs.ALONE):
+    return len(family.preprocess(frame(width, height), shown_as).pixels)
 
 
 @within_a_fixture
@@ -305,7 +306,9 @@ def test_a_quarter_of_the_prompt_is_left_to_words(qwen2_vl_folder):
 def test_each_of_several_images_gets_a_quarter_of_the_pixels_of_one(qwen2_vl_folder):
     family = load_family(qwen2_vl_folder())
     family.fit(limits(max_patches=3072))
-    assert 3 <= patches(family, 1920, 1080) / patches(family, 1920, 1080, 2) <= 5
+    assert (
+        3 <= patches(family, 1920, 1080) / patches(family, 1920, 1080, ShownAs.AMONG_OTHERS) <= 5
+    )
 
 
 def test_a_clip_is_as_many_pairs_at_once_as_the_vision_tower_takes(qwen2_vl_folder):
@@ -314,7 +317,7 @@ def test_a_clip_is_as_many_pairs_at_once_as_the_vision_tower_takes(qwen2_vl_fold
     family.fit(limits(max_patches=3072))
     assert family.frames_per_input == 8
     inputs = family.preprocess_clip([frame(1920, 1080)] * 8)
-    assert inputs.grid[0] == 4
+    assert inputs.grid[0] == inputs.images == 4
     assert 2000 <= len(inputs.pixels) <= 3072
     assert family.preprocess_clip([frame(1920, 1080)] * 5).grid[0] == 3
 
@@ -330,7 +333,7 @@ def test_an_engine_of_one_grid_gets_every_image_in_this_grid(qwen2_vl_folder):
 
 def test_small_images_are_enlarged_for_a_video_only(qwen2_vl_folder):
     family = load_family(qwen2_vl_folder())
-    assert family.preprocess(frame(112, 112), frames=2).grid == (1, 8, 8)
+    assert family.preprocess(frame(112, 112), ShownAs.AMONG_OTHERS).grid == (1, 8, 8)
     (_, rows, columns) = family.preprocess_clip([frame(112, 112)]).grid
     assert rows * columns * 196 >= 128 * 28 * 28
 
@@ -346,13 +349,13 @@ def test_sizes_may_be_chosen(qwen2_vl_folder):
     options = FamilyOptions(max_pixels=50176, clip_pixels=3136)
     family = load_family(qwen2_vl_folder(), options)
     assert 200 <= patches(family, 640, 480) <= 256
-    assert patches(family, 640, 480, frames=2) <= 16
+    assert patches(family, 640, 480, ShownAs.AMONG_OTHERS) <= 16
     family.fit(limits())
-    assert patches(family, 640, 480, frames=2) <= 16
+    assert patches(family, 640, 480, ShownAs.AMONG_OTHERS) <= 16
     options = FamilyOptions(clip_pixels=602112)
     family = load_family(qwen2_vl_folder(), options)
     family.fit(limits(max_patches=3072))
-    assert patches(family, 1920, 1080, frames=2) > 2000
+    assert patches(family, 1920, 1080, ShownAs.AMONG_OTHERS) > 2000
     options = FamilyOptions(min_pixels=50176)
     assert patches(load_family(qwen2_vl_folder(), options), 60, 60) >= 256
 
