@@ -61,6 +61,26 @@ def pytest_unconfigure(config):
         config.stash[_guardian].close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """In CI a test that is skipped has failed: whatever CI never runs, nobody runs."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, 'wasxfail'):
+        report.outcome = 'failed'
+        report.longrepr = f'in CI nothing is skipped: {call.excinfo.value}'
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Likewise for a whole file."""
+    report = yield
+    if IN_CI and report.skipped:
+        report.outcome = 'failed'
+        report.longrepr = f'in CI nothing is skipped: {report.longrepr}'
+    return report
+
+
 @pytest.fixture(scope='session', autouse=True)
 def nothing_is_left(pytestconfig):
     """After the last test no process that a test has started lives on."""
@@ -103,12 +123,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Skip what cannot run here and say why; in CI everything must run."""
+    """Skip what cannot run here and say why."""
     for marker, lacks in REQUIREMENTS.items():
-        reason = lacks() if item.get_closest_marker(marker) else ''
-        if reason and IN_CI:
-            pytest.fail(f'in CI nothing is skipped: {reason}', pytrace=False)
-        if reason:
+        if item.get_closest_marker(marker) and (reason := lacks()):
             pytest.skip(reason)
 
 
