@@ -1,6 +1,7 @@
 # Each target does the set-up it needs (tools/setup/), also on a machine that has never seen ROS.
 #   make demo    a robot camera is asked questions, over real ROS 2
-#   make test    all tests; PYTEST_ARGS='-m "not slow"' chooses
+#   make test    what every change must pass; PYTEST_ARGS='-m "not slow"' chooses, WORKERS=0 runs one test at a time
+#   make test-all    these, and then what they prove again on more variants (make test-rest: those alone)
 #   make bench   the benchmark table, and build/bench.json
 #   make lint    ruff, mypy and the import contracts
 #   make docs    the generated parts of doc/
@@ -9,9 +10,12 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 2
 RUN = tools/setup/run.sh
+# The tests of a file share processes and models, so a worker takes whole files.
+PYTEST = $(RUN) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test bench lint setup setup-run clean
+.PHONY: help demo test test-rest test-all bench lint setup setup-run clean
 
 help:
 	@sed -n '/^# *make /s/^# *//p' Makefile
@@ -20,7 +24,12 @@ demo: setup-run
 	@$(RUN) python -m edge_vlm_ros.demo.run
 
 test: setup
-	@$(RUN) python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) --exhaustive=without $(PYTEST_ARGS)
+
+test-rest: setup
+	@$(PYTEST) --exhaustive=only $(PYTEST_ARGS)
+
+test-all: test test-rest
 
 bench: setup
 	@PYTHONPATH=test $(RUN) python -m tools.bench
