@@ -15,8 +15,10 @@ from pathlib import Path
 from console import SetupError, say
 
 OLDEST = (3, 10)
-NEWEST = (3, 13)
+NEWEST = (3, 14)
 PROBE = 'import numpy, rclpy, rosidl_generator_py; print(numpy.__version__)'
+WHEELS = ('kilted', 'jazzy')
+"""The distributions of ROS 2 that PyPI has; the first is taken unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,47 @@ def check_wheels_exist() -> None:
         )
 
 
-def find_ros() -> Ros:
+def find_ros(wanted: str = '') -> Ros:
     """Return the ROS 2 to use: the sourced one where there is one.
 
+    Args:
+        wanted: The distribution that was asked for with `make ROS=...`; '' = any.
+
     Raises:
-        SetupError: One is sourced, but this Python cannot import it.
+        SetupError: Another one is sourced than was asked for, this Python cannot import the
+            sourced one, or none is sourced and PyPI does not have the one asked for.
     """
     distro = os.environ.get('ROS_DISTRO', '')
     if not (distro and os.environ.get('AMENT_PREFIX_PATH')):
-        return Ros(sourced=False, distro='kilted')
+        return Ros(sourced=False, distro=check_wheels_of(wanted or WHEELS[0]))
+    if wanted not in {'', distro}:
+        raise SetupError(
+            f'ROS={wanted} was asked for, but ROS 2 {distro} is sourced. Use a shell in which no '
+            f'ROS is sourced, or leave out ROS={wanted}.'
+        )
+    return sourced_ros(distro)
+
+
+def check_wheels_of(distro: str) -> str:
+    """Return the distribution if PyPI has it.
+
+    Raises:
+        SetupError: It has not.
+    """
+    if distro in WHEELS:
+        return distro
+    raise SetupError(
+        f'ROS={distro}: PyPI has ROS 2 {" and ".join(WHEELS)}. To use another, install it from '
+        'docs.ros.org, source its setup.bash and leave out ROS=.'
+    )
+
+
+def sourced_ros(distro: str) -> Ros:
+    """Return the sourced ROS 2.
+
+    Raises:
+        SetupError: This Python cannot import it.
+    """
     probe = subprocess.run(
         [sys.executable, '-c', PROBE], check=False, capture_output=True, text=True
     )
