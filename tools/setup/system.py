@@ -15,7 +15,9 @@ from pathlib import Path
 from console import SetupError, say
 
 OLDEST = (3, 10)
+"""Of Humble's Ubuntu 22.04."""
 NEWEST = (3, 14)
+"""Of Lyrical's Ubuntu 26.04; the wheels of ROS 2 on PyPI go as far."""
 PROBE = 'import numpy, rclpy, rosidl_generator_py; print(numpy.__version__)'
 WHEELS = ('kilted', 'jazzy')
 """The distributions of ROS 2 that PyPI has; the first is taken unless another is asked for."""
@@ -34,7 +36,7 @@ def check_python() -> None:
     """Go on with a Python of the right version; start again with a better one where there is one.
 
     Raises:
-        SetupError: No Python from 3.10 to 3.13 is here.
+        SetupError: No Python from `OLDEST` to `NEWEST` is here.
     """
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return
@@ -43,9 +45,10 @@ def check_python() -> None:
         if other and works(other):
             say(f'Python {platform.python_version()} is out of range; using {other}')
             os.execv(other, [other, *sys.argv])  # noqa: S606, a Python, with our own arguments
+    oldest, newest = ('.'.join(map(str, version)) for version in (OLDEST, NEWEST))
     raise SetupError(
-        f'Python 3.10 to 3.13 is needed, this is {platform.python_version()}. Debian 12 and '
-        'Ubuntu 22.04 and 24.04 have one: sudo apt install python3. '
+        f'Python {oldest} to {newest} is needed, this is {platform.python_version()}. Debian 12, '
+        'Ubuntu 22.04 and what came after them have one: sudo apt install python3. '
         'To choose another: make PYTHON=python3.12'
     )
 
