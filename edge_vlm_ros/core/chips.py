@@ -66,7 +66,7 @@ class Chip:
 
 
 def _sophgo(name: str) -> Chip:
-    engine = 'edge_vlm_ros.engines.sophgo.engine'
+    engine = 'edge_vlm_ros.engines.sophgo.opening'
     return Chip(name, 'Sophgo', FileForm.ONE_FILE, '.bmodel', engine, 'internvl3-2b')
 
 

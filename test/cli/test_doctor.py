@@ -10,6 +10,8 @@ import pytest
 
 from edge_vlm_ros.cli import probes
 from edge_vlm_ros.cli.findings import Finding, State, as_text
+from edge_vlm_ros.cli.installing import PythonHome, PythonKind
+from edge_vlm_ros.cli.python_probes import Package, find_python
 from edge_vlm_ros.fastdds import PROFILE_VARIABLES, shipped_profile
 
 PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
@@ -88,10 +90,22 @@ def test_small_or_full_shared_memory_is_a_warning(monkeypatch, megabytes, free, 
 
 
 def test_a_missing_module_comes_with_the_command_that_installs_it():
-    found = probes.find_module('no_such_module', 'no-such-package')
+    home = PythonHome(sys.executable, PythonKind.VIRTUAL)
+    _, found = find_python(home, (Package('no_such_module', 'no-such-package'),))
     assert found.state is State.MISSING
     assert "No module named 'no_such_module'" in found.found
     assert found.remedy == f'{sys.executable} -m pip install no-such-package'
+
+
+@pytest.mark.parametrize(
+    ('version', 'distro'),
+    [('3.3.21', 'humble'), ('7.1.9', 'jazzy'), ('9.1.2', 'kilted'), ('10.0.3', 'lyrical')],
+)
+def test_a_distribution_that_is_not_sourced_is_known_by_its_rclpy(monkeypatch, version, distro):
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    monkeypatch.setattr(probes, 'import_error', lambda *_, **__: None)
+    monkeypatch.setattr(probes, 'version_of', lambda *_: version)
+    assert probes.find_ros()[0].found == f'{version} ({distro})'
 
 
 @pytest.mark.ros

@@ -113,7 +113,7 @@ def test_the_context_is_filled_to_the_last_token_and_no_further(tiny_files):
     engine.decode(1, 29)
     assert engine.kv.length == 30
     last = scores(engine)
-    with pytest.raises(PromptTooLongError, match='1 tokens do not fit behind 30'):
+    with pytest.raises(PromptTooLongError, match='1 tokens do not fit after 30'):
         engine.decode(1, 30)
     with pytest.raises(PromptTooLongError):
         engine.prefill(text_part([1], 30), {})

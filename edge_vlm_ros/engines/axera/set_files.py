@@ -135,7 +135,7 @@ def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
     Where the driver does not tell (cards, other systems), nothing is checked.
 
     Raises:
-        DeviceError: It does not fit.
+        DeviceError: The set needs more than is free.
     """
     free = free_chip_bytes(cmm_info)
     needed = chip_bytes(files)

@@ -6,16 +6,10 @@ from pathlib import Path
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
-from edge_vlm_ros.engines.sophgo.graphs import (
-    ChunkPrefill,
-    Contract,
-    HistoryPrefill,
-    LogitsHead,
-    read_contract,
-)
+from edge_vlm_ros.engines.sophgo.contract import Contract, read_contract
 
 _IMAGE_ROWS = 8
-"""Rows that Llama 3.2 Vision's embedding has behind its vocabulary, for the image token."""
+"""Rows that Llama 3.2 Vision's embedding has after its vocabulary, for the image token."""
 
 
 def find_bmodel(files: ModelFiles) -> Path:
@@ -51,7 +45,7 @@ def contract_of(bmodel: BmodelFile) -> Contract:
     """Tell which contract a file keeps.
 
     Raises:
-        ModelFileError: None that is known; names the file, the net and the tensor.
+        ModelFileError: Its nets keep none that is known; names the file, the net and the tensor.
     """
     try:
         return read_contract(bmodel.nets)
@@ -59,20 +53,6 @@ def contract_of(bmodel: BmodelFile) -> Contract:
         raise ModelFileError(f'{bmodel.path}: {error.message}') from error
     except IndexError as error:
         raise ModelFileError(f'{bmodel.path}: a net has a tensor without sizes') from error
-
-
-def own_bytes(contract: Contract) -> int:
-    """Count the device memory that the engine takes beside what loading the file takes.
-
-    Hidden states, masks and, where the decode nets have no memory of their own, the cache.
-    """
-    decoder, form = contract.decoder, contract.prefill
-    columns = form.rows + (form.history if isinstance(form, HistoryPrefill) else 0)
-    hidden = 2 * form.rows * decoder.hidden
-    mask = 0 if isinstance(form, ChunkPrefill) else form.rows * columns
-    cross = decoder.cross.rows * (form.rows + decoder.hidden) if decoder.cross else 0
-    cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-    return decoder.half.nbytes * (hidden + mask + cross) + cache
 
 
 def find_embedding_table(files: ModelFiles) -> Path:
@@ -90,7 +70,7 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     A bmodel whose head gives the token itself does not tell how many ids its embedding knows.
 
     Raises:
-        ModelFileError: They do not belong together.
+        ModelFileError: It is of another family, depth, width or vocabulary.
     """
     path, language = files.config.model.path, files.config.language
     named = files.config.model_type
@@ -108,8 +88,7 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
         if expected not in {None, found}:
             raise ModelFileError(f'{bmodel}: {key}: expected {expected} ({path}), found {found}')
     vocab = language.find_count('vocab_size')
-    scores = contract.head.vocab if isinstance(contract.head, LogitsHead) else None
-    vocab = scores if vocab is None else vocab
+    vocab = contract.head.vocab if vocab is None else vocab
     if vocab is None:
         raise ModelFileError(f'{path}: vocab_size: expected a number, found none')
     return vocab + _IMAGE_ROWS if decoder.cross is not None else vocab

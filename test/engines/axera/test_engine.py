@@ -293,12 +293,12 @@ def test_a_prompt_one_token_too_long_is_refused_with_the_numbers(load):
     room = engine.limits.context_tokens
     part, _ = question(engine, words=(room + 2) // 2)
     assert len(part) == room + 1
-    with pytest.raises(PromptTooLongError, match=f'{room + 1} tokens do not fit behind 0.*{room}'):
+    with pytest.raises(PromptTooLongError, match=f'{room + 1} tokens do not fit after 0.*{room}'):
         engine.prefill(part, {})
     with pytest.raises(PromptTooLongError):
         engine.plan_prefill(room + 1)
     engine.prefill(part.slice(0, room), {})
-    with pytest.raises(PromptTooLongError, match=f'1 tokens do not fit behind {room}'):
+    with pytest.raises(PromptTooLongError, match=f'1 tokens do not fit after {room}'):
         engine.decode(1, room)
 
 
