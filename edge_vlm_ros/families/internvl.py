@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from edge_vlm_ros.core import (
     ConfigFile,
     EngineLimits,
@@ -27,6 +25,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
     VisionSpan,
     count,
+    text_part,
 )
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import ResizeFilter
@@ -225,7 +224,8 @@ class InternVlFamily(TemplatedFamily):
     """
 
     def __init__(self, settings: InternVlSettings) -> None:
-        super().__init__(settings.tokenizer, settings.form.template, settings.stop_tokens)
+        form, stop_tokens = settings.form, settings.stop_tokens
+        super().__init__(settings.tokenizer, form.template, stop_tokens, form.system_text)
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
 
@@ -256,16 +256,6 @@ class InternVlFamily(TemplatedFamily):
         tokens = grid.tiles * self.settings.tokens_per_tile
         return VisionInputs(pixels, shape, tokens, images=grid.tiles)
 
-    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
-        """Render all that precedes the first question: system text, then frames, oldest first.
-
-        Args:
-            images: What was made of the frames; image i of the prompt is the i-th.
-            system_prompt: '' = the model's own default.
-        """
-        opening = self._template.opening(system_prompt or self.settings.form.system_text)
-        return self._render(opening, images, first_image=0, position=0)
-
     def _render(
         self,
         pieces: Sequence[Piece],
@@ -285,13 +275,7 @@ class InternVlFamily(TemplatedFamily):
             ids += [self.settings.placeholder] * image.tokens
             before = [IMAGE_END, '\n']
         ids += encode_pieces(self._tokenizer, before)
-        stop = position + len(ids)
-        return PromptPart(
-            tokens=np.array(ids, dtype=np.int64),
-            positions=np.arange(position, stop, dtype=np.int64),
-            next_position=stop,
-            spans=tuple(spans),
-        )
+        return replace(text_part(ids, position), spans=tuple(spans))
 
 
 def _form_of(config: ConfigFile) -> ConversationForm:

@@ -27,7 +27,7 @@ chat_template.json.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
     VisionSpan,
     count,
+    text_part,
 )
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import ResizeFilter
@@ -196,16 +197,8 @@ class MllamaFamily(TemplatedFamily):
         ids = encode_pieces(self._tokenizer, pieces)
         places = range(len(ids), len(ids) + len(images))
         ids += [self.settings.image] * len(images)
-        stop = position + len(ids)
-        return PromptPart(
-            tokens=np.array(ids, dtype=np.int64),
-            positions=np.arange(position, stop, dtype=np.int64),
-            next_position=stop,
-            spans=tuple(
-                VisionSpan(first_image + number, place, place + 1)
-                for number, place in enumerate(places)
-            ),
-        )
+        spans = (VisionSpan(first_image + n, place, place + 1) for n, place in enumerate(places))
+        return replace(text_part(ids, position), spans=tuple(spans))
 
 
 def _tile_px(config: ModelConfig) -> int:

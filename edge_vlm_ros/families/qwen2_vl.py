@@ -244,7 +244,7 @@ class Qwen2VlFamily(TemplatedFamily):
     """
 
     def __init__(self, settings: Qwen2VlSettings) -> None:
-        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens)
+        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens, SYSTEM_TEXT)
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
         self._start, self._end = encode_pieces(settings.tokenizer, (VISION_START, VISION_END))
@@ -301,16 +301,6 @@ class Qwen2VlFamily(TemplatedFamily):
         grid = (len(pairs), height // patching.patch_px, width // patching.patch_px)
         tokens = len(pixels) // patching.merge**2
         return VisionInputs(pixels, grid, tokens, images=len(pairs))
-
-    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
-        """Render all that precedes the first question: system text, then images, oldest first.
-
-        Args:
-            images: What was made of the frames; image i of the prompt is the i-th.
-            system_prompt: '' = the model's own default.
-        """
-        opening = CHATML.opening(system_prompt or SYSTEM_TEXT)
-        return self._render(opening, images, first_image=0, position=0)
 
     def _render(
         self,

@@ -16,14 +16,20 @@ class TemplatedFamily(ABC):
         tokenizer: The model's.
         template: Its form of a conversation.
         stop_tokens: Ids that end an answer.
+        system_text: Used unless the question brings its own; '' = none.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, stop_tokens: frozenset[int]
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        stop_tokens: frozenset[int],
+        system_text: str = '',
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._stop_tokens = stop_tokens
+        self._system_text = system_text
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -52,6 +58,16 @@ class TemplatedFamily(ABC):
         """
         (frame,) = frames
         return self.preprocess(frame, ShownAs.AMONG_OTHERS)
+
+    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
+        """Render all that precedes the first question: system text, then frames, oldest first.
+
+        Args:
+            images: What was made of the frames; image i of the prompt is the i-th.
+            system_prompt: '' = the model's own default.
+        """
+        opening = self._template.opening(system_prompt or self._system_text)
+        return self._render(opening, images, first_image=0, position=0)
 
     def render_suffix(self, question: str, position: int) -> PromptPart:
         """Render the question and the opening of the answer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from edge_vlm_ros.core import BadRequestError, DeviceError, ErrorCode, ModelFiles, ModelReport
+from edge_vlm_ros.core import DeviceError, ModelFiles, ModelReport, Options, read_options
 from edge_vlm_ros.engines.base import OnLoaded
 from edge_vlm_ros.engines.sophgo.device import Device
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
@@ -23,11 +23,7 @@ def open_engine(
     on_loaded: OnLoaded,
 ) -> SophgoEngine:
     """Load a model; see `engines.open_engine`."""
-    if options:
-        raise BadRequestError(
-            f'chip {files.chip} has no engine options, met {", ".join(options)}',
-            ErrorCode.UNSUPPORTED_OPTION,
-        )
+    read_options(Options, options, f'chip {files.chip}')
     # All that the files alone can tell comes first: no device is needed to refuse them.
     bmodel = read_for_chip(files)
     contract = contract_of(bmodel)
