@@ -5,6 +5,7 @@ The stand-in can also carry a launch file out: not start it, but say which proce
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
@@ -77,19 +78,17 @@ def carry_out(path: Path, values: Mapping[str, str], folder: Path) -> list[Launc
         RuntimeError: A value is missing or not one of the choices.
     """
     with stand_in():
-        from launch.launch_description_sources import PythonLaunchDescriptionSource
-        from launch_ros.actions import Node
-
-        from launch import LaunchContext
-
-        context = LaunchContext()
+        # By name: to a type checker `launch` is the folder of launch files.
+        sources = importlib.import_module('launch.launch_description_sources')
+        node_type = importlib.import_module('launch_ros.actions').Node
+        context = importlib.import_module('launch').LaunchContext()
         context.launch_configurations.update(values)
         started = []
-        left: list[Any] = [PythonLaunchDescriptionSource(str(path)).description()]
+        left: list[Any] = [sources.PythonLaunchDescriptionSource(str(path)).description()]
         while left:
             entity = left.pop(0)
             left[:0] = entity.execute(context) or ()
-            if isinstance(entity, Node):
+            if isinstance(entity, node_type):
                 words = entity.command_line(context, folder)
                 changes = dict(context.environment)
                 started.append(LaunchedNode(entity.package, entity.executable, words, changes))
