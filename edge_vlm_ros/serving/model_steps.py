@@ -213,10 +213,9 @@ class ModelSteps:
             detokenizer=StreamingDetokenizer(self._family.tokenizer),
         )
         self._check_length(turn)
-        if self._engine.limits.can_extend_prefix:
-            shared = self._record.shared(prompt, turn.keys)
-            # The last token is always run: its scores choose the answer's first token.
-            turn.reused_tokens = self._engine.keep(min(shared, len(prompt) - 1), prompt)
+        shared = self._record.shared(prompt, turn.keys)
+        # The last token is always run: its scores choose the answer's first token.
+        turn.reused_tokens = self._engine.usable_prefix(min(shared, len(prompt) - 1), prompt)
         self._engine.kv.truncate(turn.reused_tokens)
         self._record.truncate(turn.reused_tokens)
         needed = turn.needed(turn.reused_tokens)

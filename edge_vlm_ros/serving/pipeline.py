@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
-from edge_vlm_ros.engines import OnLoaded
+from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.conversation import SessionStore
@@ -66,7 +66,7 @@ class VlmPipeline:
             model: Catalogue name or path; '' = the chip's default.
             device_ids: Devices of that kind; empty = the first one.
             model_dirs: Folders to look in before the usual ones.
-            options: The engine's own.
+            options: The family's and the engine's own, by name.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
             on_work: Called on the worker's thread before each work item, and within long ones: a
@@ -83,7 +83,7 @@ class VlmPipeline:
         )
 
         def load() -> LoadedModel:
-            return load_model(wanted) if on_loaded is None else load_model(wanted, on_loaded)
+            return load_model(wanted, on_loaded or ignore_progress)
 
         return cls.start(load, settings, clock=clock, on_work=on_work)
 

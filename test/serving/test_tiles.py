@@ -183,3 +183,14 @@ def test_more_tiles_than_the_engine_takes_are_refused_when_it_is_loaded(
         VlmPipeline.open(scripted_tiles(6, **limits))
     assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
     assert all(word in raised.value.message for word in ['max_tiles 6', *words])
+
+
+@pytest.mark.parametrize('name', ['min_pixels', 'resized_width', 'hurry', 'max_tile'])
+def test_an_option_of_neither_family_nor_engine_is_refused_with_those_of_both(tmp_path, name):
+    with pytest.raises(BadRequestError) as raised:
+        VlmPipeline.open(tiling_spec(tmp_path, **{name: 5}))
+    assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
+    assert raised.value.message == (
+        f"there is no option '{name}' here: family internvl takes max_tiles, resize; "
+        'chip cpu takes threads, prefill_chunk, context_tokens'
+    )

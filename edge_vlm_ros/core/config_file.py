@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.errors import ModelFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,32 @@ class ConfigFile:
             raise self.error(key, 'a whole number above 0')
         return found
 
+    def find_count(self, key: str) -> int | None:
+        """Return the whole number above 0 at a key; None where the key is missing or null.
+
+        Raises:
+            ModelFileError: Something else stands there.
+        """
+        return None if self.values.get(key) is None else self.count(key)
+
     def fraction(self, key: str, default: float) -> float:
         """Return the number above 0 and at most 1 at a key.
 
         Raises:
             ModelFileError: Something else stands there.
         """
+        found = self.find_fraction(key)
+        return default if found is None else found
+
+    def find_fraction(self, key: str) -> float | None:
+        """Return the number above 0 and at most 1 at a key; None where it is missing or null.
+
+        Raises:
+            ModelFileError: Something else stands there.
+        """
         found = self.values.get(key)
         if found is None:
-            return default
+            return None
         if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 1:
             raise self.error(key, 'a number above 0 and at most 1')
         return float(found)
@@ -115,13 +132,21 @@ class ConfigFile:
             raise self.error(key, 'a text')
         return found
 
-    def three(self, key: str) -> tuple[float, float, float]:
+    def three(
+        self, key: str, default: tuple[float, float, float] | None = None
+    ) -> tuple[float, float, float]:
         """Return the three numbers at a key.
+
+        Args:
+            key: Where they stand.
+            default: What a missing key or null means; None = an error.
 
         Raises:
             ModelFileError: Missing, or something else.
         """
         found = self.values.get(key)
+        if found is None and default is not None:
+            return default
         match found:
             case [int() | float() as red, int() | float() as green, int() | float() as blue]:
                 return float(red), float(green), float(blue)

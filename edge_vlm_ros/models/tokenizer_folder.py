@@ -1,42 +1,36 @@
-"""Find a model's texts: its tokenizer and its config.json, which lie in one folder."""
+"""Find the folder that holds a model's tokenizer and its config.json, which belong together."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-TEXTS_WANTED = 'config.json and tokenizer.json'
+TOKENIZER_WANTED = 'config.json and tokenizer.json'
 BELOW = ('tokenizer', 'config')
 """Folders looked into first: our own, and what Sophgo's converter writes beside a model."""
 
 # Any one of them: fast tokenizers, SentencePiece models, byte-level vocabularies.
 _TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
-# `model_type` of config.json -> family.
-_FAMILY_OF_TYPE = {
-    'internvl': 'internvl',
-    'internvl_chat': 'internvl',
-    'mllama': 'mllama',
-    'qwen2_vl': 'qwen2_vl',
-}
 
 
-def has_texts(folder: Path) -> bool:
+def is_tokenizer_folder(folder: Path) -> bool:
     """Tell whether a folder holds a tokenizer and config.json."""
     return _has_tokenizer(folder) and (folder / 'config.json').is_file()
 
 
-def find_texts(folder: Path, others: Iterable[Path] = ()) -> Path | None:
-    """Find the texts in a folder, in `tokenizer/` or `config/` below, in `others`, then below.
+def find_tokenizer(folder: Path, others: Iterable[Path] = ()) -> Path | None:
+    """Find a tokenizer's folder: `folder`, `tokenizer/` or `config/` in it, `others`, then below.
 
     Below means any folder in `folder`, those named after a tokenizer first: the published
     repositories keep `internvl3_2b_tokenizer/` beside their weights.
     """
     named = (folder, *(folder / name for name in BELOW), *others)
-    return next((place for place in (*named, *_folders_in(folder)) if has_texts(place)), None)
+    return next(
+        (place for place in (*named, *_folders_in(folder)) if is_tokenizer_folder(place)), None
+    )
 
 
-def missing_texts(folder: Path) -> str:
+def missing_tokenizer(folder: Path) -> str:
     """Say what is missing; where a tokenizer lies below its config.json, what to copy."""
     places = [place for place in _folders_in(folder) if _has_tokenizer(place)]
     if places and (folder / 'config.json').is_file():
@@ -44,23 +38,14 @@ def missing_texts(folder: Path) -> str:
             f'config.json beside the tokenizer: the tokenizer is in {places[0]}, config.json in '
             f'{folder}: copy config.json into {places[0]}'
         )
-    return TEXTS_WANTED
+    return TOKENIZER_WANTED
 
 
-def texts_beside(folder: Path) -> Path | None:
-    """Find the texts beside a folder of weights, in a folder that is named after a tokenizer."""
+def tokenizer_beside(folder: Path) -> Path | None:
+    """Find a tokenizer's folder beside one of weights; it is named after a tokenizer."""
     beside = _folders_in(folder.resolve().parent)
-    found = [place for place in beside if _is_named_so(place) and has_texts(place)]
+    found = [place for place in beside if _is_named_so(place) and is_tokenizer_folder(place)]
     return found[0] if len(found) == 1 else None
-
-
-def family_of(folder: Path) -> str:
-    """Read the family's name from config.json; '' where it is another one or cannot be read."""
-    try:
-        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
-        return _FAMILY_OF_TYPE.get(config.get('model_type', ''), '')
-    except (OSError, ValueError, AttributeError):
-        return ''
 
 
 def _has_tokenizer(folder: Path) -> bool:

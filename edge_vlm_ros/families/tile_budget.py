@@ -9,61 +9,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from edge_vlm_ros.core import (
-    BadRequestError,
-    EngineLimits,
-    ErrorCode,
-    Frame,
-    FrameSource,
-    VisionInputs,
-    join_parts,
-)
-from edge_vlm_ros.families.base import ModelFamily
+from edge_vlm_ros.core import BadRequestError, EngineLimits, ErrorCode
 
 _QUESTION_TOKENS = 64
 """Room that a default leaves for the question, and again for the answer."""
 
-_SHORT_QUESTION = 'What?'
-
-# So long that every family that tiles cuts it into as many tiles as it ever makes of one frame.
-_LONG_PX, _SHORT_PX = 1024, 8
-
 
 @dataclass(frozen=True, slots=True)
 class TileCosts:
-    """What tiles cost with one family.
+    """What tiles cost with one model.
 
     Attributes:
-        tiles: Most that the family makes of one frame, its thumbnail not counted; each is an image
-            of its own to the engine.
+        tiles: Most that one frame is cut into, its thumbnail not counted; each is an image of its
+            own to the engine.
         thumbnails: Pictures of the whole frame beside more than one tile: 0 or 1.
         tile_tokens: Placeholders of one tile or thumbnail.
-        text_tokens: Of a prompt with one frame and next to no question.
+        text_tokens: Of a prompt with one frame and next to no question, placeholders aside.
     """
 
     tiles: int
     thumbnails: int
     tile_tokens: int
     text_tokens: int
-
-    @classmethod
-    def of(cls, family: ModelFamily) -> TileCosts | None:
-        """Cut the longest frame there is, and see; None for families that do not tile like that.
-
-        Those hand a frame over as one image: of patches (Qwen2-VL), or of tiles that run together
-        (Llama 3.2 Vision).
-        """
-        pixels = np.zeros((_SHORT_PX, _LONG_PX, 3), np.uint8)
-        inputs = family.preprocess(Frame(pixels, 0, FrameSource('')))
-        images = inputs.images
-        if images == 1:
-            return None
-        _, rows, columns = inputs.grid
-        tiles = rows * columns
-        text_tokens = _text_tokens(family, inputs)
-        return cls(tiles, images - tiles, inputs.tokens // images, text_tokens)
 
     def images(self, tiles: int) -> int:
         """Count the runs of the vision tower for a frame of so many tiles."""
@@ -90,23 +57,20 @@ class TileCosts:
         return max(fitting, default=1)
 
 
-def choose_tiles(family: ModelFamily, asked: int, limits: EngineLimits) -> int:
-    """Return the `max_tiles` that a family is to have with an engine; 0 = as it is.
+def choose_tiles(costs: TileCosts, asked: int, limits: EngineLimits) -> int:
+    """Return the most tiles that one frame is to be cut into on an engine.
 
     Args:
-        family: Loaded with `asked`.
+        costs: The model's, with at most `asked` tiles.
         asked: What the user wants; 0 = nothing said.
         limits: The engine's.
 
     Raises:
         BadRequestError: The user wants more than the engine takes.
     """
-    costs = TileCosts.of(family)
-    if costs is None:
-        return asked
     if not asked:
-        wanted = min(limits.tiles_per_frame or costs.tiles, costs.most(limits, _QUESTION_TOKENS))
-        return wanted if wanted < costs.tiles else 0
+        fitting = costs.most(limits, _QUESTION_TOKENS)
+        return min(limits.tiles_per_frame or costs.tiles, fitting, costs.tiles)
     most = costs.most(limits)
     if costs.tiles > most:
         raise BadRequestError(
@@ -117,10 +81,4 @@ def choose_tiles(family: ModelFamily, asked: int, limits: EngineLimits) -> int:
             f'at most max_tiles {most}',
             ErrorCode.UNSUPPORTED_OPTION,
         )
-    return asked
-
-
-def _text_tokens(family: ModelFamily, inputs: VisionInputs) -> int:
-    prefix = family.render_prefix([inputs], '')
-    suffix = family.render_suffix(_SHORT_QUESTION, prefix.next_position)
-    return len(join_parts((prefix, suffix))) - inputs.tokens
+    return costs.tiles

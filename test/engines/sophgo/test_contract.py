@@ -1,27 +1,27 @@
 """Which contract a bmodel keeps, read from its nets: the files themselves, no emulator."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.engines.sophgo import contract as contract_module
 from edge_vlm_ros.engines.sophgo.bmodel_file import read_bmodel
-from edge_vlm_ros.engines.sophgo.graphs import (
-    AspectTower,
-    ChunkPrefill,
-    DynamicPrefill,
-    FixedGridTower,
-    HistoryPrefill,
-    LayerKind,
-    LogitsHead,
-    PatchTower,
-    SamplerKind,
-    StaticPrefill,
-    TileTower,
-    TokenHead,
-    read_contract,
-)
+from edge_vlm_ros.engines.sophgo.contract import read_contract
+from edge_vlm_ros.engines.sophgo.cross import CrossPrefill
+from edge_vlm_ros.engines.sophgo.heads import LogitsHead, SamplerKind, TokenHead
+from edge_vlm_ros.engines.sophgo.layers import LayerKind
 from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, TensorInfo
+from edge_vlm_ros.engines.sophgo.prefill.chunk import ChunkPrefill
+from edge_vlm_ros.engines.sophgo.prefill.dynamic import DynamicPrefill
+from edge_vlm_ros.engines.sophgo.prefill.history import HistoryPrefill
+from edge_vlm_ros.engines.sophgo.prefill.static import StaticPrefill
+from edge_vlm_ros.engines.sophgo.report import report_of
+from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
+from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
+from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
+from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
 
 BF16, F16, F32, I32 = DType.BFLOAT16, DType.FLOAT16, DType.FLOAT32, DType.INT32
 
@@ -61,8 +61,8 @@ def changed(net, side, index, **changes):
         ('qwen2vl_v2_bf16_bm1684x', 'qwen2_vl', StaticPrefill(64), BF16),
         ('qwen2vl_v4_f16_bm1684x', 'qwen2_vl', StaticPrefill(64), F16),
         ('qwen2vl_convert_bf16_bm1684x', 'qwen2_vl', StaticPrefill(128), BF16),
-        ('mllama_2024_bf16_bm1684x', 'mllama', StaticPrefill(64), BF16),
-        ('mllama_convert_bf16_bm1684x', 'mllama', StaticPrefill(64), BF16),
+        ('mllama_2024_bf16_bm1684x', 'mllama', CrossPrefill(64), BF16),
+        ('mllama_convert_bf16_bm1684x', 'mllama', CrossPrefill(64), BF16),
     ],
 )
 def test_family_prefill_form_and_half_type_are_read_from_the_nets(
@@ -233,6 +233,88 @@ def test_qwen2_5_vl_is_refused_by_its_vision_tower(nets_of):
     vit = nets['vit']
     nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[2], vit.inputs[1]))
     with pytest.raises(ModelFileError, match=r'5 inputs.*Qwen2\.5-VL'):
+        read_contract(nets)
+
+
+class WindowTower(NamedTuple):
+    """A tower that this engine does not drive, as a module of its own would hold it."""
+
+    patches: int
+
+    signature = (5, 2)
+    models = 'Qwen2.5-VL'
+    family = 'qwen2_5_vl'
+    is_attended = False
+
+    @classmethod
+    def read(cls, net):
+        return cls(net.inputs[0].shape[0])
+
+    def limit(self, limits):
+        return replace(limits, max_patches=self.patches)
+
+    def describe(self):
+        return f'{self.patches} patches in windows'
+
+    def start(self, runtime, half):
+        return runtime, half
+
+
+def test_one_more_tower_is_a_class_and_a_row(nets_of, bmodel, monkeypatch):
+    monkeypatch.setattr(contract_module, '_TOWERS', (*contract_module._TOWERS, WindowTower))
+    nets = nets_of('qwen2vl_convert_bf16_bm1684x')
+    vit = nets['vit']
+    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[2], vit.inputs[1]))
+    contract = read_contract(nets)
+    patches = vit.inputs[0].shape[0]
+    assert contract.tower == WindowTower(patches)
+    assert contract.family == 'qwen2_5_vl'
+    limits = contract.limits(384)
+    assert limits.max_patches == patches
+    report = report_of(read_bmodel(bmodel('qwen2vl_convert_bf16_bm1684x')), contract, limits)
+    assert dict(report.facts)['vision tower'] == f'{patches} patches in windows'
+    assert contract.tower.start('runtime', 'half') == ('runtime', 'half')
+
+
+@pytest.mark.parametrize(
+    ('name', 'masks'),
+    [
+        ('internvl3_static_bf16_bm1684x', 128 * 128),
+        ('internvl3_dynamic_bf16_bm1684x', 0),
+        ('internvl3_history_bf16_bm1688', 0),
+        ('internvl3_oldhistory_bf16_bm1684x', 64 * (64 + 128)),
+    ],
+)
+def test_memory_beside_the_file_is_hidden_states_masks_and_a_cache_outside(nets_of, name, masks):
+    contract = read_contract(nets_of(name))
+    rows, decoder = contract.prefill.rows, contract.decoder
+    cache = 0 if decoder.cache_in_net else decoder.cache_bytes
+    assert contract.own_bytes == 2 * (2 * rows * decoder.hidden + masks) + cache
+
+
+def test_an_image_to_attend_to_takes_memory_too(nets_of):
+    contract = read_contract(nets_of('mllama_2024_bf16_bm1684x'))
+    decoder = contract.decoder
+    image = decoder.cross.rows * (64 + decoder.hidden)
+    assert decoder.cache_in_net
+    assert contract.own_bytes == 2 * (2 * 64 * decoder.hidden + 64 * 64 + image)
+
+
+def test_cross_attention_in_a_build_that_is_not_static_is_refused(nets_of):
+    nets = nets_of('mllama_2024_bf16_bm1684x')
+    nets['block_0'] = replace(nets['block_0'], is_dynamic=True)
+    with pytest.raises(
+        ModelFileError, match=r'net block_1: cross-attention in a build that is not static'
+    ):
+        read_contract(nets)
+
+
+def test_a_tower_of_features_to_attend_to_needs_layers_that_do(nets_of):
+    nets = nets_of('internvl3_static_bf16_bm1684x')
+    nets['vit'] = nets_of('mllama_2024_bf16_bm1684x')['vit']
+    with pytest.raises(
+        ModelFileError, match=r'cross-attention layers: none, .*vision tower of AspectTower'
+    ):
         read_contract(nets)
 
 

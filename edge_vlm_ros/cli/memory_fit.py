@@ -1,4 +1,4 @@
-"""Do the models on this disk fit the chip that is here?"""
+"""Do the models on this disk fit the memory of the chip that is here?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from edge_vlm_ros.cli.sophgo_probes import (
     memory_remedy,
     sophgo_memory,
 )
-from edge_vlm_ros.core import ModelFileError, ModelFiles
+from edge_vlm_ros.core import ModelFileError, ModelFiles, chip_named
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
 from edge_vlm_ros.models import ModelEntry, catalogue_of, find_model, model_folders
-from edge_vlm_ros.models.catalogue import AXERA_CHIPS, SOPHGO_CHIPS
 
 TOPIC = 'Models and the memory here'
 _MEBIBYTE = 1 << 20
@@ -31,14 +30,14 @@ def check_models(machine: Machine, model_dirs: tuple[Path, ...]) -> Iterator[Fin
     """Compare every model of a chip family that is here with the chip's memory."""
     entries = catalogue_of(model_folders(model_dirs)).entries
     on_disk = [(entry, files) for entry in entries if (files := _found(entry, model_dirs))]
-    bmodels = [pair for pair in on_disk if pair[0].chip in SOPHGO_CHIPS]
+    bmodels = [pair for pair in on_disk if chip_named(pair[0].chip).vendor == 'Sophgo']
     if bmodels and machine.found('/dev/bm-sophon*', '/dev/bm-tpu*'):
         memory = sophgo_memory(machine)
         for entry, files in bmodels:
             yield check_bmodel(entry, files, memory, machine)
     chip = chip_of(machine)
     for entry, files in on_disk:
-        if entry.chip in AXERA_CHIPS and entry.chip == chip:
+        if entry.chip == chip:
             yield check_axmodels(entry, files, machine)
 
 
