@@ -7,7 +7,7 @@ from support.sophgo.engine_runs import model_files
 from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.core import SamplingOptions
-from edge_vlm_ros.engines.sophgo.graphs import LogitsHead, Sampler, SamplerKind, TokenHead
+from edge_vlm_ros.engines.sophgo.heads import LogitsHead, Sampler, SamplerKind, TokenHead
 from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
 from tools.bench.sophgo import clock
 from tools.bench.sophgo.cases import CASES, PUBLISHED

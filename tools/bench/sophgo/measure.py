@@ -22,7 +22,7 @@ from support.sophgo.fixtures import FIXTURES
 from edge_vlm_ros.core import PromptPart, SamplingOptions, VisionFeatures, VisionInputs, VisionSpan
 from edge_vlm_ros.engines.base import ChosenToken
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
-from edge_vlm_ros.engines.sophgo.graphs import LayerKind
+from edge_vlm_ros.engines.sophgo.layers import LayerKind
 from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
 from tools.bench.sophgo.cases import Case
 from tools.bench.sophgo.clock import StepTime
