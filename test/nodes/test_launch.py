@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_vlm_ros.core import CHIPS
+from edge_vlm_ros.core import CHIPS, launchable_chips
 from edge_vlm_ros.fastdds import PROFILE_VARIABLES
 from edge_vlm_ros.nodes import process_setup
 
@@ -45,6 +45,19 @@ def test_every_chip_has_a_file_of_parameters_for_any_node_name(chip):
     assert parameters['chip'] == ('cpu' if chip == 'vlm' else chip)
 
 
+def test_the_launch_file_offers_the_chips_of_the_table():
+    assert launchable_chips() == tuple(chip.name for chip in CHIPS if chip.is_launchable)
+    tree = ast.parse((ROOT / 'launch' / 'vlm.launch.py').read_text())
+    (argument,) = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args and ast.unparse(node.args[0]) == "'chip'"
+        if node.keywords
+    )
+    choices = {word.arg: ast.unparse(word.value) for word in argument.keywords}['choices']
+    assert choices == 'launchable_chips()'
+
+
 def load(path):
     spec = importlib.util.spec_from_file_location(path.name.replace('.', '_'), path)
     module = importlib.util.module_from_spec(spec)
@@ -74,7 +87,7 @@ def test_the_arguments_of_the_launch_file_are_described():
         'use_sim_time',
     }
     assert all(argument.description for argument in found.values())
-    assert found['chip'].choices == [chip.name for chip in CHIPS]
+    assert tuple(found['chip'].choices) == launchable_chips()
 
 
 def test_arguments_set_parameters_and_empty_ones_set_none():
