@@ -32,7 +32,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             'chip',
             default_value='cpu',
-            choices=launchable_chips(),
+            choices=[*launchable_chips()],
             description='What runs the model.',
         ),
         DeclareLaunchArgument(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -528,7 +529,8 @@ def _patch_places(height: int, width: int) -> NDArray[np.int32]:
 
 
 def _float_rows(features: VisionFeatures, limits: EngineLimits) -> Array:
-    rows: NDArray[Any] = getattr(features, 'rows', getattr(features, 'states', None))
+    kept: Any = features  # spliced features have rows, cross-attended ones states
+    rows: NDArray[Any] = kept.rows if hasattr(kept, 'rows') else kept.states
     if limits.hidden_dtype == 'bfloat16':
         return (rows.astype(np.uint32) << 16).view(np.float32)
     return rows.astype(np.float32)
@@ -540,15 +542,16 @@ def run_on_table(name: str, path: str, table: str) -> Outcome:
     The fixture's own embedding nets are left aside.
     """
     from edge_vlm_ros.engines.sophgo import engine, opening
-
-    read = opening.contract_of
+    from edge_vlm_ros.engines.sophgo.model_files import contract_of
 
     def without_nets(bmodel: BmodelFile) -> Contract:
-        return replace(read(bmodel), embeds_on_chip=False)
+        return replace(contract_of(bmodel), embeds_on_chip=False)
 
-    opening.contract_of = without_nets
-    engine.find_embedding_table = lambda _: Path(table)
-    return run_scenarios(name, path, ('text', 'ahead'))
+    with (
+        patch.object(opening, 'contract_of', without_nets),
+        patch.object(engine, 'find_embedding_table', lambda _: Path(table)),
+    ):
+        return run_scenarios(name, path, ('text', 'ahead'))
 
 
 def run_values(name: str, path: str, values: Mapping[str, NDArray[Any]]) -> list[Point]:

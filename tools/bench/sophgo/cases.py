@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from edge_vlm_ros.core import SamplingOptions
 
@@ -35,32 +32,32 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Seed:
+class PublishedModel:
     """A real model whose speed the vendor publishes (SE7-32, BM1684X).
 
     Attributes:
         case: The tiny one in its place.
-        model: Its name.
+        name: The publisher's.
         layers: How many of each kind.
         tokens_per_s: The vendor's; the highest where there are several.
     """
 
     case: str
-    model: str
+    name: str
     layers: dict[str, int]
     tokens_per_s: float
 
 
 # Source of the speeds: README of sophon-demo's samples. Of the layers: the models' config.json.
-SEEDS = (
-    Seed('internvl2', 'InternVL2-4B', {'self': 32}, 27.1),
-    Seed('qwen2vl_2024', 'Qwen2-VL-7B', {'self': 28}, 9.7),
-    Seed('mllama_2024', 'Llama-3.2-11B-Vision', {'self': 32, 'cross': 8}, 7.5),
+PUBLISHED = (
+    PublishedModel('internvl2', 'InternVL2-4B', {'self': 32}, 27.1),
+    PublishedModel('qwen2vl_2024', 'Qwen2-VL-7B', {'self': 28}, 9.7),
+    PublishedModel('mllama_2024', 'Llama-3.2-11B-Vision', {'self': 32, 'cross': 8}, 7.5),
 )
 _OTHER_LAUNCHES = 2  # embedding and head
 _LAUNCH_S = {
-    seed.case: 1 / seed.tokens_per_s / (sum(seed.layers.values()) + _OTHER_LAUNCHES)
-    for seed in SEEDS
+    model.case: 1 / model.tokens_per_s / (sum(model.layers.values()) + _OTHER_LAUNCHES)
+    for model in PUBLISHED
 }
 
 CHIP = 'bm1684x'
@@ -103,13 +100,3 @@ CASES = (
     ),
     Case('mllama_convert', 'mllama_convert_bf16_bm1684x'),
 )
-
-
-def run_cases(names: tuple[str, ...], folder: str) -> list[dict[str, Any]]:
-    """Measure cases, in the process with the emulated chip; `Result`s as plain data."""
-    # The emulator`s threads never rest: with real-time priority, which children of the benchmark
-    # inherit, they would leave nobody a core, this process included.
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    from tools.bench.sophgo.measure import measure_case
-
-    return [measure_case(case, Path(folder)) for case in CASES if case.name in names]
