@@ -10,6 +10,7 @@ from edge_vlm_ros.core.chips import (
     chip_names,
     is_chip,
     known_chips,
+    launchable_chips,
 )
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
@@ -151,6 +152,7 @@ __all__ = [
     'known_chips',
     'known_families',
     'known_model_types',
+    'launchable_chips',
     'parse_option',
     'read_options',
     'takes',
