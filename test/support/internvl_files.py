@@ -1,8 +1,18 @@
-"""Files that folders of InternVL models have in common."""
+"""What folders of InternVL models have in common."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+SPECIAL_TOKENS: Final = (
+    '<|endoftext|>',
+    '<|im_start|>',
+    '<|im_end|>',
+    '<img>',
+    '</img>',
+    '<IMG_CONTEXT>',
+)
+"""Of InternVL3's template."""
 
 
 def preprocessor_config(image_px: int, *, crops: bool) -> dict[str, Any]:

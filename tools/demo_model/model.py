@@ -162,6 +162,16 @@ class Rope(NamedTuple):
         return x * self.cos + torch.cat([-x[..., half:], x[..., :half]], -1) * self.sin
 
 
+class Layout(NamedTuple):
+    """How packed dialogues lie in one row of tokens: `rows` prefixes, then each length class.
+
+    `classes` gives for each (dialogues a row, tokens of each), and their rotation and mask.
+    """
+
+    rows: int
+    classes: list[tuple[tuple[int, int], Rope, Tensor]]
+
+
 class LanguageAttention(nn.Module):
     """Causal attention with grouped keys and values, over packed dialogues."""
 
@@ -173,21 +183,15 @@ class LanguageAttention(nn.Module):
         self.v_proj = nn.Linear(size.width, size.kv_heads * size.head)
         self.o_proj = nn.Linear(size.width, size.width, bias=False)
 
-    def forward(
-        self,
-        x: Tensor,
-        rows: int,
-        shapes: list[tuple[int, int]],
-        ropes: list[Rope],
-        masks: list[Tensor],
-    ) -> Tensor:
-        """X is (all tokens, width): `rows` prefixes, then the segments of each class."""
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Return (all tokens, width) for the same."""
+        rows = layout.rows
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         group = self.heads // self.kv_heads
         outs: list[Tensor] = []
         at = 0
         kept: tuple[Tensor, Tensor] | None = None
-        for (count, length), rope, mask in zip(shapes, ropes, masks, strict=True):
+        for (count, length), rope, mask in layout.classes:
             here = slice(at, at + rows * count * length)
             at = here.stop
 
@@ -239,16 +243,9 @@ class LanguageLayer(nn.Module):
         self.post_attention_layernorm = RmsNorm(size.width, size.rms_eps)
         self.mlp = LanguageMlp(size)
 
-    def forward(
-        self,
-        x: Tensor,
-        rows: int,
-        shapes: list[tuple[int, int]],
-        ropes: list[Rope],
-        masks: list[Tensor],
-    ) -> Tensor:
-        """Return (tokens, width) for the same; see LanguageAttention."""
-        x = x + self.self_attn(self.input_layernorm(x), rows, shapes, ropes, masks)
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Return (all tokens, width) for the same."""
+        x = x + self.self_attn(self.input_layernorm(x), layout)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -292,10 +289,16 @@ class LanguageModel(nn.Module):
         )
         dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else x.dtype
         shapes = [(1, long), *((s.shape[1], s.shape[2]) for s in packed.segments)]
-        ropes = [self._rope(0 if i == 0 else long, t, dtype) for i, (_, t) in enumerate(shapes)]
-        masks = [_mask(0 if i == 0 else long, t, dtype) for i, (_, t) in enumerate(shapes)]
+        starts = [0, *([long] * len(packed.segments))]
+        layout = Layout(
+            rows,
+            [
+                (shape, self._rope(start, shape[1], dtype), _mask(start, shape[1], dtype))
+                for start, shape in zip(starts, shapes, strict=True)
+            ],
+        )
         for layer in stack.layers:
-            x = layer(x, rows, shapes, ropes, masks)
+            x = layer(x, layout)
             if watched is not None:
                 watched.append(x[: rows * long].view(rows, long, -1)[:, packed.image_at])
         return fn.linear(stack.norm(x[packed.wanted]), stack.embed_tokens.weight)

@@ -14,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 
 from support.axera.layers import LINEAR_PARTS, LayerSizes
+from support.internvl_files import SPECIAL_TOKENS
 from support.onnx_weights import graph_files, read_weights
 from support.tiny_model.config import NORM_EPS, ROPE_THETA, TinyConfig
 from support.tiny_model.graphs import vision_encoder
-from support.tiny_model.tokenizer import SPECIAL_TOKENS
 from support.tiny_model.weights import make_weights
 
 DEMO_MODEL: Final = Path(__file__).parents[3] / 'edge_vlm_ros' / 'demo' / 'model'

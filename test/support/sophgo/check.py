@@ -52,7 +52,6 @@ class Check:
     """
 
     def __init__(self, fixture: Fixture, path: str) -> None:
-        self._fixture = fixture
         self._nets = Nets(path)
         self._config = fixture.load_config()
         self._weights = fixture.load_weights()

@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 from support.byte_tokenizer import BYTES, tokenizer_json
-from support.internvl_files import preprocessor_config
+from support.internvl_files import SPECIAL_TOKENS, preprocessor_config
 from support.tiny_model.config import TinyConfig, model_config
 from support.tiny_model.graphs import decoder, embed_tokens, vision_encoder
-from support.tiny_model.tokenizer import SPECIAL_TOKENS, tokenizer_config, vocab_size
+from support.tiny_model.tokenizer import tokenizer_config, vocab_size
 from support.tiny_model.weights import make_weights
 
 

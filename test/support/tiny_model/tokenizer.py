@@ -1,19 +1,11 @@
-"""The special tokens of InternVL3's template, after one token a byte."""
+"""The tiny model's tokenizer: one token a byte, then the special tokens of InternVL3."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from support.byte_tokenizer import BYTES
-
-SPECIAL_TOKENS = (
-    '<|endoftext|>',
-    '<|im_start|>',
-    '<|im_end|>',
-    '<img>',
-    '</img>',
-    '<IMG_CONTEXT>',
-)
+from support.internvl_files import SPECIAL_TOKENS
 
 
 def tokenizer_config() -> dict[str, Any]:

@@ -18,7 +18,6 @@ class Counters:
     allocations: Traffic
     launches: dict[str, int]
     launch_copies: dict[str, Traffic]
-    library_s: float
     def as_dict(self) -> dict[str, Any]: ...
 
 def counters() -> Counters: ...

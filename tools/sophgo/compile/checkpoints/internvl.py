@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from support.internvl_files import preprocessor_config
+from support.internvl_files import SPECIAL_TOKENS, preprocessor_config
 
 from tools.sophgo.compile.checkpoints.checkpoint import Checkpoint, ids_of, tokenizer_config
 from tools.sophgo.compile.checkpoints.decoder import (
@@ -18,9 +18,6 @@ from tools.sophgo.compile.checkpoints.decoder import (
 )
 from tools.sophgo.compile.weights import Array, Draw
 
-INTERNVL_TOKENS: Final = (
-    '<|endoftext|>', '<|im_start|>', '<|im_end|>', '<img>', '</img>', '<IMG_CONTEXT>',
-)  # fmt: skip
 INTERNLM2_TOKENS: Final = (
     '<unk>', '<s>', '</s>', '<|im_end|>', '<|im_start|>', '<img>', '</img>', '<IMG_CONTEXT>',
 )  # fmt: skip
@@ -114,7 +111,7 @@ def _internvl(
 def internvl3() -> Checkpoint:
     """Return InternVL3's form: Qwen2 inside."""
     language = {'architectures': ['Qwen2ForCausalLM'], 'model_type': 'qwen2'}
-    return _internvl(language, 'internvl2_5', INTERNVL_TOKENS, ('<|im_end|>', '<|endoftext|>'))
+    return _internvl(language, 'internvl2_5', SPECIAL_TOKENS, ('<|im_end|>', '<|endoftext|>'))
 
 
 def internvl2() -> Checkpoint:

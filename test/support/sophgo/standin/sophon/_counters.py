@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -41,7 +38,6 @@ class Counters:
             a static net is compiled for fixed addresses, and the device copies every input and
             output that lies elsewhere (libsophon: tpu-runtime/src/bmruntime.cpp). Counted from the
             addresses.
-        library_s: Seconds inside the vendor's library.
         allocations: Device memory asked for with tensors; the loading of a model is not counted.
     """
 
@@ -52,20 +48,10 @@ class Counters:
     allocations: Traffic = field(default_factory=Traffic)
     launches: dict[str, int] = field(default_factory=dict)
     launch_copies: dict[str, Traffic] = field(default_factory=dict)
-    library_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and numbers, for JSON or another process."""
         return asdict(self)
-
-    @contextmanager
-    def in_library(self) -> Iterator[None]:
-        """Count the time of one call into the vendor's library."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.library_s += time.perf_counter() - started
 
 
 _counters = Counters()

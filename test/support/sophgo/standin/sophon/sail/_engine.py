@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sophon._counters import MisuseError, counters
+from sophon._counters import MisuseError
 from sophon.sail import _options
 from sophon.sail._abi import (
     NetTensor,
@@ -82,10 +82,9 @@ class EngineLLM:
     def _create(self, flags: int | None) -> Pointer:
         bmrt = Library.of_this_process().bmrt
         handles = (Pointer * 1)(self._device.handle)
-        with counters().in_library():
-            runtime = Pointer(bmrt.bmrt_create_ex(handles, 1))
-            if flags is not None:
-                bmrt.bmrt_set_flags(runtime, flags)
+        runtime = Pointer(bmrt.bmrt_create_ex(handles, 1))
+        if flags is not None:
+            bmrt.bmrt_set_flags(runtime, flags)
         return runtime
 
     def _load_model(self, path: str | None, data: bytes | None) -> None:
@@ -95,11 +94,10 @@ class EngineLLM:
         if size > self._device.free_bytes:
             raise SailEngineError('EngineLLM related error!')
         bmrt = Library.of_this_process().bmrt
-        with counters().in_library():
-            if data is None:
-                done = bmrt.bmrt_load_bmodel(self._runtime, os.fsencode(str(path)))
-            else:
-                done = bmrt.bmrt_load_bmodel_data(self._runtime, data, len(data))
+        if data is None:
+            done = bmrt.bmrt_load_bmodel(self._runtime, os.fsencode(str(path)))
+        else:
+            done = bmrt.bmrt_load_bmodel_data(self._runtime, data, len(data))
         if not done:
             raise SailEngineError('EngineLLM related error!')
         self._model_bytes = size
@@ -332,10 +330,9 @@ class EngineLLM:
         bmrt = Library.of_this_process().bmrt
         name = graph_name.encode()
         self._device.has_settled = False
-        with counters().in_library():
-            done = bmrt.bmrt_launch_tensor_ex(
-                self._runtime, name, inputs, len(inputs), outputs, len(outputs), *_FLAGS
-            )
+        done = bmrt.bmrt_launch_tensor_ex(
+            self._runtime, name, inputs, len(inputs), outputs, len(outputs), *_FLAGS
+        )
         if not done:
             raise SailEngineError('Engine related error!')
         try:

@@ -195,7 +195,7 @@ class Device:
         if size > self.free_bytes:
             raise RuntimeError('no enough device memory')
         memory = DeviceMemory()
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_malloc_device_byte(self.handle, c.byref(memory), size)
         if status != 0:
             raise RuntimeError('no enough device memory')
@@ -224,7 +224,7 @@ class Device:
             return
         value = c.create_string_buffer(pattern, max(4, len(pattern)))
         self.has_settled = False
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memset_device_ext(
                 self.handle, c.byref(value), len(pattern), memory
             )
@@ -253,7 +253,7 @@ class Device:
             self._copy_in(target, bounce)
             return
         self.has_settled = False
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memcpy_d2d_byte(self.handle, target, 0, source, 0, source.size)
         self._check(status, 'bm_memcpy_d2d_byte')
 
@@ -263,12 +263,11 @@ class Device:
         Raises:
             RuntimeError: The chip reports an error.
         """
-        with counters().in_library():
-            self._check(self._bmlib.bm_thread_sync(self.handle), 'bm_thread_sync')
+        self._check(self._bmlib.bm_thread_sync(self.handle), 'bm_thread_sync')
         self.has_settled = True
 
     def _copy_in(self, memory: DeviceMemory, data: NDArray[Any]) -> None:
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memcpy_s2d_partial_offset(
                 self.handle, memory, data.ctypes.data, data.nbytes, 0
             )
@@ -277,7 +276,7 @@ class Device:
     def _copy_out(self, memory: DeviceMemory, data: NDArray[Any]) -> None:
         if not self.has_settled:  # the emulator of the BM1688 takes 0.2 s to say that it has
             self.wait()
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memcpy_d2s_partial_offset(
                 self.handle, data.ctypes.data, memory, data.nbytes, 0
             )
