@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -191,9 +190,7 @@ def test_deactivate_ends_a_waiting_request(client):
 
 def test_ctrl_c_ends_a_waiting_request(client, robot):
     future = later(client, 'last')
-    start = time.monotonic()
     robot.node.process.send_signal(signal.SIGINT)
     assert ended(client, future, 'last').error_code == 302
-    assert robot.node.wait(20) == 0
-    assert time.monotonic() - start < LONG_S / 2
+    assert robot.node.wait(LONG_S / 2) == 0
     assert 'Traceback' not in robot.node.output()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from pathlib import Path
 
@@ -318,7 +317,5 @@ def test_a_client_that_goes_away_does_no_harm(client, robot):
     gone.ask_later('a long one', request_id='gone')
     gone.spin(0.02)
     gone.node.destroy_node()
-    start = time.monotonic()
     assert client.ask('see').error_code == 0
-    assert time.monotonic() - start < 10
     assert robot.node.process.poll() is None
