@@ -45,7 +45,7 @@ def generate_launch_description() -> LaunchDescription:
                 default_value='0.0',
                 description="Frames a second of the camera; 0.0: the source's own.",
             ),
-            # First, for it sets the environment of every process that is started behind it.
+            # First: it sets the environment of every process that is started after it.
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(launch / 'vlm.launch.py'))),
             Node(
                 package='edge_vlm_ros',

@@ -59,7 +59,7 @@ def _stats(answer: Answer) -> dict[str, Any]:
         'queue_s': timings.queue_s,
         # Files are there at once and whole: nothing is waited for, no window is cut.
         'frame_wait_s': 0.0,
-        'decode_images_s': timings.decode_images_s,
+        'decode_images_s': timings.prepare_s,
         'encode_s': timings.encode_s,
         'prefill_s': timings.prefill_s,
         'decode_s': timings.decode_s,

@@ -10,7 +10,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -22,15 +22,15 @@ from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
-    BadRequestError,
     EdgeVlmError,
     FinishReason,
     Question,
     SamplingOptions,
     SteadyClock,
+    chip_named,
+    parse_option,
 )
-from edge_vlm_ros.models.catalogue import CHIPS
-from edge_vlm_ros.serving import AnswerStream, ModelSpec, VlmPipeline
+from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
 
 DEFAULT_FRAMES = 8
 _REQUEST_ID = 'edge-vlm'
@@ -47,23 +47,22 @@ def run(args: Namespace) -> int:
         KeyboardInterrupt: Ctrl-C before the last question was asked.
     """
     try:
-        if args.chip not in CHIPS:
-            known = ', '.join(CHIPS)
-            raise BadRequestError(f'there is no chip {args.chip!r}; chips are: {known}')
+        chip_named(args.chip)
         questions = list(_questions(args))
         spec = ModelSpec(
             chip=args.chip,
             model=args.model,
             device_ids=tuple(args.device_id),
             model_dirs=tuple(args.model_dir),
+            options=dict(map(parse_option, args.option)),
         )
         if args.verbose:
             _note(f'loading {args.model} on {args.chip} ...')
         started_s = time.monotonic()
-        with VlmPipeline.open(spec) as pipeline:
+        with closing(open_backend(spec)) as backend:
             if args.verbose:
                 _note(f'loaded in {time.monotonic() - started_s:.1f} s')
-            answers = _ask_all(pipeline, questions, args)
+            answers = _ask_all(backend, questions, args)
     except EdgeVlmError as error:
         if not args.json:
             raise
@@ -98,7 +97,7 @@ def _whole_text(text: str) -> str:
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
-def _ask_all(pipeline: VlmPipeline, questions: list[Question], args: Namespace) -> list[Answer]:
+def _ask_all(backend: Backend, questions: list[Question], args: Namespace) -> list[Answer]:
     """Ask in turn, until one fails; only the last one's words go to standard output."""
     clock = SteadyClock()
     until_ns = clock.now_ns() + round(args.timeout * NS_PER_S) if args.timeout else 0
@@ -108,7 +107,7 @@ def _ask_all(pipeline: VlmPipeline, questions: list[Question], args: Namespace) 
         is_last = question is questions[-1]
         if args.verbose and not is_last:
             _note(f'> {question.text}')
-        answer = _follow(pipeline, asked, show=is_last and not args.json)
+        answer = _follow(backend, asked, show=is_last and not args.json)
         if args.verbose and not is_last:
             _note(answer.text)
         answers.append(answer)
@@ -117,9 +116,9 @@ def _ask_all(pipeline: VlmPipeline, questions: list[Question], args: Namespace) 
     return answers
 
 
-def _follow(pipeline: VlmPipeline, question: Question, *, show: bool) -> Answer:
+def _follow(backend: Backend, question: Question, *, show: bool) -> Answer:
     """Ask one question and write its words as they come; Ctrl-C ends the answer early."""
-    stream = pipeline.ask(question)
+    stream = backend.ask(question)
     with _cancelled_by_ctrl_c(stream):
         for chunk in stream:
             if show and chunk.delta:
@@ -154,15 +153,8 @@ def _cancelled_by_ctrl_c(stream: AnswerStream) -> Iterator[None]:
 
 def _refusal(error: EdgeVlmError, args: Namespace) -> Answer:
     """Return what failed before it was asked, as an answer."""
-    return Answer(
-        request_id=_REQUEST_ID,
-        text='',
-        finish_reason=FinishReason.ERROR,
-        error_code=error.code,
-        message=error.message,
-        model=args.model,
-        chip=args.chip,
-    )
+    failed = Answer.failed(_REQUEST_ID, error)
+    return replace(failed, model=args.model, chip=args.chip)
 
 
 def _report(answers: list[Answer], args: Namespace) -> int:

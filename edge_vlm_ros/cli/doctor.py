@@ -7,6 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,17 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
         found = f'not tried without {", ".join(missing)}'
         yield Finding(_CHAIN, 'trial', State.MISSING, found, 'install what is missing above')
         return
+    yield from _find_packages()
     yield from _find_models(model_dirs)
     yield from _check_models(machine, model_dirs)
     yield _try_chain(model_dirs)
+
+
+def _find_packages() -> Iterator[Finding]:
+    """Say which chips and families other packages bring."""
+    from edge_vlm_ros.cli.package_probes import find_packages
+
+    yield from find_packages()
 
 
 def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
@@ -83,7 +92,7 @@ def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
 
 def _check_models(machine: Machine, model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     """Say whether the models on this disk fit the chip that is here."""
-    from edge_vlm_ros.cli.model_room import check_models
+    from edge_vlm_ros.cli.memory_fit import check_models
 
     yield from check_models(machine, model_dirs)
 
@@ -112,8 +121,8 @@ def _ask_demo(model_dirs: tuple[Path, ...]) -> Answer:
 
     from edge_vlm_ros.cli.file_frames import stored
     from edge_vlm_ros.core import Question
-    from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+    from edge_vlm_ros.serving import ModelSpec, open_backend
 
     grey = stored('doctor', np.full((96, 128, 3), 128, np.uint8), 0.0)
-    with VlmPipeline.open(ModelSpec('cpu', 'demo', model_dirs=model_dirs)) as pipeline:
-        return pipeline.ask(Question(TRIAL_QUESTION, frames=(grey,))).answer(timeout=60)
+    with closing(open_backend(ModelSpec('cpu', 'demo', model_dirs=model_dirs))) as backend:
+        return backend.ask(Question(TRIAL_QUESTION, frames=(grey,))).answer(timeout=60)

@@ -16,6 +16,12 @@ from pathlib import Path
 
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
+from edge_vlm_ros.fastdds import (
+    PROFILE_NAME,
+    PROFILE_VARIABLES,
+    shipped_profile,
+    variables_to_set,
+)
 
 _IMPORT_TIMEOUT_S = 60.0
 _RMW_VARIABLE = 'RMW_IMPLEMENTATION'
@@ -25,9 +31,6 @@ SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
 """A 1080p image has 6.2 MB; an image that does not fit the sender's segment is lost."""
 SMALLEST_SHM_BYTES = 128 * _MEGABYTE
 """Room for a camera, the node and a few listeners with a segment of 16 MB each."""
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
-PROFILE_NAME = 'fastdds_shm.xml'
 _ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted', 10: 'lyrical'}
 _INTERFACES = 'from edge_vlm_ros.msg import Answer; from edge_vlm_ros.srv import Ask'
 
@@ -138,20 +141,10 @@ def _find_profile(topic: str) -> Finding:
     return Finding(topic, name, State.OK, f'{path}, segments of {size // _MEGABYTE} MB')
 
 
-def shipped_profile() -> Path | None:
-    """Return where this package's Fast DDS profile lies; None = nowhere to be found."""
-    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
-    places = [Path(prefix) / 'share/edge_vlm_ros/config' for prefix in prefixes if prefix]
-    places.append(Path(__file__).resolve().parents[2] / 'config')
-    return next((p / PROFILE_NAME for p in places if (p / PROFILE_NAME).is_file()), None)
-
-
 def export_line(profile: Path | None) -> str:
     """Return the shell line that sets the profile; its old name, too, where that one is read."""
     path = f'<edge_vlm_ros>/config/{PROFILE_NAME}' if profile is None else profile
-    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
-    names = PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
-    return ' '.join(['export', *(f'{name}={path}' for name in names)])
+    return ' '.join(['export', *(f'{name}={path}' for name in variables_to_set())])
 
 
 def _find_shm(topic: str) -> Finding:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_vlm_ros.core.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from edge_vlm_ros.core.errors import EdgeVlmError
     from edge_vlm_ros.core.frames import FrameRef
 
 
@@ -25,6 +26,24 @@ class FinishReason(IntEnum):
     PREEMPTED = 7
     ERROR = 8
 
+    @classmethod
+    def of_error(cls, code: ErrorCode) -> FinishReason:
+        """Return how a question has ended that failed with a code; the one place that decides.
+
+        Args:
+            code: Any but `ErrorCode.NONE`: how a good answer ended is the model's doing.
+        """
+        assert code is not ErrorCode.NONE
+        return _ENDS_OF_THEIR_OWN.get(code, cls.ERROR)
+
+
+_ENDS_OF_THEIR_OWN = {
+    ErrorCode.CANCELLED: FinishReason.CANCELLED,
+    ErrorCode.DEADLINE: FinishReason.DEADLINE,
+    ErrorCode.PREEMPTED: FinishReason.PREEMPTED,
+}
+"""Nothing broke there: somebody decided that the question should end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -32,7 +51,8 @@ class Timings:
 
     Attributes:
         queue_s: Waiting for other questions.
-        decode_images_s: Camera bytes to pixels, resize, normalise.
+        prepare_s: Frames decoded, resized, normalised for the vision tower; 0 when that was done
+            before.
         encode_s: Vision tower and projector; 0 when the features were cached.
         prefill_s: Prompt into the KV cache, for this question alone.
         decode_s: First token to last token.
@@ -45,7 +65,7 @@ class Timings:
     """
 
     queue_s: float = 0.0
-    decode_images_s: float = 0.0
+    prepare_s: float = 0.0
     encode_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -99,8 +119,8 @@ class Answer:
         message: For people; never part of the answer.
         frames: The frames used, oldest first.
         timings: What each stage cost.
-        model: Catalogue name or path.
-        chip: 'cpu', 'bm1684x', ...
+        model: Catalogue name or path of the model that is loaded; '' = none has been yet.
+        chip: 'cpu', 'bm1684x', ...; '' = as above.
         choice: Which of the question's choices it was; '' when none fits or none were given.
     """
 
@@ -115,6 +135,27 @@ class Answer:
     model: str = ''
     chip: str = ''
     choice: str = ''
+
+    @classmethod
+    def failed(
+        cls, request_id: str, error: EdgeVlmError, *, session_id: str = '', text: str = ''
+    ) -> Answer:
+        """Return the answer to a question that failed.
+
+        Args:
+            request_id: The question's.
+            error: Why.
+            session_id: The question's.
+            text: What had been said before it failed.
+        """
+        return cls(
+            request_id=request_id,
+            text=text,
+            finish_reason=FinishReason.of_error(error.code),
+            error_code=error.code,
+            message=error.message,
+            session_id=session_id,
+        )
 
     @property
     def success(self) -> bool:

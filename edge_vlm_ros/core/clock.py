@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
@@ -27,18 +26,3 @@ class SteadyClock:
     def now_ns(self) -> int:
         """Read the clock, in nanoseconds since an arbitrary origin."""
         return time.monotonic_ns()
-
-
-@dataclass(slots=True)
-class ManualClock:
-    """A clock that moves only when told to; for tests."""
-
-    time_ns: int = 0
-
-    def now_ns(self) -> int:
-        """Read the clock, in nanoseconds since an arbitrary origin."""
-        return self.time_ns
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock forward."""
-        self.time_ns += round(seconds * NS_PER_S)

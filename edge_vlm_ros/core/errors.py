@@ -114,6 +114,10 @@ class ModelFileError(EdgeVlmError):
     default_code = ErrorCode.MODEL_FILE
 
 
+class PackageError(ModelFileError):
+    """The deployer can act: an installed package that brings a chip or a family is broken."""
+
+
 class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
@@ -27,6 +28,8 @@ class RawImage:
         step: Bytes from one row to the next; at least the row's own bytes.
         is_bigendian: Byte order of 16-bit encodings.
         data: The bytes; not copied, not to be written to.
+        range16: Of 16-bit encodings, the values that become 0 and 255; (0, 0) = 0 and 65535, and
+            an image that uses only the lowest 14 bits is refused rather than shown black.
     """
 
     encoding: str
@@ -35,6 +38,7 @@ class RawImage:
     step: int
     data: Buffer = field(repr=False)
     is_bigendian: bool = False
+    range16: tuple[int, int] = (0, 0)
 
     @property
     def nbytes(self) -> int:
@@ -44,15 +48,17 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True)
 class CompressedImage:
-    """The bytes of a `sensor_msgs/CompressedImage` (JPEG or PNG).
+    """The bytes of a `sensor_msgs/CompressedImage`: JPEG, PNG or another image file.
 
     Attributes:
         format: The message's format string, for example 'jpeg' or 'rgb8; jpeg compressed bgr8'.
         data: The encoded file; not copied, not to be written to.
+        range16: As in `RawImage`, for files of 16 bits a channel.
     """
 
     format: str
     data: Buffer = field(repr=False)
+    range16: tuple[int, int] = (0, 0)
 
     @property
     def nbytes(self) -> int:
@@ -90,31 +96,76 @@ class StoredFrame:
         """Bytes this frame keeps in memory."""
         return self.image.nbytes
 
-    @property
-    def key(self) -> FrameKey:
-        """What makes this frame the same frame in a cache of vision features."""
-        return FrameKey(self.source.camera, self.source.topic, self.stamp_ns)
+
+@dataclass(frozen=True, slots=True)
+class ArrivalTime:
+    """Tells a camera's frames of one stamp apart: a simulation that starts over stamps anew.
+
+    Attributes:
+        received_ns: Steady time of arrival, nanoseconds.
+    """
+
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDigest:
+    """Tells images apart that no camera sent (files, the images of a request): by their bytes.
+
+    Attributes:
+        digest: Of the bytes and, for a raw image, of how they are laid out.
+    """
+
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Names one frame of one camera, for feature and KV prefix caches.
+    """Names one frame of one camera: frames under the same key show the same.
 
     Attributes:
         camera: The camera's name.
         topic: Its topic.
         stamp_ns: The sensor's stamp (ROS time), nanoseconds.
-        content: What tells apart frames of the same stamp (images that no camera sent, a
-            simulation that starts over); '' = the stamp is enough.
-        in_clip: Shown together with others: families spend fewer pixels on each of several frames
-            than on one alone, so the same frame has other features there.
+        content: What tells apart frames of the same stamp.
     """
 
     camera: str
     topic: str
     stamp_ns: int
-    content: str = ''
-    in_clip: bool = False
+    content: ArrivalTime | ImageDigest
+
+
+class ShownAs(Enum):
+    """How a prompt shows a frame. It decides what is made of the frame for the vision tower.
+
+    A question says it (`Question.shown_as`), or the number of its frames does; no family counts
+    the frames of a prompt.
+    """
+
+    ALONE = 'alone'
+    """An image in full detail: as many tiles or patches as the model was trained with."""
+
+    AMONG_OTHERS = 'among others'
+    """One of several images, with fewer pixels: one tile, or fewer patches."""
+
+    VIDEO = 'video'
+    """A moment of a video, together with its neighbours of the same camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureKey:
+    """Names what the vision tower makes of one frame, or of neighbouring frames of a video.
+
+    Whatever question shows them: features under the same key are the same.
+
+    Attributes:
+        frames: The frames that go through the vision tower together, oldest first; at least one.
+        shown_as: How.
+    """
+
+    frames: tuple[FrameKey, ...]
+    shown_as: ShownAs
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core.errors import BadRequestError
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core.frames import StoredFrame
+    from edge_vlm_ros.core.frames import ShownAs, StoredFrame
 
 MAX_QUESTION_BYTES = 64 * 1024
 """Longest question text accepted, UTF-8 bytes; far above any model's context."""
+
+
+class Priority(IntEnum):
+    """Which of the questions that wait is answered next: the highest, of equal ones the oldest.
+
+    A question that runs is not interrupted by a higher one.
+    """
+
+    BACKGROUND = 0
+    """Below every question that somebody waits for: standing questions, statistics."""
+
+    NORMAL = 1
+
+    URGENT = 2
+    """The robot stands still, or should, until it is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,10 @@ class Question:
             no turn (any more), it is refused with UNKNOWN_SESSION and not answered on words alone.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
+        shown_as: How all of its frames are shown; None = a single frame ALONE, of several those of
+            one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
+            videos shows AMONG_OTHERS instead.
+        priority: Among the questions that wait.
     """
 
     text: str
@@ -71,6 +91,8 @@ class Question:
     continues_session: bool = False
     asked_ns: int = 0
     deadline_ns: int = 0
+    shown_as: ShownAs | None = None
+    priority: Priority = Priority.NORMAL
 
     def __post_init__(self) -> None:
         if not self.text.strip():

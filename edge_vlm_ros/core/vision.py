@@ -24,12 +24,16 @@ class VisionInputs:
         tokens: Placeholders this image takes in the prompt; 0 when it is cross-attended.
         clip: Which clip it is a moment of; neighbours in a prompt that name the same clip are
             shown as one video by families that know videos. '' = an image of its own.
+        images: How many it counts against `EngineLimits.max_images`: tiles, where each goes
+            through the vision tower by itself; pairs of frames of a clip; 1 where all is one
+            image.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
     grid: tuple[int, int, int]
     tokens: int
     clip: str = ''
+    images: int = 1
 
 
 @dataclass(frozen=True, slots=True)

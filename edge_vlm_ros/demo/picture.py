@@ -52,7 +52,7 @@ def save_picture(path: Path, title: str, cards: Sequence[Card]) -> None:
     """Draw the cards two in a row and write them as a PNG.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     rows = -(-len(cards) // _COLUMNS)
     columns = min(_COLUMNS, len(cards))

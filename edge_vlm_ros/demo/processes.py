@@ -1,4 +1,4 @@
-"""Processes that are gone when the demo is: ended by their own id, with all they started."""
+"""Processes that end with the demo: by their own id, with all they started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Child:
+class StartedProcess:
     """One process in a process group of its own; its output goes to a file.
 
     Args:
@@ -25,7 +25,7 @@ class Child:
         module: Python module to run.
         words: Its arguments.
         env: Its environment.
-        log: Where its output goes; written anew.
+        log: Where its output goes; overwritten.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Child:
                 self._signal(number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(patience_s)
-        self._signal(signal.SIGKILL)  # whatever it has started and left behind, too
+        self._signal(signal.SIGKILL)  # whatever it started that is still running, too
         return self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -75,25 +75,25 @@ class Child:
 
 
 @final
-class Children:
+class StartedProcesses:
     """Starts processes; on leaving, ends them, the last one first."""
 
     def __init__(self) -> None:
-        self.running: list[Child] = []
+        self.running: list[StartedProcess] = []
 
     def start(
         self, name: str, module: str, words: Sequence[str], env: Mapping[str, str], log: Path
-    ) -> Child:
-        """Start one; see `Child`."""
-        child = Child(name, module, words, env, log)
+    ) -> StartedProcess:
+        """Start one; see `StartedProcess`."""
+        child = StartedProcess(name, module, words, env, log)
         self.running.append(child)
         return child
 
-    def ended(self) -> Child | None:
+    def ended(self) -> StartedProcess | None:
         """Return one that has ended by itself."""
         return next((child for child in self.running if child.returncode is not None), None)
 
-    def __enter__(self) -> Children:
+    def __enter__(self) -> StartedProcesses:
         return self
 
     def __exit__(

@@ -1,6 +1,6 @@
 """`make demo`: a robot camera plays a clip, the `vlm` node is asked about it over real ROS 2.
 
-Starts the camera and the node as processes of their own, asks, shows the answers as they stream
+Starts the camera and the node as separate processes, asks, shows the answers as they stream
 in, compares them with what is true in the clip, and ends everything.
 
 Exit codes: 0 every answer was right; 1 an answer was wrong; 2 bad usage; 3 a step failed or
@@ -23,7 +23,7 @@ from typing import Any
 
 from edge_vlm_ros.core import NS_PER_S
 from edge_vlm_ros.demo.console import Console
-from edge_vlm_ros.demo.processes import Child, Children
+from edge_vlm_ros.demo.processes import StartedProcess, StartedProcesses
 from edge_vlm_ros.demo.questions import Query
 from edge_vlm_ros.demo.show import DemoError, Reply, Show, UsedFrame
 from edge_vlm_ros.demo.truth import ClipTruth
@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     picture.unlink(missing_ok=True)
     _set_environment(args.domain or random.randint(1, LAST_DOMAIN))  # noqa: S311 (no secret)
     console.title('edge_vlm_ros: ask a robot what its camera sees')
-    with Children() as children:
+    with StartedProcesses() as children:
         env = {**os.environ, 'PYTHONUNBUFFERED': '1'}
         log = args.out / 'camera.log'
         words = _parameters(source=str(args.clip.resolve()))
@@ -141,10 +141,10 @@ class RosRobot:
         children: The processes that are to live on.
 
     Raises:
-        DemoError: No ROS 2 here.
+        DemoError: ROS 2 or this package's interfaces cannot be imported.
     """
 
-    def __init__(self, children: Children) -> None:
+    def __init__(self, children: StartedProcesses) -> None:
         try:
             import rclpy
             from rclpy.executors import SingleThreadedExecutor
@@ -191,7 +191,7 @@ class RosRobot:
         """Wait for the first frame.
 
         Raises:
-            DemoError: None came.
+            DemoError: No frame came within `CAMERA_TIMEOUT_S`, or a process has ended.
         """
         deadline = time.monotonic() + CAMERA_TIMEOUT_S
         while self._newest_media_ns is None:
@@ -201,7 +201,8 @@ class RosRobot:
         """Wait until the node says that its model is loaded, and answers a service call.
 
         Raises:
-            DemoError: It failed, or took too long.
+            DemoError: The model failed to load or took over `MODEL_TIMEOUT_S`, or a process has
+                ended.
         """
         deadline = time.monotonic() + MODEL_TIMEOUT_S
         while self._state != 'ready':
@@ -267,7 +268,7 @@ class RosRobot:
         return None if media_ns is None else media_ns / NS_PER_S
 
     def _check(self, deadline: float, step: str) -> None:
-        """Let messages come in; see to it that the step ends."""
+        """Let messages come in; raise once the step took too long."""
         if time.monotonic() > deadline:
             raise DemoError(f'{step}: nothing came in time\n{self._logs()}')
         self._spin(0.05)
@@ -309,7 +310,7 @@ def _nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
 
 
-def _tail(child: Child) -> str:
+def _tail(child: StartedProcess) -> str:
     lines = '\n'.join(f'  {line}' for line in child.last_lines())
     return f'last words of {child.name} ({child.log}):\n{lines}'
 

@@ -1,4 +1,4 @@
-"""The demo, step by step, without a word of ROS: `run.py` brings a robot that can be asked."""
+"""The demo, step by step, without ROS: `run.py` brings a robot that can be asked."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ class Show:
     """Asks one question of each topic and checks the answers.
 
     Args:
-        robot: Whom to ask.
-        console: Where to tell.
+        robot: Answers the questions.
+        console: Where the outcome is shown.
         clip: The video the camera plays.
         truth: What is true in it.
     """
@@ -109,10 +109,10 @@ class Show:
     cards: list[Card] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Ask everything; tell whether every answer was right.
+        """Ask everything; return whether every answer was right.
 
         Raises:
-            DemoError: It cannot go on.
+            DemoError: A process has ended, nothing came in time, or no moment has one true answer.
         """
         plan = Plan(self.truth)
         if not plan.topics:
@@ -154,7 +154,7 @@ class Show:
     def _judge(
         self, query: Query, reply: Reply, times_s: Sequence[float], true_answer: str
     ) -> bool:
-        """Compare with the truth, and with what was streamed; tell the outcome."""
+        """Compare with the truth, and with what was streamed; show the outcome."""
         if reply.streamed != reply.text:
             raise DemoError(
                 f'streaming: the words on the answer topic were {reply.streamed!r}, '

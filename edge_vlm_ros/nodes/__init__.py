@@ -1,7 +1,7 @@
 """ROS: the `vlm` and `camera` nodes, and all that maps messages to our words. Nothing clever.
 
-Names are looked up when first used: `nodes.process_setup` must run before rclpy is imported, and
-the model process, a child of the node's, imports no rclpy.
+Names are looked up when first used, so that the modules here that are free of ROS (`health`,
+`process_setup`, ...) can be imported where there is none.
 """
 
 from __future__ import annotations

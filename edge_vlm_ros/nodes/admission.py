@@ -1,8 +1,8 @@
-"""From a request to a question: which frames it is about, and until when it must be answered."""
+"""From a request to a question: until when it must be answered, which frames it is about."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge_vlm_ros.core import (
@@ -53,8 +53,81 @@ class Feed(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that passed every check which needs no frame.
+
+    Attributes:
+        request: The service's request or the action's goal.
+        facts: Who asks, and when.
+        question: What is asked. `Admission.choose` adds its frames.
+        defaults: What the request gets where it leaves a field at 0.
+    """
+
+    request: AskRequest
+    facts: RequestFacts
+    question: Question
+    defaults: RequestDefaults
+
+    @property
+    def frame_wait_ns(self) -> int:
+        """Until when it may wait for a frame, steady nanoseconds; 0 = not at all.
+
+        No camera sends frames of a time that is over.
+        """
+        as_of_ns = time_from_ros(self.request.as_of)
+        wait_s = self.defaults.frame_wait_s
+        if not wait_s or 0 < as_of_ns <= self.facts.asked_ros_ns:
+            return 0
+        stop_ns = self.question.asked_ns + round(wait_s * NS_PER_S)
+        deadline_ns = self.question.deadline_ns
+        return min(stop_ns, deadline_ns) if deadline_ns else stop_ns
+
+    def with_frames(
+        self,
+        frames: tuple[StoredFrame, ...],
+        *,
+        window_truncated: bool = False,
+        continues_session: bool = False,
+    ) -> Admitted:
+        """Return it with the frames that were chosen, and how they were."""
+        return replace(
+            self,
+            facts=replace(self.facts, window_truncated=window_truncated),
+            question=replace(self.question, frames=frames, continues_session=continues_session),
+        )
+
+
+def admit(
+    request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, asked_ns: int
+) -> Admitted:
+    """Check all of a request that needs no frame.
+
+    Args:
+        request: The service's request or the action's goal.
+        facts: Who asks, and when.
+        defaults: For the fields it leaves at 0.
+        asked_ns: Steady time when it came, nanoseconds.
+
+    Raises:
+        BadRequestError: The question is empty or too long, or a value is out of its range.
+    """
+    timeout_s = _not_negative('timeout_s', request.timeout_s) or defaults.timeout_s
+    question = Question(
+        text=request.question,
+        request_id=facts.request_id,
+        session_id=facts.session_id,
+        system_prompt=request.system_prompt or defaults.system_prompt,
+        sampling=sampling_from_ros(request, defaults.max_tokens),
+        choices=tuple(request.choices),
+        asked_ns=asked_ns,
+        deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
+    )
+    return Admitted(request, facts, question, defaults)
+
+
 class Admission:
-    """Turns requests into questions, or refuses them; looks at frames, never into them.
+    """Chooses the frames of requests; looks at frames, never into them.
 
     Args:
         feeds: Cameras by name; the first is the default.
@@ -63,66 +136,54 @@ class Admission:
     def __init__(self, feeds: Mapping[str, Feed]) -> None:
         self._feeds = feeds
 
-    def choose(  # noqa: PLR0913 (keywords)
+    def choose(
         self,
-        request: AskRequest,
-        facts: RequestFacts,
-        defaults: RequestDefaults,
+        admitted: Admitted,
         *,
+        now_ns: int,
         max_images: int = 0,
         has_shown_frames: bool = False,
-        now_ns: int = 0,
-    ) -> RequestFacts:
+    ) -> Admitted:
         """Choose the frames a request is about.
 
         Images in the request come before cameras. A later turn of a conversation that names no
         camera and no time is about the frames already shown, so none are chosen.
 
         Args:
-            request: The service's request or the action's goal.
-            facts: Who asks, and when (ROS time).
-            defaults: For the fields it leaves at 0.
+            admitted: The request.
+            now_ns: ROS time that "now" means, nanoseconds: when it was asked, or later where it
+                has waited for a frame.
             max_images: Most frames the model takes; 0 = not known, or no limit.
             has_shown_frames: Its session has had a turn.
-            now_ns: ROS time that "now" means, nanoseconds; 0 = when it was asked.
 
         Returns:
-            The facts, with the frames.
+            The request, with the frames.
 
         Raises:
             BadRequestError: A value makes no sense, or no camera has that name (UNKNOWN_CAMERA).
             TooManyFramesError: More frames than the model takes.
             NoFreshFrameError: A camera has no frame (NO_FRAME), or an old one (STALE_FRAME).
         """
+        request = admitted.request
         frames = request_frames_from_ros(request)
         is_truncated = False
         is_continued = not frames and has_shown_frames and _is_about_the_same(request)
         if not frames and not is_continued:
             frames, is_truncated = self._from_cameras(
-                request, now_ns or facts.asked_ros_ns, defaults, max_images
+                request, admitted.defaults, now_ns, max_images
             )
         if max_images and len(frames) > max_images:
             raise TooManyFramesError(
                 f'the request is about {len(frames)} frames, the model takes {max_images}'
             )
-        return replace(
-            facts, frames=frames, window_truncated=is_truncated, continues_session=is_continued
+        return admitted.with_frames(
+            frames, window_truncated=is_truncated, continues_session=is_continued
         )
 
     def _from_cameras(
-        self,
-        request: AskRequest,
-        now_ns: int,
-        defaults: RequestDefaults,
-        max_images: int,
+        self, request: AskRequest, defaults: RequestDefaults, now_ns: int, max_images: int
     ) -> tuple[tuple[StoredFrame, ...], bool]:
-        names = list(dict.fromkeys(request.cameras)) or list(self._feeds)[:1]
-        unknown = [name for name in names if name not in self._feeds]
-        if unknown:
-            known = ', '.join(self._feeds) or 'none'
-            raise BadRequestError(
-                f'no camera {unknown[0]!r}; there are: {known}', ErrorCode.UNKNOWN_CAMERA
-            )
+        names = self._camera_names(request)
         most = _frames_each(request.max_frames, defaults.max_frames, max_images, len(names))
         as_of_ns = time_from_ros(request.as_of)
         max_age_s = _not_negative('max_age_s', request.max_age_s) or defaults.max_age_s
@@ -147,6 +208,17 @@ class Admission:
             is_truncated |= chosen.window_truncated
         return tuple(frames), is_truncated
 
+    def _camera_names(self, request: AskRequest) -> list[str]:
+        """Name the cameras that a request means, each once."""
+        names = list(dict.fromkeys(request.cameras)) or list(self._feeds)[:1]
+        unknown = [name for name in names if name not in self._feeds]
+        if unknown:
+            known = ', '.join(self._feeds) or 'none'
+            raise BadRequestError(
+                f'no camera {unknown[0]!r}; there are: {known}', ErrorCode.UNKNOWN_CAMERA
+            )
+        return names
+
     def _check_age(self, name: str, frame: StoredFrame, now_ns: int, max_age_s: float) -> None:
         age = age_s(frame.stamp_ns, now_ns)
         if age <= max_age_s:
@@ -170,54 +242,6 @@ def _check_distance(name: str, frame: StoredFrame, as_of_ns: int, max_age_s: flo
             f'limit is {max_age_s:.1f} s',
             ErrorCode.STALE_FRAME,
         )
-
-
-def frame_wait_ns(
-    request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, question: Question
-) -> int:
-    """Return until when a request may wait for a frame, steady nanoseconds; 0 = not at all.
-
-    No camera sends frames of a time that is over.
-    """
-    as_of_ns = time_from_ros(request.as_of)
-    if not defaults.frame_wait_s or 0 < as_of_ns <= facts.asked_ros_ns:
-        return 0
-    stop_ns = question.asked_ns + round(defaults.frame_wait_s * NS_PER_S)
-    return min(stop_ns, question.deadline_ns) if question.deadline_ns else stop_ns
-
-
-def question_from(
-    request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, asked_ns: int
-) -> Question:
-    """Return the question of a request whose frames are chosen.
-
-    Args:
-        request: The service's request or the action's goal.
-        facts: Who asks, and the frames (`with_frames` adds those chosen later).
-        defaults: For the fields it leaves at 0.
-        asked_ns: Steady time when it came, nanoseconds.
-
-    Raises:
-        BadRequestError: The question is empty or too long, or a value is out of its range.
-    """
-    timeout_s = _not_negative('timeout_s', request.timeout_s) or defaults.timeout_s
-    return Question(
-        text=request.question,
-        request_id=facts.request_id,
-        frames=facts.frames,
-        session_id=facts.session_id,
-        system_prompt=request.system_prompt or defaults.system_prompt,
-        sampling=sampling_from_ros(request, defaults.max_tokens),
-        choices=tuple(request.choices),
-        continues_session=facts.continues_session,
-        asked_ns=asked_ns,
-        deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
-    )
-
-
-def with_frames(question: Question, facts: RequestFacts) -> Question:
-    """Return a question with the frames that were chosen for it."""
-    return replace(question, frames=facts.frames, continues_session=facts.continues_session)
 
 
 def _choose(

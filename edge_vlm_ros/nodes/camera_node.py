@@ -88,7 +88,7 @@ class CameraNode(Node):
         self.ended: Future[str] = Future()
         """Done when the source has ended; its result is '' or what went wrong."""
 
-        _declare(self)
+        declare_parameters(self)
         self._options = _read(self)
         self._media = _open(self._options)
         self._painter = _Painter(self._options)
@@ -245,7 +245,9 @@ def _open(options: CameraOptions) -> MediaReader:
     return open_media(options.source, fps=options.fps if is_webcam else 0.0)
 
 
-def _declare(node: Node) -> None:
+def declare_parameters(node: Node) -> None:
+    """Declare every parameter of the camera node; each is fixed while it runs."""
+
     def declare(name: str, value: Any, description: str, **fields: Any) -> None:
         descriptor = ParameterDescriptor(description=description, read_only=True, **fields)
         node.declare_parameter(name, value, descriptor)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rclpy.callback_groups import CallbackGroup
     from rclpy.node import Node
 
+    from edge_vlm_ros.nodes.camera_parameters import CameraSettings
     from edge_vlm_ros.nodes.conversions import ImageMessage
-    from edge_vlm_ros.nodes.parameters import CameraSettings
 
 STEP_BACK_NS = NS_PER_S
-"""A stamp this far behind the newest one means that time started again (a bag in a loop)."""
+"""A stamp so much older than the newest one means that time started again (a bag in a loop)."""
 
 LONGEST_PERIOD_NS = 10 * NS_PER_S
 """A longer gap is an outage, not the camera's rate."""

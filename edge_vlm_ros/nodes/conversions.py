@@ -1,4 +1,4 @@
-"""Messages to our words and back: pure functions, and the only place where codes are mapped.
+"""Messages to our words and back: pure functions.
 
 `FinishReason` and `ErrorCode` have the numbers of `msg/Answer.msg`, so a code needs no table.
 """
@@ -18,9 +18,6 @@ from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
     CompressedImage,
-    EdgeVlmError,
-    ErrorCode,
-    FinishReason,
     FrameRef,
     FrameSource,
     RawImage,
@@ -44,33 +41,23 @@ ImageMessage: TypeAlias = 'ImageMsg | CompressedImageMsg'
 AskRequest: TypeAlias = 'AskService.Request | AskAction.Goal'
 """The service's request and the action's goal have the same fields."""
 
-FINISH_BY_CODE = {
-    ErrorCode.CANCELLED: FinishReason.CANCELLED,
-    ErrorCode.DEADLINE: FinishReason.DEADLINE,
-    ErrorCode.PREEMPTED: FinishReason.PREEMPTED,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the node knows of a request and the model process does not.
+    """What the node notes of a request beside its question: who asks, and when in ROS time.
 
     Attributes:
         request_id: The caller's, or made up; never empty.
         session_id: '' = none.
         asked_ros_ns: ROS time when the request came, nanoseconds; ages are counted from it.
-        frames: The frames chosen for it, in the order of the prompt.
         window_truncated: The buffers held less than the seconds asked for.
-        continues_session: No frames were chosen, for it is about those that its session has shown.
         frame_wait_s: How long it waited for a frame, seconds of steady time.
     """
 
     request_id: str
     session_id: str = ''
     asked_ros_ns: int = 0
-    frames: tuple[StoredFrame, ...] = ()
     window_truncated: bool = False
-    continues_session: bool = False
     frame_wait_s: float = 0.0
 
 
@@ -130,24 +117,6 @@ def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingO
     )
 
 
-def answer_from_error(facts: RequestFacts, error: EdgeVlmError, text: str = '') -> Answer:
-    """Return the answer to a question that failed.
-
-    Args:
-        facts: The request.
-        error: Why.
-        text: What had been said before it failed.
-    """
-    return Answer(
-        request_id=facts.request_id,
-        text=text,
-        finish_reason=FINISH_BY_CODE.get(error.code, FinishReason.ERROR),
-        error_code=error.code,
-        message=error.message,
-        session_id=facts.session_id,
-    )
-
-
 def header_to_ros(frames: Sequence[StoredFrame | FrameRef]) -> Header:
     """Return stamp and frame_id of the newest of some frames; zero and empty for none."""
     if not frames:
@@ -156,28 +125,39 @@ def header_to_ros(frames: Sequence[StoredFrame | FrameRef]) -> Header:
     return Header(stamp=time_to_ros(newest.stamp_ns), frame_id=newest.source.frame_id)
 
 
-def chunk_to_ros(chunk: AnswerChunk, facts: RequestFacts) -> AnswerChunkMsg:
-    """Return the message for one chunk."""
+def chunk_to_ros(
+    chunk: AnswerChunk, facts: RequestFacts, frames: Sequence[StoredFrame] = ()
+) -> AnswerChunkMsg:
+    """Return the message for one chunk.
+
+    Args:
+        chunk: The chunk.
+        facts: Of its request.
+        frames: Those chosen for the question; they stamp a chunk that names none itself.
+    """
     message = AnswerChunkMsg(
-        header=header_to_ros(facts.frames),
+        header=header_to_ros(frames),
         request_id=chunk.request_id,
         sequence=chunk.sequence,
         delta=chunk.delta,
     )
     if chunk.answer is not None:
         answer = chunk.answer
-        message.header = header_to_ros(answer.frames or facts.frames)
+        message.header = header_to_ros(answer.frames or frames)
         message.done = True
         message.finish_reason = int(answer.finish_reason)
         message.error_code = int(answer.error_code)
+        message.message = answer.message
         message.stats = stats_to_ros(answer, facts)
     return message
 
 
-def answer_to_ros(answer: Answer, facts: RequestFacts) -> AnswerMsg:
-    """Return the message for a whole answer."""
+def answer_to_ros(
+    answer: Answer, facts: RequestFacts, frames: Sequence[StoredFrame] = ()
+) -> AnswerMsg:
+    """Return the message for a whole answer; arguments as for `chunk_to_ros`."""
     return AnswerMsg(
-        header=header_to_ros(answer.frames or facts.frames),
+        header=header_to_ros(answer.frames or frames),
         request_id=answer.request_id,
         session_id=answer.session_id,
         text=answer.text,
@@ -214,7 +194,7 @@ def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
     return AnswerStatsMsg(
         queue_s=timings.queue_s,
         frame_wait_s=facts.frame_wait_s,
-        decode_images_s=timings.decode_images_s,
+        decode_images_s=timings.prepare_s,
         encode_s=timings.encode_s,
         prefill_s=timings.prefill_s,
         decode_s=timings.decode_s,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -11,51 +10,53 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_vlm_ros.nodes.health import CameraHealth
-    from edge_vlm_ros.nodes.requests import RequestCounts
+    from edge_vlm_ros.nodes.requests import OpenRequests
+    from edge_vlm_ros.nodes.status import NodeStatus
 
 
-@dataclass(frozen=True, slots=True)
-class EngineHealth:
-    """The engine, for diagnostics.
-
-    Attributes:
-        level: 'OK', 'WARN' or 'ERROR'.
-        message: For people.
-        values: Numbers and names.
-    """
-
-    level: str
-    message: str
-    values: Mapping[str, Any]
-
-
-def engine_status(node: str, hardware: str, health: EngineHealth) -> DiagnosticStatus:
+def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
     """Return the status of the engine.
 
     Args:
         node: The node's name.
-        hardware: Chip and device numbers.
-        health: How it does.
+        status: How the node is.
     """
-    return _status(f'{node}: engine', hardware, health.level, health.message, health.values)
+    message = status.state
+    word = message.partition(':')[0]
+    values: dict[str, Any] = {'state': word, 'lifecycle': status.lifecycle}
+    if status.model is not None:
+        values['chip'] = status.chip
+        values['model'] = status.model or '(default)'
+    engine = status.engine
+    if engine is not None:
+        values['restarts'] = engine.restarts
+        values['held_questions'] = status.held
+        if engine.message and engine.loading is None:
+            message = f'{word}: {engine.message}'
+        if engine.info is not None:
+            values['model'] = engine.info.model
+            values['load_s'] = f'{engine.info.load_s:.1f}'
+    level = 'OK' if word in {'ready', 'inactive'} else 'WARN'
+    if status.failure:
+        level, message = 'ERROR', status.failure
+    return _status(f'{node}: engine', status.hardware, level, message, values)
 
 
-def queue_status(
-    node: str, hardware: str, open_requests: int, limit: int, counts: RequestCounts
-) -> DiagnosticStatus:
+def queue_status(node: str, hardware: str, requests: OpenRequests) -> DiagnosticStatus:
     """Return the status of the queue of requests."""
-    is_full = open_requests >= limit
+    number, limit = len(requests), requests.limit
+    is_full = number >= limit
     message = (
         f'full: {limit} requests run or wait, the next one is refused'
         if is_full
-        else f'{open_requests} of {limit} requests run or wait'
+        else f'{number} of {limit} requests run or wait'
     )
     values = {
-        'open': open_requests,
+        'open': number,
         'limit': limit,
-        'answered': counts.answered,
-        'failed': counts.failed,
-        'cancelled': counts.cancelled,
+        'answered': requests.counts.answered,
+        'failed': requests.counts.failed,
+        'cancelled': requests.counts.cancelled,
     }
     return _status(f'{node}: queue', hardware, 'WARN' if is_full else 'OK', message, values)
 

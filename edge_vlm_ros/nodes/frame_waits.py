@@ -45,10 +45,10 @@ class FrameWaits:
         return len(self._waits)
 
     async def next_frame(self, reply: Future[Any], stop_ns: int) -> None:
-        """Return when a frame has come, at a time, or at `end`, whichever is first.
+        """Return when a frame has come, at a time, or when `end` is called, whichever is first.
 
         Args:
-            reply: Of the request that waits; tells it from others.
+            reply: Of the request that waits; names it.
             stop_ns: Steady time, nanoseconds.
         """
         future: Future[None] = Future(executor=self._node.executor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 QUIET_AFTER_S = 0.8
-"""Silence that is worth a warning: with diagnostics once a second, it is told within 2 s."""
+"""Silence that is worth a warning: with diagnostics once a second, it is reported within 2 s."""
 
 QUIET_PERIODS = 3.0
 """A slow camera may be silent for so many of its periods."""

@@ -69,7 +69,7 @@ ANSWER_CHUNKS = reliable(500)
 
 SERVICE = reliable(100)
 """Requests wait here while the executor is busy, and replies until they are sent. With the usual
-depth of 10, a burst of more pushes the oldest out: nobody is told, and the caller waits for ever.
+depth of 10, a burst of more pushes the oldest out: no error says so, and the caller waits forever.
 """
 
 ANSWER_TEXT = reliable(10)

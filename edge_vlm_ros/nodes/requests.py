@@ -3,14 +3,14 @@
 Chunks come from the thread that reads the model process and are published on that thread. Sending
 them through the executor would cost a rebuilt wait set per token and let a camera image in between
 delay a word; a publisher may be used from any thread, and one lock keeps the chunks of a request
-in order and nothing behind its last. Only the caller's reply, which must be sent by the executor,
+in order and nothing after its last. Only the caller's reply, which must be sent by the executor,
 goes through it: a Future is completed and the executor woken.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edge_vlm_ros.core import (
@@ -21,12 +21,8 @@ from edge_vlm_ros.core import (
     EdgeVlmError,
     ErrorCode,
 )
-from edge_vlm_ros.nodes.conversions import (
-    RequestFacts,
-    answer_from_error,
-    answer_to_ros,
-    chunk_to_ros,
-)
+from edge_vlm_ros.nodes.conversions import RequestFacts, answer_to_ros, chunk_to_ros
+from edge_vlm_ros.serving.model_info import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,17 +31,19 @@ if TYPE_CHECKING:
 
     from edge_vlm_ros.msg import Answer as AnswerMsg
     from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
+    from edge_vlm_ros.nodes.admission import Admitted
+    from edge_vlm_ros.serving import AnswerStream, ModelInfo
 
 
-class ChunkOutlet(Protocol):
-    """Where chunks go. Called under the lock of `OpenRequests`, from any thread; must be quick."""
+class AnswerPublisher(Protocol):
+    """Where answers go. Called under the lock of `OpenRequests`, on any thread; must be quick."""
 
     def publish_chunk(self, message: AnswerChunkMsg) -> None:
-        """Give out one chunk."""
+        """Publish one chunk."""
         ...
 
     def publish_answer(self, message: AnswerMsg) -> None:
-        """Give out a whole answer, behind its final chunk."""
+        """Publish what is published of a whole answer, after its final chunk."""
         ...
 
 
@@ -54,20 +52,22 @@ class OpenRequest:
     """One request that has no final chunk yet.
 
     Attributes:
-        facts: Who asks, about which frames.
+        admitted: Who asks what, about which frames.
         reply: Completed with the `msg/Answer`; belongs to the executor.
         feedback: Given every chunk; the action's.
-        deadline_ns: Steady time when it must be done; 0 = none.
-        is_asked: The model process has it; before, it may wait for a frame.
-        deltas: What has been said.
+        stream: The backend's answer, and all that has been said of it; None until the backend was
+            asked: before, the request may wait for a frame.
     """
 
-    facts: RequestFacts
+    admitted: Admitted
     reply: Future[AnswerMsg]
     feedback: Callable[[AnswerChunkMsg], None] | None = None
-    deadline_ns: int = 0
-    is_asked: bool = False
-    deltas: list[str] = field(default_factory=list)
+    stream: AnswerStream | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The caller's, or made up."""
+        return self.admitted.facts.request_id
 
 
 @dataclass(slots=True)
@@ -82,16 +82,27 @@ class RequestCounts:
 class OpenRequests:
     """All requests that have no final chunk yet.
 
+    The one register that knows requests before the backend does (they wait for a frame), and what
+    ROS is owed for each: a reply, feedback, the last chunk.
+
     Args:
-        outlet: Where chunks go.
+        publisher: Where answers go.
         wake: Wakes the executor, so that it sees a completed reply.
         limit: Most requests at a time.
+        info: Says which model is loaded, for the answers that are made here; None = none is.
     """
 
-    def __init__(self, outlet: ChunkOutlet, wake: Callable[[], None], limit: int) -> None:
-        self._outlet = outlet
+    def __init__(
+        self,
+        publisher: AnswerPublisher,
+        wake: Callable[[], None],
+        limit: int,
+        info: Callable[[], ModelInfo | None],
+    ) -> None:
+        self._publisher = publisher
         self._wake = wake
         self._limit = limit
+        self._info = info
         self._open: dict[str, OpenRequest] = {}
         self._lock = threading.Lock()
         self.counts = RequestCounts()
@@ -105,7 +116,7 @@ class OpenRequests:
         return self._limit
 
     def check_room(self, request_id: str) -> None:
-        """Tell whether one more request may come; the executor's thread asks, and then adds.
+        """Refuse one more request, if there is no room; the executor's thread asks, then adds.
 
         Raises:
             BadRequestError: A request of that id is running (DUPLICATE_REQUEST).
@@ -126,34 +137,33 @@ class OpenRequests:
     def add(self, request: OpenRequest) -> None:
         """Take note of a request that is about to be asked."""
         with self._lock:
-            self._open[request.facts.request_id] = request
+            self._open[request.request_id] = request
 
     def on_chunk(self, chunk: AnswerChunk) -> None:
-        """Give out a chunk of the model process; those of requests already ended are dropped."""
+        """Publish a chunk of the backend's; those of requests already ended are dropped."""
         with self._lock:
             request = self._open.get(chunk.request_id)
             if request is None:
                 return
             if chunk.answer is None:
-                request.deltas.append(chunk.delta)
                 self._publish(request, chunk)
             else:
                 self._end(request, chunk, chunk.answer)
 
-    def fail(self, request_id: str, error: EdgeVlmError) -> bool:
-        """End a request from here, with what had been said; tell whether it was open."""
-        with self._lock:
-            request = self._open.get(request_id)
-            if request is None:
-                return False
-            answer = answer_from_error(request.facts, error, ''.join(request.deltas))
-            sequence = len(request.deltas)
-            self._end(request, AnswerChunk(request_id, sequence, '', answer), answer)
-            return True
+    def fail(self, request: OpenRequest, error: EdgeVlmError) -> bool:
+        """End a request from here, with what had been said; tell whether this did it.
 
-    def fail_all(self, error: EdgeVlmError) -> int:
-        """End every request from here; return how many there were."""
-        return sum(self.fail(request_id, error) for request_id in self.request_ids())
+        The executor's thread alone. Where the backend was asked, the end goes the way of every
+        other chunk: through its stream, which has the text and takes one end.
+        """
+        if request.stream is not None:
+            return request.stream.finish(lambda text: self._failed(request, error, text))
+        with self._lock:
+            if self._open.get(request.request_id) is not request:
+                return False
+            answer = self._failed(request, error)
+            self._end(request, AnswerChunk(request.request_id, 0, '', answer), answer)
+            return True
 
     def refuse(
         self,
@@ -166,51 +176,44 @@ class OpenRequests:
         It gets its final chunk, too; only a request whose id is that of a running one does not,
         for that one's chunks would seem to end.
         """
-        answer = answer_from_error(facts, error)
+        failed = Answer.failed(facts.request_id, error, session_id=facts.session_id)
+        answer = signed(failed, self._info())
         chunk = chunk_to_ros(AnswerChunk(facts.request_id, 0, '', answer), facts)
         message = answer_to_ros(answer, facts)
         with self._lock:
             self._count(answer)
             if error.code is not ErrorCode.DUPLICATE_REQUEST:
-                self._outlet.publish_chunk(chunk)
-                self._outlet.publish_answer(message)
+                self._publisher.publish_chunk(chunk)
+                self._publisher.publish_answer(message)
         if feedback is not None:
             feedback(chunk)
         return message
 
-    def request_ids(self) -> list[str]:
-        """Name the open requests, oldest first."""
+    def matching(self, request_id: str = '') -> list[OpenRequest]:
+        """List the open requests of that id, or all (''), oldest first."""
         with self._lock:
-            return list(self._open)
+            return [r for r in self._open.values() if request_id in {'', r.request_id}]
 
-    def is_asked(self, request_id: str) -> bool:
-        """Whether a request is open and the model process has it."""
-        with self._lock:
-            request = self._open.get(request_id)
-            return request is not None and request.is_asked
-
-    def overdue(self, now_ns: int, grace_ns: int) -> list[str]:
-        """Name the requests whose deadline passed longer than `grace_ns` ago (steady time)."""
-        with self._lock:
-            return [
-                request_id
-                for request_id, request in self._open.items()
-                if request.deadline_ns and now_ns > request.deadline_ns + grace_ns
-            ]
+    def _failed(self, request: OpenRequest, error: EdgeVlmError, text: str = '') -> Answer:
+        facts = request.admitted.facts
+        answer = Answer.failed(facts.request_id, error, session_id=facts.session_id, text=text)
+        return signed(answer, self._info())
 
     def _publish(self, request: OpenRequest, chunk: AnswerChunk) -> None:
-        message = chunk_to_ros(chunk, request.facts)
-        self._outlet.publish_chunk(message)
+        admitted = request.admitted
+        message = chunk_to_ros(chunk, admitted.facts, admitted.question.frames)
+        self._publisher.publish_chunk(message)
         if request.feedback is not None:
             request.feedback(message)
 
     def _end(self, request: OpenRequest, chunk: AnswerChunk, answer: Answer) -> None:
-        del self._open[request.facts.request_id]
+        del self._open[request.request_id]
         self._count(answer)
-        message = answer_to_ros(answer, request.facts)
+        admitted = request.admitted
+        message = answer_to_ros(answer, admitted.facts, admitted.question.frames)
         try:
             self._publish(request, chunk)
-            self._outlet.publish_answer(message)
+            self._publisher.publish_answer(message)
         finally:
             request.reply.set_result(message)
             self._wake()

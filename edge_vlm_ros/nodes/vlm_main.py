@@ -2,8 +2,6 @@
 
 Exit status: 0 after SIGINT or SIGTERM, 1 when the node could not start (with `autostart`) or its
 model process gave up.
-
-Nothing of ROS is imported at the top: the model process imports this module, too, when it starts.
 """
 
 from __future__ import annotations
@@ -11,7 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.nodes.process_setup import keep_freed_memory, use_shared_memory_profile
+from rclpy.logging import get_logger
+
+from edge_vlm_ros.nodes.declaring import SettingsError
+from edge_vlm_ros.nodes.ros_process import ros_process
+from edge_vlm_ros.nodes.spinning import spin_until, spin_while, stop_on_signals
+from edge_vlm_ros.nodes.vlm_node import VlmNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,48 +22,27 @@ if TYPE_CHECKING:
     from rclpy.executors import Executor
     from rclpy.task import Future
 
-    from edge_vlm_ros.nodes.vlm_node import VlmNode
-
 REPLY_TIMEOUT_S = 1.0
 """How long, at the end, the replies to ended requests may take to go out."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop; return the exit status."""
-    keep_freed_memory()
-    use_shared_memory_profile()
-
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.logging import get_logger
-    from rclpy.signals import SignalHandlerOptions
-
-    from edge_vlm_ros.nodes.parameters import SettingsError
-    from edge_vlm_ros.nodes.spinning import stop_on_signals
-    from edge_vlm_ros.nodes.vlm_node import VlmNode
-
-    rclpy.init(
-        args=list(sys.argv if args is None else args),
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
-    executor = SingleThreadedExecutor()
-    try:
-        node = VlmNode()
+    with ros_process(args) as executor:
+        try:
+            node = VlmNode()
+        except SettingsError as error:
+            get_logger('vlm').fatal(str(error))
+            return 1
         executor.add_node(node)
         with stop_on_signals(executor) as stop:
             try:
-                return run(node, executor, stop)
+                return _run(node, executor, stop)
             finally:
                 _finish(node, executor)
-    except SettingsError as error:
-        get_logger('vlm').fatal(str(error))
-        return 1
-    finally:
-        executor.shutdown()
-        rclpy.try_shutdown()
 
 
-def run(node: VlmNode, executor: Executor, stop: Future[int]) -> int:
+def _run(node: VlmNode, executor: Executor, stop: Future[int]) -> int:
     """Start the node if it shall start by itself, and spin; return the exit status.
 
     Args:
@@ -68,8 +50,6 @@ def run(node: VlmNode, executor: Executor, stop: Future[int]) -> int:
         executor: Is spun here.
         stop: Ends this when it is done.
     """
-    from edge_vlm_ros.nodes.spinning import spin_until
-
     if not node.get_parameter('autostart').value:
         spin_until(executor, stop)
         return 0
@@ -80,8 +60,6 @@ def run(node: VlmNode, executor: Executor, stop: Future[int]) -> int:
 
 def _finish(node: VlmNode, executor: Executor) -> None:
     """End every request with its final chunk and its reply, then the node."""
-    from edge_vlm_ros.nodes.spinning import spin_while
-
     node.close()
     spin_while(executor, lambda: node.has_replies_to_send, REPLY_TIMEOUT_S)
     spin_while(executor, lambda: True, 0.05)  # an action's result follows its goal's end

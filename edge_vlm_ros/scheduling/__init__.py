@@ -6,7 +6,7 @@ from edge_vlm_ros.scheduling.events import (
     Encoded,
     Event,
     Failed,
-    FrameArrived,
+    FramesOffered,
     GivenUp,
     Outcome,
     Prefilled,
@@ -17,21 +17,22 @@ from edge_vlm_ros.scheduling.events import (
     WorkDone,
 )
 from edge_vlm_ros.scheduling.feature_ledger import FeatureLedger
-from edge_vlm_ros.scheduling.notices import Ended, Ending, Evicted, Notice, Rejected
+from edge_vlm_ros.scheduling.notices import Ended, Ending, Evicted, Notice, OfferEnded, Rejected
 from edge_vlm_ros.scheduling.scheduler import Scheduler, SchedulerSettings
 from edge_vlm_ros.scheduling.work import (
-    AHEAD,
     Decode,
     Encode,
+    FrameOwner,
     Idle,
+    Owner,
     Prefill,
     Prepare,
+    QuestionOwner,
     Render,
     Work,
 )
 
 __all__ = [
-    'AHEAD',
     'Cancelled',
     'Decode',
     'Decoded',
@@ -43,16 +44,20 @@ __all__ = [
     'Evicted',
     'Failed',
     'FeatureLedger',
-    'FrameArrived',
+    'FrameOwner',
+    'FramesOffered',
     'GivenUp',
     'Idle',
     'Notice',
+    'OfferEnded',
     'Outcome',
+    'Owner',
     'Prefill',
     'Prefilled',
     'Prepare',
     'Prepared',
     'QuestionAsked',
+    'QuestionOwner',
     'Rejected',
     'Render',
     'Rendered',

@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from edge_vlm_ros.core import Priority
+
 if TYPE_CHECKING:
-    from edge_vlm_ros.core import FrameKey
+    from edge_vlm_ros.core import FeatureKey
     from edge_vlm_ros.scheduling.work import Work
 
 
 @dataclass(frozen=True, slots=True)
-class FrameArrived:
-    """A frame that may be asked about; encoded ahead while there is no question."""
+class FramesOffered:
+    """Frames that may be asked about; prepared and encoded ahead while there is no question.
 
-    frame: FrameKey
+    Attributes:
+        keys: What a question that shows them would need, oldest first.
+    """
+
+    keys: tuple[FeatureKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +29,15 @@ class QuestionAsked:
 
     Attributes:
         request_id: Not empty, unique among the questions that have not ended.
-        frames: The frames it brings, oldest first.
+        keys: Of the frames it brings, oldest first.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
+        priority: Among the questions that wait.
     """
 
     request_id: str
-    frames: tuple[FrameKey, ...] = ()
+    keys: tuple[FeatureKey, ...] = ()
     deadline_ns: int = 0
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A frame is ready for the vision tower."""
+    """What is under a key is ready for the vision tower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +67,17 @@ class Rendered:
         pieces: How the engine wants the part of the prompt that its KV cache lacks: tokens of each
             prefill, in order, each 1 or more, at least one piece.
         reused_tokens: Tokens of the prompt before that part: the KV cache holds them already.
-        frames: The frames whose features the rest of the prompt needs, oldest first.
+        keys: Of the features that the rest of the prompt needs, oldest first.
     """
 
     pieces: tuple[int, ...]
     reused_tokens: int = 0
-    frames: tuple[FrameKey, ...] = ()
-
-    @property
-    def prompt_tokens(self) -> int:
-        """All tokens before the answer."""
-        return self.reused_tokens + sum(self.pieces)
+    keys: tuple[FeatureKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A frame's features are there and take `nbytes` bytes."""
+    """The features under a key are there and take `nbytes` bytes."""
 
     nbytes: int
 
@@ -93,15 +96,15 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The work could not be done; the question behind it ends."""
+    """The work could not be done; its owner ends, and nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """The work was stopped half-way, its question being over or overdue, and left nothing behind.
+    """The work was stopped half-way, its owner being over or overdue, and left nothing behind.
 
-    A question that still runs is given the same work again: the `Tick` before that ends it, if its
-    time is over.
+    An owner that goes on is given the same work again: the `Tick` before that ends a question, if
+    its time is over.
     """
 
 
@@ -116,4 +119,4 @@ class WorkDone:
     outcome: Outcome
 
 
-Event: TypeAlias = 'FrameArrived | QuestionAsked | Cancelled | Tick | WorkDone'
+Event: TypeAlias = 'FramesOffered | QuestionAsked | Cancelled | Tick | WorkDone'

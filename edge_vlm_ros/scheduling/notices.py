@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core import FrameKey
+    from edge_vlm_ros.core import FeatureKey
 
 
 class Ending(Enum):
@@ -46,10 +46,20 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferEnded:
+    """Nothing more is done for what was offered under a key.
+
+    Its features are kept, or they could not be made, or a newer offer took its place.
+    """
+
+    key: FeatureKey
+
+
+@dataclass(frozen=True, slots=True)
 class Evicted:
-    """A frame's features are to be forgotten."""
+    """Whatever is kept under a key, pixels or features, is to be forgotten."""
 
-    frame: FrameKey
+    key: FeatureKey
 
 
-Notice: TypeAlias = 'Ended | Rejected | Evicted'
+Notice: TypeAlias = 'Ended | Rejected | OfferEnded | Evicted'

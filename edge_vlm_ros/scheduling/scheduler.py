@@ -3,7 +3,10 @@
 Rules, each held by a test:
 
 * One work item at a time: `next_work` gives the next one only after `WorkDone` of the last.
-* Questions are answered in the order they came; a full queue turns the newcomer away.
+* Of the questions that wait, the one of the highest priority is next; of equal ones, the one that
+  came first. One that runs, from its first work item on, is not interrupted. So a lower priority
+  may wait for as long as higher ones keep coming: its deadline ends that, nothing else does.
+* A full queue turns the newcomer away, whatever its priority.
 * Every question that was asked gets exactly one `Ended` or `Rejected`.
 * A question takes these steps, and may be cancelled or run out of time between any two of them::
 
@@ -13,17 +16,23 @@ Rules, each held by a test:
 * A cancel takes effect at once, also while work for the question is under way: the question ends,
   the work's result is dropped (features of a frame are kept, they may serve the next question).
   Work may be stopped half-way then (`GivenUp`), which is no failure.
-* Only frames whose features are not kept are prepared and encoded.
-* A question comes before work ahead of any question; among arrived frames the newest of each
-  camera counts.
+* Only what is not kept is prepared, and only that encoded.
+* Offered frames are prepared and encoded ahead, one after the other, while no question waits or
+  runs; a question waits for the item under way and no longer. What is ready then, it uses.
+* A newer offer takes the place of what still waits of the older one of the same camera, shown the
+  same way; cameras take turns. A frame that was begun is carried through, however fast the camera,
+  unless a question holds it up meanwhile.
+* Every key that was offered gets exactly one `OfferEnded`. Its failure ends nothing but the offer.
+* Pixels that nobody is going to encode any more, and features above the bounds, are `Evicted`;
+  what the running question needs is not.
 
-Where preparing ahead of the question goes further later (prefixes in the KV cache), it is more
-events and more work here; nothing else moves.
+Work that belongs to something else (a prefix in the KV cache) is one more kind of `Owner`, with
+events and work of its own.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,7 +41,7 @@ from edge_vlm_ros.scheduling.events import (
     Decoded,
     Encoded,
     Failed,
-    FrameArrived,
+    FramesOffered,
     Prefilled,
     Prepared,
     QuestionAsked,
@@ -41,20 +50,29 @@ from edge_vlm_ros.scheduling.events import (
     WorkDone,
 )
 from edge_vlm_ros.scheduling.feature_ledger import FeatureLedger
-from edge_vlm_ros.scheduling.notices import Ended, Ending, Evicted, Notice, Rejected
+from edge_vlm_ros.scheduling.notices import (
+    Ended,
+    Ending,
+    Evicted,
+    Notice,
+    OfferEnded,
+    Rejected,
+)
+from edge_vlm_ros.scheduling.offer_queue import OfferQueue, place_of
 from edge_vlm_ros.scheduling.work import (
-    AHEAD,
     Decode,
     Encode,
+    FrameOwner,
     Idle,
     Prefill,
     Prepare,
+    QuestionOwner,
     Render,
     Work,
 )
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core import FrameKey
+    from edge_vlm_ros.core import FeatureKey
     from edge_vlm_ros.scheduling.events import Event
 
 
@@ -64,7 +82,7 @@ class SchedulerSettings:
 
     Attributes:
         max_waiting: Questions that may wait beside the running one; 0 = none.
-        max_cached_frames: Frames whose features are kept.
+        max_cached_frames: Frames whose features are kept; also, how many offered ones may wait.
         max_cached_bytes: Bytes of features that are kept.
     """
 
@@ -78,15 +96,20 @@ class _Steps:
     """What is left to do for the running question."""
 
     asked: QuestionAsked
-    to_prepare: deque[FrameKey]
+    to_prepare: deque[FeatureKey]
     rendered: Rendered | None = None
-    to_encode: deque[FrameKey] = field(default_factory=deque)
+    to_encode: deque[FeatureKey] = field(default_factory=deque)
     pieces: deque[int] = field(default_factory=deque)
     prefilled: int = 0
+    is_begun: bool = False
 
     @property
     def request_id(self) -> str:
         return self.asked.request_id
+
+    def wants(self, key: FeatureKey) -> bool:
+        """Tell whether pixels under this key are still to be encoded."""
+        return key in (self.asked.keys if self.rendered is None else self.to_encode)
 
 
 class Scheduler:
@@ -103,13 +126,14 @@ class Scheduler:
         self._ledger = FeatureLedger(
             max_frames=settings.max_cached_frames, max_bytes=settings.max_cached_bytes
         )
-        self._waiting: OrderedDict[str, QuestionAsked] = OrderedDict()
+        self._waiting: dict[str, QuestionAsked] = {}  # In the order they came.
         self._running: _Steps | None = None
         self._under_way: Work | None = None
-        # Not told by the request_id: that may be asked anew while its cancelled work still runs.
+        # Not known by the request_id: that may be asked again while its cancelled work still runs.
         self._under_way_for: _Steps | None = None
-        self._arrived: dict[tuple[str, str], FrameKey] = {}
-        self._prepared_ahead: FrameKey | None = None
+        self._offered = OfferQueue(settings.max_cached_frames)
+        self._begun: FeatureKey | None = None
+        self._prepared: dict[FeatureKey, None] = {}  # A set that keeps its order.
 
     def __contains__(self, request_id: str) -> bool:
         """Whether this question waits or runs."""
@@ -123,13 +147,10 @@ class Scheduler:
 
     @property
     def request_ids(self) -> tuple[str, ...]:
-        """Every question that has not ended: the running one, then those that wait, in order."""
+        """Every question that has not ended: the running one, then the others by their turn."""
         running = () if self._running is None else (self._running.request_id,)
-        return (*running, *self._waiting)
-
-    def has_features(self, frame: FrameKey) -> bool:
-        """Tell whether a frame's features are kept."""
-        return frame in self._ledger
+        by_turn = sorted(self._waiting.values(), key=lambda asked: -asked.priority)
+        return (*running, *(asked.request_id for asked in by_turn))
 
     def handle(self, event: Event) -> tuple[Notice, ...]:
         """Take note of an event; return what follows from it beside work.
@@ -138,18 +159,9 @@ class Scheduler:
             ValueError: A request_id is asked twice, or `WorkDone` names other work than is under
                 way.
         """
-        if isinstance(event, QuestionAsked):
-            return tuple(self._ask(event))
-        if isinstance(event, Cancelled):
-            return tuple(self._end(event.request_id, Ending.CANCELLED))
-        if isinstance(event, Tick):
-            return tuple(self._end_overdue(event.now_ns))
-        if isinstance(event, FrameArrived):
-            self._arrived[event.frame.camera, event.frame.topic] = event.frame
-            return ()
-        return tuple(self._finish_work(event))
+        return (*self._take(event), *self._release())
 
-    def next_work(self) -> Work:
+    def next_work(self) -> Work | Idle:
         """Say what to do now; unless it is `Idle`, `WorkDone` must follow before the next call.
 
         Raises:
@@ -158,9 +170,27 @@ class Scheduler:
         if self._under_way is not None:
             raise RuntimeError(f'work is under way: {self._under_way}')
         work = self._work_ahead() if self._running is None else self._work_for(self._running)
-        if not isinstance(work, Idle):
-            self._under_way, self._under_way_for = work, self._running
+        if isinstance(work, Idle):
+            return work
+        if self._running is not None:
+            self._running.is_begun = True
+        if isinstance(work, Encode):
+            self._prepared.pop(work.key, None)  # The pixels go into the work.
+        self._under_way, self._under_way_for = work, self._running
         return work
+
+    def _take(self, event: Event) -> list[Notice]:
+        if isinstance(event, QuestionAsked):
+            return self._ask(event)
+        if isinstance(event, Cancelled):
+            return self._end(event.request_id, Ending.CANCELLED)
+        if isinstance(event, Tick):
+            return self._end_overdue(event.now_ns)
+        if isinstance(event, FramesOffered):
+            return self._offer(event)
+        return self._finish_work(event)
+
+    # --- questions -------------------------------------------------------------------------------
 
     def _ask(self, asked: QuestionAsked) -> list[Notice]:
         if not asked.request_id or asked.request_id in self:
@@ -169,14 +199,16 @@ class Scheduler:
             return self._start(asked)
         if len(self._waiting) >= self._max_waiting:
             return [Rejected(asked.request_id, len(self._waiting), self._max_waiting)]
+        chosen = self._running.asked
+        if asked.priority > chosen.priority and not self._running.is_begun:
+            self._waiting = {chosen.request_id: chosen, **self._waiting}
+            return self._start(asked)
         self._waiting[asked.request_id] = asked
         return []
 
     def _start(self, asked: QuestionAsked) -> list[Notice]:
-        evicted = self._ledger.pin(asked.frames)
-        missing = [frame for frame in dict.fromkeys(asked.frames) if frame not in self._ledger]
-        self._running = _Steps(asked, deque(missing))
-        return [Evicted(frame) for frame in evicted]
+        self._running = _Steps(asked, deque(dict.fromkeys(asked.keys)))
+        return [Evicted(key) for key in self._ledger.pin(asked.keys)]
 
     def _end(self, request_id: str, ending: Ending) -> list[Notice]:
         if self._waiting.pop(request_id, None) is not None:
@@ -186,9 +218,10 @@ class Scheduler:
         notices: list[Notice] = [Ended(request_id, ending)]
         self._running = None
         if self._waiting:
-            _, asked = self._waiting.popitem(last=False)
-            return notices + self._start(asked)
-        return notices + [Evicted(frame) for frame in self._ledger.pin(())]
+            # `max` finds the first of equal ones: the one that came first.
+            asked = max(self._waiting.values(), key=lambda asked: asked.priority)
+            return notices + self._start(self._waiting.pop(asked.request_id))
+        return notices + [Evicted(key) for key in self._ledger.pin(())]
 
     def _end_overdue(self, now_ns: int) -> list[Notice]:
         asked = [] if self._running is None else [self._running.asked]
@@ -203,78 +236,102 @@ class Scheduler:
         ]
 
     def _work_for(self, steps: _Steps) -> Work:
-        request_id = steps.request_id
-        for queue in (steps.to_prepare, steps.to_encode):
-            while queue and queue[0] in self._ledger:  # Encoded ahead in the meantime.
-                queue.popleft()
+        owner = QuestionOwner(steps.request_id)
+        # Some may be ready: kept from an earlier question, or made ahead.
+        while steps.to_prepare and self._is_ready(steps.to_prepare[0]):
+            steps.to_prepare.popleft()
+        while steps.to_encode and steps.to_encode[0] in self._ledger:
+            steps.to_encode.popleft()
         if steps.to_prepare:
-            return Prepare(request_id, steps.to_prepare[0])
+            return Prepare(owner, steps.to_prepare[0])
         if steps.rendered is None:
-            return Render(request_id)
+            return Render(owner)
         if steps.to_encode:
-            return Encode(request_id, steps.to_encode[0])
+            return Encode(owner, steps.to_encode[0])
         if steps.pieces:
-            return Prefill(request_id, steps.prefilled, steps.prefilled + steps.pieces[0])
-        return Decode(request_id)
+            return Prefill(owner, steps.prefilled, steps.prefilled + steps.pieces[0])
+        return Decode(owner)
 
-    def _work_ahead(self) -> Work:
-        while self._arrived:
-            frame = next(iter(self._arrived.values()))
-            if frame not in self._ledger:
-                is_prepared = frame == self._prepared_ahead
-                return Encode(AHEAD, frame) if is_prepared else Prepare(AHEAD, frame)
-            self._forget_arrived(frame)
-        return Idle()
+    def _is_ready(self, key: FeatureKey) -> bool:
+        return key in self._prepared or key in self._ledger
 
-    def _forget_arrived(self, frame: FrameKey) -> None:
-        if self._arrived.get((frame.camera, frame.topic)) == frame:
-            del self._arrived[frame.camera, frame.topic]
+    # --- offers ----------------------------------------------------------------------------------
+
+    def _offer(self, offered: FramesOffered) -> list[Notice]:
+        keys = tuple(dict.fromkeys(offered.keys))
+        kept = [key for key in keys if key in self._ledger]
+        ended = kept + self._offered.put(keys, settled=(*kept, self._begun))
+        return [OfferEnded(key) for key in ended] + self._give_way(keys)
+
+    def _give_way(self, keys: tuple[FeatureKey, ...]) -> list[Notice]:
+        """End the offer that was begun where a question holds it up and a newer one has come."""
+        begun = self._begun
+        if begun is None or self._running is None or begun in keys:
+            return []
+        return self._end_offer(begun) if place_of(begun) in map(place_of, keys) else []
+
+    def _end_offer(self, key: FeatureKey) -> list[Notice]:
+        if key == self._begun:
+            self._begun = None
+        elif not self._offered.discard(key):
+            return []
+        return [OfferEnded(key)]
+
+    def _work_ahead(self) -> Work | Idle:
+        if self._begun is None:
+            self._begun = self._offered.take()
+        if self._begun is None:
+            return Idle()
+        step = Encode if self._begun in self._prepared else Prepare
+        return step(FrameOwner(self._begun), self._begun)
+
+    # --- work that is over -----------------------------------------------------------------------
 
     def _finish_work(self, done: WorkDone) -> list[Notice]:
         work, outcome = done.work, done.outcome
-        if self._under_way is None or work != self._under_way:
+        if work != self._under_way:
             raise ValueError(f'{work} is not under way, but {self._under_way}')
         self._under_way = None
-        assert not isinstance(work, Idle)
         notices: list[Notice] = []
+        if isinstance(work, Prepare) and isinstance(outcome, Prepared):
+            self._prepared[work.key] = None
         if isinstance(work, Encode) and isinstance(outcome, Encoded):
-            notices += map(Evicted, self._ledger.add(work.frame, outcome.nbytes))
-        if work.request_id == AHEAD:
-            self._finish_ahead(work, outcome)
-            return notices
+            notices += map(Evicted, self._ledger.add(work.key, outcome.nbytes))
+            notices += self._end_offer(work.key)
+        if isinstance(work.owner, FrameOwner):
+            is_failed = isinstance(outcome, Failed)
+            return notices + (self._end_offer(work.owner.key) if is_failed else [])
         steps = self._running
         if steps is None or steps is not self._under_way_for:
             return notices  # The question ended while this was under way.
         if isinstance(outcome, Failed):
-            return notices + self._end(work.request_id, Ending.FAILED)
+            return notices + self._end(steps.request_id, Ending.FAILED)
         if isinstance(outcome, Decoded) and outcome.is_last:
-            return notices + self._end(work.request_id, Ending.ANSWERED)
-        notices += self._advance(steps, done)
-        return notices
-
-    def _finish_ahead(self, work: Work, outcome: object) -> None:
-        assert isinstance(work, Prepare | Encode)
-        if isinstance(outcome, Prepared):
-            self._prepared_ahead = work.frame
-            return
-        self._prepared_ahead = None
-        self._forget_arrived(work.frame)
+            return notices + self._end(steps.request_id, Ending.ANSWERED)
+        return notices + self._advance(steps, done)
 
     def _advance(self, steps: _Steps, done: WorkDone) -> list[Notice]:
         work, outcome = done.work, done.outcome
-        if isinstance(outcome, Prepared):
-            assert isinstance(work, Prepare)
-            steps.to_prepare.remove(work.frame)
-        elif isinstance(outcome, Rendered):
+        if isinstance(outcome, Rendered):
             assert min(outcome.pieces) > 0, outcome.pieces
             steps.rendered = outcome
             steps.pieces.extend(outcome.pieces)
             steps.prefilled = outcome.reused_tokens
-            steps.to_encode.extend(dict.fromkeys(outcome.frames))
-            evicted = self._ledger.pin({*steps.asked.frames, *outcome.frames})
-            return [Evicted(frame) for frame in evicted]
-        elif isinstance(outcome, Prefilled):
+            steps.to_encode.extend(dict.fromkeys(outcome.keys))
+            return [Evicted(key) for key in self._ledger.pin({*steps.asked.keys, *outcome.keys})]
+        if isinstance(outcome, Prefilled):
             assert isinstance(work, Prefill)
             steps.pieces.popleft()
             steps.prefilled = work.stop
         return []
+
+    def _release(self) -> list[Notice]:
+        """Give up pixels that nobody is going to encode."""
+        unwanted = [key for key in self._prepared if not self._is_wanted(key)]
+        for key in unwanted:
+            del self._prepared[key]
+        return [Evicted(key) for key in unwanted]
+
+    def _is_wanted(self, key: FeatureKey) -> bool:
+        is_offered = key == self._begun or key in self._offered
+        return is_offered or (self._running is not None and self._running.wants(key))

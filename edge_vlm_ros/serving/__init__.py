@@ -1,4 +1,4 @@
-"""The parts joined: a pipeline in this process, or the same one in a process of its own.
+"""The parts joined: a backend in this process, or the same one in a process of its own.
 
 Names load when they are asked for: a process that only talks to a model process
 (`edge_vlm_ros.serving.process`) has no use for tokenizers, image libraries or engines.
@@ -10,7 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, StageCosts
+    from edge_vlm_ros.serving.backend import Backend, check_spec, open_backend
+    from edge_vlm_ros.serving.model_info import (
+        ChipModelInfo,
+        ModelInfo,
+        ModelSpec,
+        StageCosts,
+    )
     from edge_vlm_ros.serving.pipeline import VlmPipeline
     from edge_vlm_ros.serving.process import (
         EnginePhase,
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     'AnswerStream': 'stream',
+    'Backend': 'backend',
+    'ChipModelInfo': 'model_info',
     'EnginePhase': 'process',
     'EngineState': 'process',
     'LoadProgress': 'process',
@@ -32,6 +40,8 @@ _MODULES = {
     'ServingSettings': 'settings',
     'StageCosts': 'model_info',
     'VlmPipeline': 'pipeline',
+    'check_spec': 'backend',
+    'open_backend': 'backend',
 }
 
 
@@ -43,6 +53,8 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     'AnswerStream',
+    'Backend',
+    'ChipModelInfo',
     'EnginePhase',
     'EngineState',
     'LoadProgress',
@@ -52,4 +64,6 @@ __all__ = [
     'ServingSettings',
     'StageCosts',
     'VlmPipeline',
+    'check_spec',
+    'open_backend',
 ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
-from itertools import groupby
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,116 +13,16 @@ from edge_vlm_ros.core import (
     NS_PER_S,
     BadRequestError,
     ErrorCode,
-    FrameKey,
     PromptPart,
-    RawImage,
-    StoredFrame,
-    VisionInputs,
     join_parts,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from edge_vlm_ros.core import Clock
     from edge_vlm_ros.families.base import ModelFamily
-
-
-@dataclass(frozen=True, slots=True)
-class FrameGroup:
-    """The frames that make one `VisionInputs`: one, or neighbours of a clip.
-
-    Attributes:
-        frames: As they came, oldest first.
-        is_clip: They are part of a clip that the family takes for a video.
-    """
-
-    frames: tuple[StoredFrame, ...] = field(repr=False)
-    is_clip: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the frames."""
-        return sum(frame.nbytes for frame in self.frames)
-
-
-def name_frames(
-    frames: Sequence[StoredFrame], frames_per_input: int = 1
-) -> dict[FrameKey, FrameGroup]:
-    """Group the frames that one question shows, under names that no other frames have.
-
-    Args:
-        frames: In the order of the prompt.
-        frames_per_input: The family's; above 1, several neighbouring frames of one camera are a
-            clip, and so many of it a group.
-    """
-    in_clip = len(frames) > 1
-    groups = _groups(frames, frames_per_input)
-    return {replace(_name_group(group), in_clip=in_clip): group for group in groups}
-
-
-def _groups(frames: Sequence[StoredFrame], size: int) -> Iterator[FrameGroup]:
-    for camera, run in groupby(frames, key=lambda frame: frame.source.camera):
-        clip = tuple(run)
-        if size == 1 or len(clip) == 1 or not camera:  # Images that no camera took are no clip.
-            yield from (FrameGroup((frame,)) for frame in clip)
-        else:
-            yield from (
-                FrameGroup(clip[start : start + size], is_clip=True)
-                for start in range(0, len(clip), size)
-            )
-
-
-def _name_group(group: FrameGroup) -> FrameKey:
-    names = [_name_frame(frame) for frame in group.frames]
-    if not group.is_clip:
-        return names[0]
-    contents = ' '.join(f'{name.stamp_ns}/{name.content}' for name in names)
-    return replace(names[0], content=f'clip {contents}')
-
-
-def _name_frame(stored: StoredFrame) -> FrameKey:
-    """Name a frame by what it shows.
-
-    A camera's frame is told by stamp and time of arrival; images that no camera sent (files, the
-    images of a request) are told by their bytes.
-    """
-    if stored.received_ns:
-        return replace(stored.key, content=str(stored.received_ns))
-    image = stored.image
-    data = image.data if isinstance(image.data, bytes | bytearray) else bytes(image.data)
-    digest = blake2b(data, digest_size=16)
-    if isinstance(image, RawImage):
-        layout = (image.encoding, image.width, image.height, image.step, image.is_bigendian)
-        digest.update(repr(layout).encode())
-    return replace(stored.key, content=digest.hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
-class ShownFrame:
-    """A frame, or neighbours of a clip in one, as a conversation keeps it.
-
-    Attributes:
-        group: As they came, to be encoded again where the features are no longer kept.
-        key: Its name in the caches.
-        inputs: Grid and placeholders; without the pixels.
-        sizes: Width and height of each decoded frame, pixels.
-    """
-
-    group: FrameGroup
-    key: FrameKey
-    inputs: VisionInputs
-    sizes: tuple[tuple[int, int], ...]
-
-
-def count_frames(shown: Iterable[ShownFrame]) -> int:
-    """Count the frames, those of a group each by itself."""
-    return sum(len(frame.group.frames) for frame in shown)
-
-
-def without_pixels(inputs: VisionInputs) -> VisionInputs:
-    """Keep what the prompt needs to know of a frame; forget its pixels."""
-    return replace(inputs, pixels=np.empty(0, dtype=np.float32))
+    from edge_vlm_ros.serving.shown_frames import ShownFrames
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +37,24 @@ class Conversation:
 
     system_prompt: str = ''
     history: PromptPart | None = field(default=None, repr=False)
-    frames: tuple[ShownFrame, ...] = ()
+    frames: tuple[ShownFrames, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the frames kept."""
         return sum(frame.group.nbytes for frame in self.frames)
 
-    def new_frames(self, frames: Sequence[ShownFrame]) -> tuple[ShownFrame, ...]:
+    def new_frames(self, frames: Sequence[ShownFrames]) -> tuple[ShownFrames, ...]:
         """Return those that this conversation has not seen yet."""
         seen = {frame.key for frame in self.frames}
         return tuple(frame for frame in frames if frame.key not in seen)
 
     def render(
-        self, family: ModelFamily, text: str, frames: Sequence[ShownFrame], system_prompt: str = ''
+        self,
+        family: ModelFamily,
+        text: str,
+        frames: Sequence[ShownFrames],
+        system_prompt: str = '',
     ) -> PromptPart:
         """Write the whole prompt: all finished turns, new frames, the question.
 
@@ -165,7 +67,7 @@ class Conversation:
         Raises:
             BadRequestError: Another system prompt than the conversation began with.
         """
-        inputs = [frame.inputs for frame in frames]
+        inputs = [frame.prepared.inputs for frame in frames]
         if self.history is None:
             before = family.render_prefix(inputs, system_prompt)
         else:
@@ -183,7 +85,7 @@ class Conversation:
         self,
         prompt: PromptPart,
         answer_tokens: Iterable[int],
-        frames: Sequence[ShownFrame],
+        frames: Sequence[ShownFrames],
         system_prompt: str,
     ) -> Conversation:
         """Return the conversation after one more turn.

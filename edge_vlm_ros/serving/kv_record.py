@@ -1,7 +1,7 @@
-"""What the KV cache holds, so that a new prompt starts behind what it shares with the old one.
+"""What the KV cache holds, so that a new prompt starts after what it shares with the old one.
 
 Two tokens are the same for the cache when their id, their position and, at a vision span, the
-frame and the row of its features are the same. Equal prefixes then have equal keys and values,
+features and their row are the same. Equal prefixes then have equal keys and values,
 whatever follows them; also where images are cross-attended, for a token attends to those only
 whose span is at or before it (`core.VisionSpan`).
 """
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_vlm_ros.core import FrameKey, PromptPart
+    from edge_vlm_ros.core import FeatureKey, PromptPart
 
-# int64, (tokens, 3 + position axes): token id, frame number (-1 = text), feature row, positions.
+# int64, (tokens, 3 + position axes): token id, image number (-1 = text), feature row, positions.
 _Rows: TypeAlias = NDArray[np.int64]
-_NO_FRAME = -1
+_NO_IMAGE = -1
 
 
 class KvRecord:
@@ -29,7 +29,7 @@ class KvRecord:
 
     def __init__(self) -> None:
         self._parts: list[_Rows] = []
-        self._frames: dict[FrameKey, int] = {}
+        self._images: dict[FeatureKey, int] = {}
         self._numbers = count()
         self._length = 0
 
@@ -38,14 +38,14 @@ class KvRecord:
         """Tokens on record."""
         return self._length
 
-    def append(self, part: PromptPart, frames: Sequence[FrameKey]) -> None:
+    def append(self, part: PromptPart, keys: Sequence[FeatureKey]) -> None:
         """Note tokens that were appended to the cache.
 
         Args:
             part: The tokens.
-            frames: The conversation's frames; `VisionSpan.image` is an index into them.
+            keys: Of the conversation's frames; `VisionSpan.image` is an index into them.
         """
-        self._parts.append(self._rows(part, frames))
+        self._parts.append(self._rows(part, keys))
         self._length += len(part)
 
     def truncate(self, length: int) -> None:
@@ -54,16 +54,16 @@ class KvRecord:
         self._parts = [kept] if len(kept) else []
         self._length = len(kept)
         numbers = set(np.unique(kept[:, 1]).tolist()) if len(kept) else set()
-        self._frames = {key: number for key, number in self._frames.items() if number in numbers}
+        self._images = {key: number for key, number in self._images.items() if number in numbers}
 
-    def shared(self, prompt: PromptPart, frames: Sequence[FrameKey]) -> int:
+    def shared(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
         """Count the tokens at the start of `prompt` that the cache already holds.
 
         Args:
             prompt: All tokens of the new prompt.
-            frames: The conversation's frames.
+            keys: Of the conversation's frames.
         """
-        held, wanted = self._joined(), self._rows(prompt, frames)
+        held, wanted = self._joined(), self._rows(prompt, keys)
         if held.shape[1] != wanted.shape[1]:
             return 0
         length = min(len(held), len(wanted))
@@ -76,17 +76,17 @@ class KvRecord:
         self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
 
-    def _rows(self, part: PromptPart, frames: Sequence[FrameKey]) -> _Rows:
+    def _rows(self, part: PromptPart, keys: Sequence[FeatureKey]) -> _Rows:
         places = np.zeros((len(part), 2), dtype=np.int64)
-        places[:, 0] = _NO_FRAME
+        places[:, 0] = _NO_IMAGE
         for span in part.spans:
-            number = self._number(frames[span.image])
+            number = self._number(keys[span.image])
             places[span.start : span.stop, 0] = number
             places[span.start : span.stop, 1] = np.arange(len(span)) + span.first_row
         positions = np.atleast_2d(part.positions).T
         return np.concatenate([part.tokens[:, None], places, positions], axis=1)
 
-    def _number(self, frame: FrameKey) -> int:
-        if frame not in self._frames:
-            self._frames[frame] = next(self._numbers)
-        return self._frames[frame]
+    def _number(self, key: FeatureKey) -> int:
+        if key not in self._images:
+            self._images[key] = next(self._numbers)
+        return self._images[key]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edge_vlm_ros.core import EngineLimits
+from edge_vlm_ros.core import Answer, EngineLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class ModelSpec:
         model: Catalogue name or path; '' = the chip's default.
         device_ids: Devices of that kind; empty = the first one.
         model_dirs: Folders to look in before the usual ones.
-        options: The family's (`FamilyOptions`) and the engine's own, by name.
+        options: The family's and the engine's own, by name; each of them has a type for its own.
     """
 
     chip: str = 'cpu'
@@ -47,22 +47,43 @@ class StageCosts:
     decode_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """The model that is loaded.
+    """The model that answers, whatever runs it.
 
     Attributes:
         model: Catalogue name or path.
         chip: 'cpu', 'bm1684x', ...
-        family: 'internvl', ...
-        limits: Read from the model's files.
-        costs: Measured at start-up.
+        max_images: Images in one prompt at most; 0 = as many as the context holds.
         load_s: Seconds from the start of loading to ready.
     """
 
     model: str
     chip: str
-    family: str
+    max_images: int = 0
+    load_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChipModelInfo(ModelInfo):
+    """A model that is loaded on a chip of this machine.
+
+    Attributes:
+        limits: Read from the model's files.
+        costs: Measured at start-up.
+    """
+
     limits: EngineLimits
     costs: StageCosts = StageCosts()
-    load_s: float = 0.0
+
+
+def signed(answer: Answer, info: ModelInfo | None) -> Answer:
+    """Return an answer with the name of the model that is loaded, and its chip.
+
+    For answers that are made where the model is not: it died, or was never asked.
+
+    Args:
+        answer: How a question failed.
+        info: None where no model has been loaded yet; both names stay empty then.
+    """
+    return answer if info is None else replace(answer, model=info.model, chip=info.chip)

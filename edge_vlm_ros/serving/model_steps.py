@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,22 +12,21 @@ from edge_vlm_ros.core import (
     CancelledError,
     Clock,
     EdgeVlmError,
+    FeatureKey,
     FinishReason,
     Frame,
-    FrameKey,
     FrameSource,
     PromptPart,
     PromptTooLongError,
     SamplingOptions,
+    ShownAs,
     Spliced,
     TooManyFramesError,
     VisionFeatures,
-    VisionInputs,
     join_parts,
 )
 from edge_vlm_ros.engines.base import ChosenToken, StopCheck
 from edge_vlm_ros.scheduling import (
-    Decode,
     Decoded,
     Encode,
     Encoded,
@@ -40,18 +40,17 @@ from edge_vlm_ros.scheduling import (
     Rendered,
     Work,
 )
-from edge_vlm_ros.serving.conversation import (
-    FrameGroup,
-    SessionStore,
-    ShownFrame,
-    answer_part,
-    count_frames,
-    without_pixels,
-)
+from edge_vlm_ros.serving.conversation import SessionStore, answer_part
 from edge_vlm_ros.serving.kv_record import KvRecord
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
 from edge_vlm_ros.serving.running import Running, Turn
+from edge_vlm_ros.serving.shown_frames import (
+    FrameGroup,
+    PreparedFrames,
+    ShownFrames,
+    count_frames,
+)
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
 from edge_vlm_ros.vision import decode_frame
 
@@ -64,11 +63,10 @@ _WARM_UP_PX = 64
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A frame's features in the cache, and what a prompt needs to know of the frame."""
+    """Features in the cache, and what a prompt needs to know of their frames."""
 
     features: VisionFeatures
-    inputs: VisionInputs
-    sizes: tuple[tuple[int, int], ...]
+    prepared: PreparedFrames
 
 
 class ModelSteps:
@@ -84,7 +82,8 @@ class ModelSteps:
         self._engine, self._family = loaded.engine, loaded.family
         self._clock = clock
         self._sessions = sessions
-        self._features: dict[FrameKey, _Kept] = {}
+        self._prepared: dict[FeatureKey, PreparedFrames] = {}  # With pixels, to be encoded.
+        self._kept: dict[FeatureKey, _Kept] = {}
         self._record = KvRecord()
 
     def warm_up(self) -> StageCosts:
@@ -138,39 +137,68 @@ class ModelSteps:
             Exception: Whatever libraries raise; then `reset_kv` before the next work.
         """
         if isinstance(work, Prepare):
-            return self._prepare(running, work.frame, running.groups[work.frame])
+            group = running.groups[work.key]
+            prepared = self._prepare(group)
+            running.shown[work.key] = self._shown(group)
+            return prepared
         if isinstance(work, Render):
             return self._render(running)
         turn = running.turn
         assert turn is not None
         if isinstance(work, Encode):
-            return self._encode(running, turn, work.frame)
+            group = next(frame.group for frame in turn.frames if frame.key == work.key)
+            encoded = self._encode(group)
+            turn.features[work.key] = self._kept[work.key].features
+            return encoded
         if isinstance(work, Prefill):
             return self._prefill(turn, work, should_stop)
-        assert isinstance(work, Decode)
         return self._decode(running, turn)
 
-    def _prepare(self, running: Running, key: FrameKey, group: FrameGroup) -> Prepared:
+    def do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
+        """Do one work item that is no question's.
+
+        Args:
+            work: What to do.
+            group: The frames under its key.
+
+        Raises:
+            EdgeVlmError: The frames cannot be prepared or encoded.
+            Exception: As `do`.
+        """
+        return self._prepare(group) if isinstance(work, Prepare) else self._encode(group)
+
+    def _prepare(self, group: FrameGroup) -> Prepared:
         frames = [decode_frame(stored) for stored in group.frames]
-        inputs = self._preprocess(frames, key, group)
+        way = group.key.shown_as
+        if way is ShownAs.VIDEO:
+            inputs = self._family.preprocess_clip(frames)
+        else:
+            (frame,) = frames
+            inputs = self._family.preprocess(frame, way)
         sizes = tuple((frame.pixels.shape[1], frame.pixels.shape[0]) for frame in frames)
-        running.pixels[key] = inputs
-        running.shown[key] = ShownFrame(group, key, without_pixels(inputs), sizes)
+        self._prepared[group.key] = PreparedFrames(inputs, sizes)
         return Prepared()
 
-    def _preprocess(self, frames: list[Frame], key: FrameKey, group: FrameGroup) -> VisionInputs:
-        if group.is_clip:
-            return self._family.preprocess_clip(frames)
-        (frame,) = frames
-        several = 2  # families ask only whether a frame stands alone
-        return self._family.preprocess(frame, several if key.in_clip else 1)
+    def _encode(self, group: FrameGroup) -> Encoded:
+        if group.key not in self._prepared:  # Shown in an earlier turn, its features given up.
+            self._prepare(group)
+        prepared = self._prepared.pop(group.key)
+        features = self._engine.encode(prepared.inputs)
+        self._kept[group.key] = _Kept(features, prepared.without_pixels())
+        return Encoded(_nbytes(features))
+
+    def _shown(self, group: FrameGroup) -> ShownFrames:
+        prepared = self._prepared.get(group.key) or self._kept[group.key].prepared
+        return ShownFrames(group, prepared.without_pixels())
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
         conversation = self._sessions.get(
             question.session_id, must_exist=question.continues_session
         )
-        frames = [self._shown(running, key) for key in running.groups]
+        for key, group in running.groups.items():
+            running.shown[key] = self._shown(group)  # Ready before: kept, or made ahead.
+        frames = [running.shown[key] for key in running.groups]
         new_frames = conversation.new_frames(frames)
         self._check_images([*conversation.frames, *new_frames])
         prompt = conversation.render(
@@ -185,16 +213,13 @@ class ModelSteps:
             detokenizer=StreamingDetokenizer(self._family.tokenizer),
         )
         self._check_length(turn)
-        if self._engine.limits.can_extend_prefix:
-            shared = self._record.shared(prompt, turn.keys)
-            # The last token is always run: its scores choose the answer's first token.
-            turn.reused_tokens = self._engine.keep(min(shared, len(prompt) - 1), prompt)
+        shared = self._record.shared(prompt, turn.keys)
+        # The last token is always run: its scores choose the answer's first token.
+        turn.reused_tokens = self._engine.usable_prefix(min(shared, len(prompt) - 1), prompt)
         self._engine.kv.truncate(turn.reused_tokens)
         self._record.truncate(turn.reused_tokens)
-        needed = turn.unfinished_frames(turn.reused_tokens)
-        for key in needed:
-            if key in self._features:
-                turn.features[key] = self._features[key].features
+        needed = turn.needed(turn.reused_tokens)
+        turn.features |= {key: self._kept[key].features for key in needed if key in self._kept}
         running.turn = turn
         return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
 
@@ -205,14 +230,8 @@ class ModelSteps:
             raise EdgeVlmError(f'the engine wants {tokens} tokens in pieces of {pieces}')
         return pieces
 
-    def _shown(self, running: Running, key: FrameKey) -> ShownFrame:
-        if key not in running.shown:  # Its features were kept: nothing had to be decoded.
-            kept = self._features[key]
-            running.shown[key] = ShownFrame(running.groups[key], key, kept.inputs, kept.sizes)
-        return running.shown[key]
-
-    def _check_images(self, frames: list[ShownFrame]) -> None:
-        images = sum(frame.inputs.grid[0] for frame in frames)
+    def _check_images(self, frames: list[ShownFrames]) -> None:
+        images = sum(frame.prepared.inputs.images for frame in frames)
         most = self._engine.limits.max_images
         if most and images > most:
             tiled = ', each tile counted,' if images > len(frames) else ''
@@ -233,17 +252,6 @@ class ModelSteps:
                 f'the prompt has {tokens} tokens ({vision_tokens} for {count_frames(turn.frames)} '
                 f'frames{earlier}), the model takes {longest}'
             )
-
-    def _encode(self, running: Running, turn: Turn, key: FrameKey) -> Encoded:
-        shown = next(frame for frame in turn.frames if frame.key == key)
-        inputs = running.pixels.pop(key, None)
-        if inputs is None:  # Shown in an earlier turn, its features given up since.
-            frames = [decode_frame(stored) for stored in shown.group.frames]
-            inputs = self._preprocess(frames, key, shown.group)
-        features = self._engine.encode(inputs)
-        turn.features[key] = features
-        self._features[key] = _Kept(features, shown.inputs, shown.sizes)
-        return Encoded(_nbytes(features))
 
     def _prefill(self, turn: Turn, work: Prefill, should_stop: StopCheck) -> Outcome:
         keys = turn.keys
@@ -296,9 +304,11 @@ class ModelSteps:
             running.first_text_ns = self._clock.now_ns()
         return Decoded(is_last)
 
-    def forget(self, frame: FrameKey) -> None:
-        """Give up a frame's features. Any thread."""
-        self._features.pop(frame, None)
+    def forget(self, keys: Iterable[FeatureKey]) -> None:
+        """Give up what is kept under these keys."""
+        for key in keys:
+            self._prepared.pop(key, None)
+            self._kept.pop(key, None)
 
     def reset_kv(self) -> None:
         """Forget all that the cache holds: after an error nobody knows what that is."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import AnswerChunk, Clock, Question, SteadyClock
-from edge_vlm_ros.engines import OnLoaded
+from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
+from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
+from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.conversation import SessionStore
-from edge_vlm_ros.serving.loading import LoadedModel, load_model, unheard
-from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+from edge_vlm_ros.serving.loading import LoadedModel, load_model
+from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.serving.worker import ChipWorker
 
+if TYPE_CHECKING:
+    from edge_vlm_ros.serving.backend import BackendType
+
 
 class VlmPipeline:
-    """A loaded model that answers questions; safe from several threads.
+    """The `Backend` of a chip: a loaded model that answers questions; safe from several threads.
 
     ::
 
@@ -30,6 +33,10 @@ class VlmPipeline:
 
     Every question that `ask` takes ends in exactly one final chunk: errors, cancels and a full
     queue too.
+
+    A question is on record in two places here, each under the worker's lock: with the worker, who
+    keeps what it is about and where its answer goes, and in the scheduler, who keeps only whose
+    turn it is.
     """
 
     def __init__(self, worker: ChipWorker, sessions: SessionStore) -> None:
@@ -49,7 +56,7 @@ class VlmPipeline:
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
         on_work: Callable[[], None] | None = None,
-        on_loaded: OnLoaded = unheard,
+        on_loaded: OnLoaded | None = None,
     ) -> VlmPipeline:
         """Load a model and warm it up. Takes seconds to minutes.
 
@@ -59,7 +66,7 @@ class VlmPipeline:
             model: Catalogue name or path; '' = the chip's default.
             device_ids: Devices of that kind; empty = the first one.
             model_dirs: Folders to look in before the usual ones.
-            options: The engine's own.
+            options: The family's and the engine's own, by name.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
             on_work: Called on the worker's thread before each work item, and within long ones: a
@@ -74,9 +81,11 @@ class VlmPipeline:
         wanted = spec or ModelSpec(
             chip, model, tuple(device_ids), tuple(model_dirs), dict(options or {})
         )
-        return cls.start(
-            lambda: load_model(wanted, on_loaded), settings, clock=clock, on_work=on_work
-        )
+
+        def load() -> LoadedModel:
+            return load_model(wanted, on_loaded or ignore_progress)
+
+        return cls.start(load, settings, clock=clock, on_work=on_work)
 
     @classmethod
     def start(
@@ -112,7 +121,7 @@ class VlmPipeline:
         return cls(worker, sessions)
 
     @property
-    def info(self) -> ModelInfo:
+    def info(self) -> ChipModelInfo:
         """The model that is loaded."""
         return self._worker.info
 
@@ -130,12 +139,28 @@ class VlmPipeline:
             BadRequestError: A running question has this request_id (DUPLICATE_REQUEST).
             NotReadyError: The pipeline is closed.
         """
-        if not question.request_id:
-            question = replace(question, request_id=uuid.uuid4().hex)
-        return self._worker.ask(question, on_chunk)
+        return self._worker.ask(with_request_id(question), on_chunk)
+
+    def offer_frames(self, frames: Sequence[StoredFrame], shown_as: ShownAs | None = None) -> None:
+        """Have frames prepared and encoded ahead of any question, while nobody asks.
+
+        A question that then shows the same frames in the same way encodes nothing, and its answer
+        is the one it would have got without. It never waits longer than for the work item under
+        way. Of each camera the newest offer counts; frames that cannot be prepared or encoded are
+        logged and left alone.
+
+        Args:
+            frames: As a question would show them, oldest first; not changed meanwhile.
+            shown_as: As `Question.shown_as`: a frame of a group that the question will show is
+                offered as one AMONG_OTHERS.
+
+        Raises:
+            NotReadyError: The pipeline is closed.
+        """
+        self._worker.offer(frames, shown_as)
 
     def cancel(self, request_id: str = '') -> int:
-        """Take one question back, or all ('' = all); return how many waited or ran.
+        """End one question early, or all (''); return how many waited or ran.
 
         Their final chunks are out when this returns; the chip stops after its present step, or
         within it where the engine can give up a prefill half-way.
@@ -143,7 +168,7 @@ class VlmPipeline:
         return self._worker.cancel(request_id)
 
     def reset_session(self, session_id: str = '') -> int:
-        """Forget one conversation, or all ('' = all); return how many there were."""
+        """Forget one conversation, or all (''); return how many there were."""
         return self._sessions.reset(session_id)
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -160,3 +185,7 @@ class VlmPipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+if TYPE_CHECKING:  # `open_backend` finds it by name, where no type checker looks.
+    _is_a_backend: BackendType = VlmPipeline

@@ -9,18 +9,18 @@ from edge_vlm_ros.core import (
     Answer,
     EdgeVlmError,
     ErrorCode,
+    FeatureKey,
     FinishReason,
-    FrameKey,
     FrameRef,
     PromptPart,
     Question,
     StoredFrame,
     Timings,
     VisionFeatures,
-    VisionInputs,
 )
 from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
-from edge_vlm_ros.serving.conversation import Conversation, FrameGroup, ShownFrame
+from edge_vlm_ros.serving.conversation import Conversation
+from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
 
@@ -38,31 +38,31 @@ class Turn:
         detokenizer: Turns them into text.
         tokens: The answer's, the stop token not among them.
         reused_tokens: Tokens of the prompt that the KV cache held already.
-        features: By frame; those that the rest of the prompt needs.
+        features: By key; those that the rest of the prompt needs.
     """
 
     conversation: Conversation
-    new_frames: tuple[ShownFrame, ...]
+    new_frames: tuple[ShownFrames, ...]
     prompt: PromptPart
     sampler: TokenSampler
     stop_rule: StopRule
     detokenizer: StreamingDetokenizer
     tokens: list[int] = field(default_factory=list)
     reused_tokens: int = 0
-    features: dict[FrameKey, VisionFeatures] = field(default_factory=dict)
+    features: dict[FeatureKey, VisionFeatures] = field(default_factory=dict)
 
     @property
-    def frames(self) -> tuple[ShownFrame, ...]:
+    def frames(self) -> tuple[ShownFrames, ...]:
         """All frames of the prompt; `VisionSpan.image` is an index into them."""
         return (*self.conversation.frames, *self.new_frames)
 
     @property
-    def keys(self) -> tuple[FrameKey, ...]:
+    def keys(self) -> tuple[FeatureKey, ...]:
         """Their names."""
         return tuple(frame.key for frame in self.frames)
 
-    def unfinished_frames(self, start: int) -> tuple[FrameKey, ...]:
-        """Name the frames whose features are needed for the prompt's tokens from `start` on."""
+    def needed(self, start: int) -> tuple[FeatureKey, ...]:
+        """Name the features that are needed for the prompt's tokens from `start` on."""
         keys = self.keys
         unfinished = [keys[span.image] for span in self.prompt.spans if span.stop > start]
         return tuple(dict.fromkeys(unfinished))
@@ -75,7 +75,7 @@ class Running:
     Attributes:
         question: What was asked, with its request_id.
         stream: Where the answer goes.
-        groups: The question's frames by name, oldest first.
+        groups: The question's frames by key, oldest first.
         submitted_ns: Steady time when it came, nanoseconds.
         started_ns: Steady time of its first work item; 0 = none yet.
         first_text_ns: Steady time of the first text given out; 0 = none yet.
@@ -83,8 +83,7 @@ class Running:
         last_token_ns: Steady time of the last token.
         head_ns: What choosing the first token took, nanoseconds.
         spent_ns: By kind of work.
-        pixels: Vision inputs of frames that are not encoded yet.
-        shown: The question's frames, measured.
+        shown: Those of them that were prepared: for this question, or before.
         turn: Set once the prompt is written.
         reason: Why the answer ended; NONE while it goes on.
         tail: The last piece of text, for the final chunk.
@@ -93,7 +92,7 @@ class Running:
 
     question: Question
     stream: AnswerStream
-    groups: dict[FrameKey, FrameGroup]
+    groups: dict[FeatureKey, FrameGroup]
     submitted_ns: int
     started_ns: int = 0
     first_text_ns: int = 0
@@ -101,8 +100,7 @@ class Running:
     last_token_ns: int = 0
     head_ns: int = 0
     spent_ns: dict[type[Work], int] = field(default_factory=dict)
-    pixels: dict[FrameKey, VisionInputs] = field(default_factory=dict)
-    shown: dict[FrameKey, ShownFrame] = field(default_factory=dict)
+    shown: dict[FeatureKey, ShownFrames] = field(default_factory=dict)
     turn: Turn | None = None
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
@@ -128,7 +126,7 @@ class Running:
         first_ns = self.first_text_ns or self.first_token_ns
         return Timings(
             queue_s=max(0, (self.started_ns or now_ns) - self.asked_ns) / NS_PER_S,
-            decode_images_s=seconds(Prepare),
+            prepare_s=seconds(Prepare),
             encode_s=seconds(Encode),
             prefill_s=seconds(Render, Prefill) + self.head_ns / NS_PER_S,
             decode_s=(self.last_token_ns - self.first_token_ns) / NS_PER_S,
@@ -152,7 +150,9 @@ class Running:
                 age_s=self._age_s(stored),
             )
             for frame in frames
-            for stored, (width, height) in zip(frame.group.frames, frame.sizes, strict=True)
+            for stored, (width, height) in zip(
+                frame.group.frames, frame.prepared.sizes, strict=True
+            )
         )
 
     def _age_s(self, stored: StoredFrame) -> float:
@@ -161,30 +161,21 @@ class Running:
             return 0.0
         return max(0, self.asked_ns - stored.received_ns) / NS_PER_S
 
-    def answer(  # noqa: PLR0913 (keywords)
-        self,
-        text: str,
-        reason: FinishReason,
-        *,
-        code: ErrorCode = ErrorCode.NONE,
-        message: str = '',
-        now_ns: int,
-        model: str,
-        chip: str,
+    def answer(
+        self, text: str, *, error: EdgeVlmError | None, now_ns: int, model: str, chip: str
     ) -> Answer:
-        """Make the final answer."""
+        """Make the final answer; `error` says why it is not whole, None = it is."""
         question = self.question
-        has_choice = code is ErrorCode.NONE and bool(question.choices)
         return Answer(
             request_id=question.request_id,
             text=text,
-            finish_reason=reason,
-            error_code=code,
-            message=message,
+            finish_reason=FinishReason.of_error(error.code) if error else self.reason,
+            error_code=error.code if error else ErrorCode.NONE,
+            message=error.message if error else '',
             session_id=question.session_id,
             frames=self.frame_refs(),
             timings=self.timings(now_ns),
             model=model,
             chip=chip,
-            choice=match_choice(text, question.choices) if has_choice else '',
+            choice=match_choice(text, question.choices) if question.choices and not error else '',
         )

@@ -123,6 +123,18 @@ class AnswerStream:
             self._add(AnswerChunk(self._request_id, len(self._chunks), delta, answer))
         return True
 
+    def relay(self, chunk: AnswerChunk) -> bool:
+        """Add a chunk that a stream elsewhere has made; tell whether this stream still took it.
+
+        For a process that hears of the answer from another one; it neither pushes nor finishes
+        what that one still makes, but it may finish it in its place.
+        """
+        with self._changed:
+            if self._is_done():
+                return False
+            self._add(chunk)
+        return True
+
     def _take_held(self) -> str:
         held, self._held = self._held, ''
         return held

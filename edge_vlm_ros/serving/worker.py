@@ -1,8 +1,9 @@
 """The one thread that touches the chip.
 
-Questions, cancels and the end come from any thread; they change the scheduler under one lock, so
-that a full queue, a cancel or a double request_id is answered at once, whatever the chip is doing.
-The thread itself asks the scheduler for the next work item, does it without the lock, and reports.
+Questions, offered frames, cancels and the end come from any thread; they change the scheduler
+under one lock, so that a full queue, a cancel or a double request_id is answered at once, whatever
+the chip is doing. The thread itself asks the scheduler for the next work item, does it without the
+lock, and reports.
 
 Answers are handed to their streams outside the lock: whoever listens may call back.
 """
@@ -11,32 +12,37 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from edge_vlm_ros.core import (
     AnswerChunk,
     BadRequestError,
+    CancelledError,
     Clock,
     EdgeVlmError,
     ErrorCode,
-    FinishReason,
+    FeatureKey,
     NotReadyError,
     Question,
+    ShownAs,
+    StoredFrame,
     TooManyFramesError,
 )
 from edge_vlm_ros.scheduling import (
     Cancelled,
     Decode,
     Encode,
-    Ended,
-    Ending,
     Evicted,
     Failed,
+    FrameOwner,
+    FramesOffered,
     Idle,
     Notice,
+    OfferEnded,
     Outcome,
     Prefill,
+    Prepare,
     QuestionAsked,
     Scheduler,
     SchedulerSettings,
@@ -44,24 +50,16 @@ from edge_vlm_ros.scheduling import (
     Work,
     WorkDone,
 )
-from edge_vlm_ros.serving.conversation import SessionStore, name_frames
+from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.endings import Final, error_of, known_error
 from edge_vlm_ros.serving.loading import LoadedModel
-from edge_vlm_ros.serving.model_info import ModelInfo
+from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
+from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Final:
-    """An answer that is over and has still to be told."""
-
-    running: Running
-    reason: FinishReason
-    code: ErrorCode = ErrorCode.NONE
-    message: str = ''
 
 
 class ChipWorker:
@@ -92,13 +90,15 @@ class ChipWorker:
         self._on_work = on_work
         self._changed = threading.Condition()
         self._running: dict[str, Running] = {}
+        self._offered: dict[FeatureKey, FrameGroup] = {}
+        self._evicted: list[FeatureKey] = []
         self._is_stopping = False
         self._started = threading.Event()
         self._start_error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name='chip-worker', daemon=True)
 
     @property
-    def info(self) -> ModelInfo:
+    def info(self) -> ChipModelInfo:
         """The model that is loaded; valid after `start`."""
         return self._info
 
@@ -127,32 +127,51 @@ class ChipWorker:
             BadRequestError: The request_id is empty or belongs to a running question.
             NotReadyError: The worker is closed.
         """
+        submitted_ns = self._clock.now_ns()
         request_id = question.request_id
         stream = AnswerStream(request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk)
-        running = Running(question, stream, {}, self._clock.now_ns())
+        groups = self._group(question.frames, question.shown_as)
+        running = Running(question, stream, groups, submitted_ns)
         refusal: EdgeVlmError | None = None
         try:
-            self._check(question)
-            running.groups.update(name_frames(question.frames, self._frames_per_input))
+            self._check(question, images=len(groups))
         except EdgeVlmError as error:
             refusal = error
         with self._changed:
-            if self._is_stopping:
-                raise NotReadyError('the pipeline is closed')
+            self._check_open()
             if not request_id or request_id in self._running:
                 raise BadRequestError(
                     f'request_id {request_id!r} is empty or that of a running question',
                     ErrorCode.DUPLICATE_REQUEST,
                 )
             if refusal is not None:
-                finals = [_Final(running, FinishReason.ERROR, refusal.code, refusal.message)]
+                finals = [Final(running, refusal)]
             else:
                 self._running[request_id] = running
-                asked = QuestionAsked(request_id, tuple(running.groups), question.deadline_ns)
+                asked = QuestionAsked(
+                    request_id, tuple(groups), question.deadline_ns, question.priority
+                )
                 finals = self._apply(self._scheduler.handle(asked))
                 self._changed.notify_all()
         self._deliver(finals)
         return stream
+
+    def offer(self, frames: Sequence[StoredFrame], shown_as: ShownAs | None = None) -> None:
+        """Have frames prepared and encoded while no question is there; from any thread.
+
+        Args:
+            frames: As a question would show them.
+            shown_as: As `Question.shown_as`.
+
+        Raises:
+            NotReadyError: The worker is closed.
+        """
+        groups = self._group(frames, shown_as)
+        with self._changed:
+            self._check_open()
+            self._offered.update(groups)
+            self._apply(self._scheduler.handle(FramesOffered(tuple(groups))))
+            self._changed.notify_all()
 
     def cancel(self, request_id: str = '') -> int:
         """Take one question back, or all ('' = all); return how many there were. Any thread."""
@@ -171,16 +190,10 @@ class ChipWorker:
         """End every question, free the chip, end the thread; return whether it ended in time."""
         with self._changed:
             self._is_stopping = True
-            finals = [
-                _Final(
-                    running,
-                    FinishReason.CANCELLED,
-                    ErrorCode.CANCELLED,
-                    'the pipeline was closed',
-                )
-                for running in self._running.values()
-            ]
+            closed = CancelledError('the pipeline was closed')
+            finals = [Final(running, closed) for running in self._running.values()]
             self._running.clear()
+            self._offered.clear()
             self._changed.notify_all()
         self._deliver(finals)
         if self._thread is threading.current_thread():
@@ -191,10 +204,24 @@ class ChipWorker:
 
     # --- what questions ask for ------------------------------------------------------------------
 
-    def _check(self, question: Question) -> None:
-        """Refuse what this model cannot do, before anything is done."""
+    def _group(
+        self, frames: Sequence[StoredFrame], shown_as: ShownAs | None
+    ) -> dict[FeatureKey, FrameGroup]:
+        groups = group_frames(frames, shown_as, self._frames_per_input)
+        return {group.key: group for group in groups}
+
+    def _check_open(self) -> None:
+        if self._is_stopping:
+            raise NotReadyError('the pipeline is closed')
+
+    def _check(self, question: Question, images: int) -> None:
+        """Refuse what this model cannot do, before anything is done.
+
+        Args:
+            question: What is asked.
+            images: That it shows, at least; `ModelSteps` counts the tiles of each.
+        """
         limits = self._info.limits
-        images = -(-len(question.frames) // self._frames_per_input)  # or more: `ModelSteps` sees
         if limits.max_images and images > limits.max_images:
             raise TooManyFramesError(
                 f'{len(question.frames)} frames, the model takes {limits.max_images} in one prompt'
@@ -210,47 +237,37 @@ class ChipWorker:
 
     # --- the scheduler's word, under the lock ----------------------------------------------------
 
-    def _apply(self, notices: Iterable[Notice]) -> list[_Final]:
-        finals: list[_Final] = []
+    def _apply(self, notices: Iterable[Notice]) -> list[Final]:
+        finals: list[Final] = []
         for notice in notices:
             if isinstance(notice, Evicted):
-                self._steps.forget(notice.frame)
-                continue
-            running = self._running.pop(notice.request_id)
-            if isinstance(notice, Ended):
-                finals.append(_final_of(running, notice.ending))
-                continue
-            message = (
-                f'{notice.waiting} questions wait already, the queue holds {notice.max_waiting}; '
-                f'this one would have been number {notice.waiting + 1}'
-            )
-            finals.append(_Final(running, FinishReason.ERROR, ErrorCode.BUSY, message))
+                self._evicted.append(notice.key)
+            elif isinstance(notice, OfferEnded):
+                self._offered.pop(notice.key, None)
+            else:
+                running = self._running.pop(notice.request_id)
+                finals.append(Final(running, error_of(running, notice)))
         return finals
 
     # --- answers, outside the lock ---------------------------------------------------------------
 
-    def _deliver(self, finals: Iterable[_Final]) -> None:
+    def _deliver(self, finals: Iterable[Final]) -> None:
         for final in finals:
-            running, turn = final.running, final.running.turn
-            if final.code is ErrorCode.NONE and turn is not None:
+            running, turn, error = final.running, final.running.turn, final.error
+            if error is None and turn is not None:
                 question = running.question
                 after = turn.conversation.with_turn(
                     turn.prompt, turn.tokens, turn.new_frames, question.system_prompt
                 )
                 self._sessions.put(question.session_id, turn.conversation, after)
-            now_ns = self._clock.now_ns()
-            running.stream.finish(
-                lambda text, final=final, now_ns=now_ns: final.running.answer(  # type: ignore[misc]
-                    text,
-                    final.reason,
-                    code=final.code,
-                    message=final.message,
-                    now_ns=now_ns,
-                    model=self._info.model,
-                    chip=self._info.chip,
-                ),
-                running.tail if final.code is ErrorCode.NONE else '',
+            make_answer = partial(
+                running.answer,
+                error=error,
+                now_ns=self._clock.now_ns(),
+                model=self._info.model,
+                chip=self._info.chip,
             )
+            running.stream.finish(make_answer, running.tail if error is None else '')
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -260,7 +277,7 @@ class ChipWorker:
             try:
                 loaded = self._open()
             except (Exception, SystemExit) as error:  # noqa: BLE001 (told by `start`)
-                self._start_error = _known(error)
+                self._start_error = known_error(error)
                 return
             finally:
                 self._started.set()
@@ -282,8 +299,13 @@ class ChipWorker:
         self._frames_per_input = loaded.family.frames_per_input
         limits = loaded.engine.limits
         load_s = (self._clock.now_ns() - started_ns) / 1e9
-        self._info = ModelInfo(
-            loaded.model, loaded.chip, loaded.family_name, limits, costs, round(load_s, 3)
+        self._info = ChipModelInfo(
+            model=loaded.model,
+            chip=loaded.chip,
+            max_images=limits.max_images,
+            load_s=round(load_s, 3),
+            limits=limits,
+            costs=costs,
         )
         self._scheduler = Scheduler(self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)
@@ -295,69 +317,74 @@ class ChipWorker:
                 now_ns = self._clock.now_ns()
                 finals = self._apply(self._scheduler.handle(Tick(now_ns)))
                 work = self._scheduler.next_work()
+                self._forget_evicted()
                 if isinstance(work, Idle) and not finals and not self._is_stopping:
                     self._changed.wait()
                 if self._is_stopping:
                     return
-                running = None if isinstance(work, Idle) else self._running[work.request_id]
+                do = None if isinstance(work, Idle) else self._doer(work)
             self._deliver(finals)
-            if running is None:
+            if isinstance(work, Idle) or do is None:
                 continue
-            outcome = self._do(work, running)
+            outcome = do()
             with self._changed:
                 if self._is_stopping:
                     return
                 finals = self._apply(self._scheduler.handle(WorkDone(work, outcome)))
             self._deliver(finals)
 
+    def _forget_evicted(self) -> None:
+        """Forget between two work items, never within one: it may be about the same frames."""
+        self._steps.forget(self._evicted)
+        self._evicted.clear()
+
+    def _doer(self, work: Work) -> Callable[[], Outcome]:
+        """Find what a work item needs, under the lock; return what does it."""
+        if isinstance(work.owner, FrameOwner):
+            assert isinstance(work, Prepare | Encode)
+            return partial(self._do_ahead, work, self._offered[work.owner.key])
+        return partial(self._do, work, self._running[work.owner.request_id])
+
+    def _do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
+        """Do one work item that is no question's; whatever goes wrong ends the offer."""
+        try:
+            self._beat()
+            return self._steps.do_ahead(work, group)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
+            self._take_failure(work, error)
+            return Failed()
+
     def _do(self, work: Work, running: Running) -> Outcome:
-        """Do one work item; whatever goes wrong ends this question and no other."""
+        """Do one work item of a question; whatever goes wrong ends this question and no other."""
         started_ns = self._clock.now_ns()
         running.started_ns = running.started_ns or started_ns
         try:
-            if self._on_work is not None:
-                self._on_work()
+            self._beat()
             return self._steps.do(work, running, lambda: self._is_over(running))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
-            running.error = _known(error)
-            if running.error.code is ErrorCode.INTERNAL:
-                _log.exception('%s failed', work)
-            if isinstance(work, Encode | Prefill | Decode):
-                self._steps.reset_kv()
+            running.error = self._take_failure(work, error)
             return Failed()
         finally:
             running.spend(work, started_ns, self._clock.now_ns())
 
-    def _is_over(self, running: Running) -> bool:
-        """Tell in the midst of a long step whether its question was ended or its time is over."""
+    def _take_failure(self, work: Work, error: BaseException) -> EdgeVlmError:
+        """Log what nobody will be answered with; leave the KV cache in a known state."""
+        known = known_error(error)
+        if known.code is ErrorCode.INTERNAL:
+            _log.error('%s failed', work, exc_info=error)
+        elif isinstance(work.owner, FrameOwner):
+            _log.warning('%s failed: %s', work, known.message)
+        if isinstance(work, Encode | Prefill | Decode):
+            self._steps.reset_kv()
+        return known
+
+    def _beat(self) -> None:
         if self._on_work is not None:
             self._on_work()  # Whoever asks is alive.
+
+    def _is_over(self, running: Running) -> bool:
+        """Tell in the midst of a long step whether its question was ended or its time is over."""
+        self._beat()
         question = running.question
         is_ended = self._running.get(question.request_id) is not running
         return is_ended or 0 < question.deadline_ns <= self._clock.now_ns()
-
-
-def _final_of(running: Running, ending: Ending) -> _Final:
-    question = running.question
-    if ending is Ending.ANSWERED:
-        return _Final(running, running.reason)
-    if ending is Ending.CANCELLED:
-        return _Final(
-            running, FinishReason.CANCELLED, ErrorCode.CANCELLED, 'the question was taken back'
-        )
-    if ending is Ending.DEADLINE:
-        allowed_s = (question.deadline_ns - running.asked_ns) / 1e9
-        message = f'the {allowed_s:.3g} s for this question were over before its answer was done'
-        return _Final(running, FinishReason.DEADLINE, ErrorCode.DEADLINE, message)
-    error = running.error
-    assert error is not None
-    return _Final(running, FinishReason.ERROR, error.code, error.message)
-
-
-def _known(error: BaseException) -> EdgeVlmError:
-    """Return an error of our own family for any error."""
-    if isinstance(error, EdgeVlmError):
-        return error
-    if isinstance(error, SystemExit):
-        return EdgeVlmError(f'the engine wanted to end the process: exit({error.code!r})')
-    return EdgeVlmError(f'{type(error).__name__}: {error}')

@@ -1,4 +1,4 @@
-"""Words to ids and back: tokenizer, chat form, choosing and stopping, streamed text."""
+"""Text to ids and back: tokenizer, chat template, choosing and stopping, streamed text."""
 
 from edge_vlm_ros.text.chat_template import (
     CHATML,
@@ -9,7 +9,7 @@ from edge_vlm_ros.text.chat_template import (
     ChatTemplate,
     Piece,
     Special,
-    Turn,
+    TurnMarkup,
     encode_pieces,
 )
 from edge_vlm_ros.text.choices import match_choice
@@ -34,7 +34,7 @@ __all__ = [
     'StreamingDetokenizer',
     'TokenSampler',
     'Tokenizer',
-    'Turn',
+    'TurnMarkup',
     'encode_pieces',
     'match_choice',
 ]

@@ -1,4 +1,4 @@
-"""The form of a conversation, as data.
+"""Chat templates, as data.
 
 A template is a few runs of pieces: template tokens (`Special`) and plain text. Pieces become ids
 by `encode_pieces`, the only way from a template to ids, so what a person wrote can never turn into
@@ -28,7 +28,7 @@ Piece: TypeAlias = 'Special | str'
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TurnMarkup:
     """What stands around one speaker's words."""
 
     before: tuple[Piece, ...]
@@ -37,19 +37,19 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """One family's form of a conversation.
+    """How one family writes a conversation.
 
     Attributes:
-        system: Around the system text; left out as a whole where there is none.
+        system: Around the system text; left out altogether if there is none.
         user: Around what the user says and shows.
         assistant: Around the answer.
         stop: Template tokens that end an answer.
         first: Before everything else.
     """
 
-    system: Turn
-    user: Turn
-    assistant: Turn
+    system: TurnMarkup
+    user: TurnMarkup
+    assistant: TurnMarkup
     stop: tuple[str, ...]
     first: tuple[Piece, ...] = ()
 
@@ -70,7 +70,7 @@ class ChatTemplate:
 
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> list[int]:
-    """Return the ids of pieces; neighbouring texts are encoded as one.
+    """Return the ids of pieces; adjacent plain text is encoded as one run.
 
     Raises:
         ModelFileError: The tokenizer lacks a template token.
@@ -99,14 +99,14 @@ def _token(runs: list[int | str]) -> int | None:
 def _chatml(between: str) -> ChatTemplate:
     start, end = Special('<|im_start|>'), Special('<|im_end|>')
 
-    def turn(role: str) -> Turn:
-        return Turn((start, f'{role}\n'), (end, between))
+    def turn(role: str) -> TurnMarkup:
+        return TurnMarkup((start, f'{role}\n'), (end, between))
 
     return ChatTemplate(turn('system'), turn('user'), turn('assistant'), stop=(end.token,))
 
 
 CHATML = _chatml(between='\n')
-"""Qwen's form, also that of InternVL2.5 and 3."""
+"""Qwen's template, also that of InternVL2.5 and 3."""
 
 CHATML_TIGHT = _chatml(between='')
 """ChatML without the line break after a turn: InternVL2's 'Hermes-2'."""
@@ -116,8 +116,8 @@ def _llama3() -> ChatTemplate:
     start, end = Special('<|start_header_id|>'), Special('<|end_header_id|>')
     stop = Special('<|eot_id|>')
 
-    def turn(role: str) -> Turn:
-        return Turn((start, role, end, '\n\n'), (stop,))
+    def turn(role: str) -> TurnMarkup:
+        return TurnMarkup((start, role, end, '\n\n'), (stop,))
 
     return ChatTemplate(
         turn('system'),
@@ -129,7 +129,7 @@ def _llama3() -> ChatTemplate:
 
 
 LLAMA3 = _llama3()
-"""Llama 3's form, also that of Llama 3.2 Vision."""
+"""Llama 3's template, also that of Llama 3.2 Vision."""
 
 
 def _with_first(template: ChatTemplate, *stop: str) -> ChatTemplate:
@@ -138,16 +138,16 @@ def _with_first(template: ChatTemplate, *stop: str) -> ChatTemplate:
 
 
 INTERNLM2 = _with_first(CHATML_TIGHT, '</s>')
-"""InternLM2's form, that of InternVL2 2B and 8B ('internlm2-chat')."""
+"""InternLM2's template, that of InternVL2 2B and 8B ('internlm2-chat')."""
 
 
 def _phi3() -> ChatTemplate:
-    def turn(role: str) -> Turn:
-        return Turn((Special(f'<|{role}|>'), '\n'), (Special('<|end|>'),))
+    def turn(role: str) -> TurnMarkup:
+        return TurnMarkup((Special(f'<|{role}|>'), '\n'), (Special('<|end|>'),))
 
     template = ChatTemplate(turn('system'), turn('user'), turn('assistant'), stop=('<|end|>',))
     return _with_first(template, '<|endoftext|>', '</s>')
 
 
 PHI3 = _phi3()
-"""Phi-3's form as InternVL2 4B has it ('phi3-chat'): no line break after a turn."""
+"""Phi-3's template as in InternVL2 4B ('phi3-chat'): no line break after a turn."""

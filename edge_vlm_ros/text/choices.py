@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 _Words: TypeAlias = tuple[str, ...]
 
-# Chinese and Japanese put no blanks between words: each of their characters counts as a word.
+# Chinese and Japanese put no spaces between words: each of their characters counts as a word.
 _HAN_KANA = '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff'
 _WORD = re.compile(rf"[{_HAN_KANA}]|(?:(?![{_HAN_KANA}])\w)+(?:'(?:(?![{_HAN_KANA}])\w)+)*")
-# Full-width punctuation stands without a blank behind it.
+# Full-width punctuation is not followed by a space.
 _WIDE = '\n\u2014\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f'
 _CLAUSE = re.compile(rf'[.,;:!?]+(?:\s|$)|[{_WIDE}]')
 _DENIALS = frozenset({'no', 'not', 'never', 'neither', 'nor', 'without', 'cannot', '不', '没'})
 
 
 def match_choice(answer: str, choices: Iterable[str]) -> str:
-    """Return the one choice that an answer names, as it was given; '' when there is not just one.
+    """Return the one choice that an answer names, as it was given; '' unless there is exactly one.
 
     Case and punctuation do not count, only whole words do. In order: the whole answer is a choice;
     its first clause is one ('Yes, it is.') and no other clause is another; exactly one choice is
     named anywhere. Of choices inside one another ('left', 'front left') the longer counts. A
-    choice behind a denial in its clause is not named.
+    choice that follows a denial in its clause does not count as named.
 
     Args:
         answer: Free text.
-        choices: The texts to choose from; those without a word in them match only as the whole
+        choices: To choose from; those without a word in them match only as the whole
             answer.
     """
     listed = list(dict.fromkeys(choice for choice in choices if choice.strip()))

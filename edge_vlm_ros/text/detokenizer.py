@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from edge_vlm_ros.text.tokenizer import Tokenizer
 
 REPLACEMENT = '\N{REPLACEMENT CHARACTER}'
-"""What `decode` puts where bytes are no UTF-8."""
+"""What `decode` puts where bytes are not valid UTF-8."""
 
 _BYTE_PIECE = re.compile(r'<0x[0-9A-Fa-f]{2}>')
 
 
 class StreamingDetokenizer:
-    """Turn one answer's tokens into text, piece by piece. Template tokens give nothing.
+    """Turn one answer's tokens into text as they come. Template tokens give nothing.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -69,8 +69,8 @@ class _ByteDecoder:
 class _WindowDecoder:
     """Other vocabularies (SentencePiece with byte fallback, WordPiece): decode a short window.
 
-    A run of tokens is decoded behind the run given out before it, so that what hangs on neighbours
-    (a leading blank, '##' pieces) comes out as in the whole text. A run of byte tokens is one run:
+    A run of tokens is decoded after the run returned before it, so that what depends on neighbours
+    (a leading space, '##' pieces) comes out as in the whole text. A run of byte tokens is one run:
     a bad byte at its end spoils all of it in the full decode.
     """
 
@@ -94,7 +94,7 @@ class _WindowDecoder:
         return bool(self._waiting) and self._is_byte(self._waiting[-1])
 
     def _give_whole(self) -> str:
-        """Give the waiting tokens out unless they end inside a character."""
+        """Return the text of the waiting tokens unless they end inside a character."""
         before = self._tokenizer.decode(self._given)
         text = self._tokenizer.decode(self._given + self._waiting)
         if text.endswith(REPLACEMENT):

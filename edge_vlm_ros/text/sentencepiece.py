@@ -26,8 +26,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from edge_vlm_ros.core import ModelFileError
 
 SENTENCEPIECE_FILE = 'tokenizer.model'
-BLANK = '\u2581'
-"""What stands for a blank in pieces."""
+SPACE_MARK = '\u2581'
+"""What stands for a space in pieces."""
 
 # Values of sentencepiece_model.proto.
 _NORMAL, _UNKNOWN, _USER_DEFINED = 1, 2, 4
@@ -41,15 +41,15 @@ class SentencePieceModel:
     Attributes:
         pieces: In the order of their ids: text, score, type.
         model_type: 2 = byte pairs.
-        has_prefix: Whether a blank is put before the first word of a text.
-        squeezes_blanks: Whether runs of blanks become one.
+        has_prefix: Whether a space is put before the first word of a text.
+        collapses_spaces: Whether runs of spaces become one.
         charsmap: Rules of a Unicode normalisation; empty = none.
     """
 
     pieces: tuple[tuple[str, float, int], ...]
     model_type: int
     has_prefix: bool
-    squeezes_blanks: bool
+    collapses_spaces: bool
     charsmap: bytes
 
     @staticmethod
@@ -57,7 +57,7 @@ class SentencePieceModel:
         """Read the file's bytes.
 
         Raises:
-            ValueError: They are no such file.
+            ValueError: The bytes are not a SentencePiece model.
         """
         fields = list(_fields(data))
         trainer = dict(_fields(b''.join(_bytes(v) for k, v in fields if k == 2)))
@@ -69,21 +69,21 @@ class SentencePieceModel:
             pieces,
             model_type=_whole(trainer.get(3, 1)),
             has_prefix=bool(normaliser.get(3, 1)),
-            squeezes_blanks=bool(normaliser.get(4, 1)),
+            collapses_spaces=bool(normaliser.get(4, 1)),
             charsmap=_bytes(normaliser.get(2, b'')),
         )
 
     def backend(self, added: dict[int, AddedToken]) -> Tokenizer:
-        """Make a tokenizer that puts no blank before a text.
+        """Make a tokenizer that puts no space before a text.
 
         Args:
-            added: Tokens beside the pieces, or in the place of some, by id.
+            added: Tokens besides the pieces, or in place of some, by id.
 
         Raises:
-            ValueError: Another kind of model, or ids with gaps.
+            ValueError: The model is not a byte-pair model that keeps spaces, or its ids have gaps.
         """
-        if self.model_type != _BYTE_PAIR or self.squeezes_blanks:
-            raise ValueError('only byte-pair models that keep blanks are supported')
+        if self.model_type != _BYTE_PAIR or self.collapses_spaces:
+            raise ValueError('only byte-pair models that keep spaces are supported')
         texts = [text for text, _, _ in self.pieces]
         for token, content in added.items():
             if token < len(texts):
@@ -99,11 +99,11 @@ class SentencePieceModel:
                 byte_fallback=True,
             )
         )
-        rules: list[Any] = [normalizers.Replace(' ', BLANK)]
+        rules: list[Any] = [normalizers.Replace(' ', SPACE_MARK)]
         if self.charsmap:
             rules.insert(0, normalizers.Precompiled(self.charsmap))
         backend.normalizer = normalizers.Sequence(rules)
-        steps = [decoders.Replace(BLANK, ' '), decoders.ByteFallback(), decoders.Fuse()]
+        steps = [decoders.Replace(SPACE_MARK, ' '), decoders.ByteFallback(), decoders.Fuse()]
         if self.has_prefix:
             steps.append(decoders.Strip(' ', 1, 0))
         backend.decoder = decoders.Sequence(steps)
@@ -137,7 +137,7 @@ class LoadedSentencePiece:
     """A tokenizer made from a model folder.
 
     Attributes:
-        backend: The tokenizer; it puts no blank before a text.
+        backend: The tokenizer; it puts no space before a text.
         segment_prefix: What the published tokenizer puts before each run of text: '' or ' '.
     """
 
@@ -161,8 +161,8 @@ def load_sentencepiece(folder: Path) -> LoadedSentencePiece:
         raise ModelFileError(f'cannot read {file}: {error.strerror or error}') from error
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelFileError(f'{file} and its added tokens make no tokenizer: {error}') from error
-    # Llama's class, told so, leaves the blank out after template tokens, and every text of a
-    # prompt follows one. Source: transformers 4, tokenization_llama.py, `legacy`.
+    # With `legacy` false, Llama's class leaves the space out after template tokens, and every text
+    # of a prompt follows one. Source: transformers 4, tokenization_llama.py, `legacy`.
     is_modern = config.get('legacy') is False
     return LoadedSentencePiece(backend, ' ' if model.has_prefix and not is_modern else '')
 
@@ -177,7 +177,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _added_tokens(config: dict[str, Any], plain: dict[str, Any]) -> dict[int, AddedToken]:
-    """Read the added tokens: all about them, or (older folders) their ids alone."""
+    """Read the added tokens: all about them, or (older folders) only their ids."""
     found = {
         int(token): AddedToken(text, normalized=False, special=True)
         for text, token in plain.items()

@@ -46,11 +46,6 @@ class StopRule:
         """Why the answer ended: STOP, LENGTH or STOP_STRING; NONE while it goes on."""
         return self._reason
 
-    @property
-    def accepted(self) -> int:
-        """Tokens accepted so far."""
-        return self._accepted
-
     def accept(self, token: int) -> bool:
         """Count a token; return whether it belongs to the answer."""
         if self._reason is not FinishReason.NONE:

@@ -1,9 +1,9 @@
 """Choose the next token from logits, on the host.
 
 Cost is what shapes this file: 151 thousand logits come with every token, and sorting them, or
-even weighing them all, costs more than all else together. So the whole vocabulary is looked at
-three times at most, by the cheapest passes there are: the maxima of columns of it, which tell how
-high the candidates stand and how little all others can weigh together; a comparison; and where the
+even weighing them all, costs more than everything else together. So the whole vocabulary is read
+three times at most, by the cheapest passes there are: the maxima of columns of it, which show how
+high the candidates are and how little all others can weigh together; a comparison; and where the
 candidates are. Only those are weighed, in float64. Where the others might weigh too much after all
 (a model that knows nothing), everything is.
 """
@@ -37,11 +37,11 @@ _HEAVY = 6e-6
 """Where all were weighed: those above are mostly enough, the best one weighing 1."""
 
 _ROWS = 64
-"""Logits of a column. Fewer columns make the maxima dearer, more columns what follows on them."""
+"""Logits of a column. Fewer columns make the maxima dearer, more columns the steps after them."""
 
 _BINS = 4096
 _FEW = 512
-"""So many candidates are sorted more quickly than laid into bins."""
+"""Up to this many candidates, sorting is quicker than filling bins."""
 
 _BLOCK = 512
 

@@ -1,9 +1,9 @@
-"""Words to token ids and back, with the model's own tokenizer.
+"""Text to token ids and back, with the model's own tokenizer.
 
 Two kinds of strings never mix here. Template tokens (`<|im_end|>`, `<IMG_CONTEXT>`) are asked for
 one by one, by `token_id`. Everything a person wrote goes through `encode`, which knows no template
-token: the nine letters `<|im_end|>` in a question become the pieces that any other nine letters
-would become.
+token: the ten characters `<|im_end|>` in a question become the tokens that any other ten
+characters would become.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tokenizer:
             not to be shared.
         name: For messages, where the tokenizer comes from.
         segment_prefix: What stands before every run of text that follows a template token: ' ' for
-            some SentencePiece models, which take it for the blank before a word.
+            some SentencePiece models, which take it for the space before a word.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Tokenizer:
         self._eats_left = frozenset(i for i, token in added.items() if token.lstrip)
         self._eats_right = frozenset(i for i, token in added.items() if token.rstrip)
         self._special = frozenset(i for i, token in added.items() if token.special)
-        # Some files mark template tokens as ordinary (Qwen's <tool_call>); runs of blanks are real
+        # Some files mark template tokens as ordinary (Qwen's <tool_call>); runs of spaces are real
         # vocabulary.
         markup = (i for i, token in added.items() if len(token.content.strip()) > 1)
         self._reserved = self._special.union(markup) - _unknown_ids(backend)
@@ -116,7 +116,7 @@ class Tokenizer:
         """
         text = text.encode('utf-8', 'replace').decode('utf-8')
         encoding = self._backend.encode(text, add_special_tokens=False)
-        # Template tokens that the library took for words: cut each, and it is one no more.
+        # Template tokens that the library found in the text: cut in two, each is one no longer.
         spans = zip(encoding.ids, encoding.offsets, strict=True)
         found = [span for token, span in spans if token in self._reserved]
         cuts = [start + 1 for start, stop in found if start + 1 < stop]
@@ -128,13 +128,13 @@ class Tokenizer:
     def encode_segment(self, text: str, before: int | None, after: int | None) -> list[int]:
         """Return the ids of a run of text between template tokens.
 
-        Some template tokens eat the blanks and line breaks beside them (Phi-3's do): these have no
-        ids. Otherwise as `encode`.
+        Some template tokens swallow the spaces and line breaks beside them (Phi-3's do): these get
+        no ids. Otherwise as `encode`.
 
         Args:
             text: The run.
             before: The template token before it; None = other text, or nothing.
-            after: The template token behind it; None = other text, or nothing.
+            after: The template token after it; None = other text, or nothing.
         """
         if before in self._eats_right:
             text = text.lstrip()
@@ -156,7 +156,7 @@ class Tokenizer:
         return found
 
     def find_token(self, token: str) -> int | None:
-        """Return the id of one template token; None where this tokenizer has none such."""
+        """Return the id of one template token; None if this tokenizer has no such token."""
         found = self._backend.token_to_id(token)
         return None if found is None else int(found)
 
@@ -165,7 +165,7 @@ class Tokenizer:
         return token in self._special
 
     def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
-        """Return the text of ids; bytes that are no UTF-8 become U+FFFD, unknown ids nothing.
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing.
 
         Args:
             ids: Token ids, 0 or more.

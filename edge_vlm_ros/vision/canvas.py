@@ -89,7 +89,7 @@ def choose_canvas(width_px: int, height_px: int, tile_px: int, max_tiles: int) -
         max_tiles: Most tiles.
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
     """
     if min(width_px, height_px) < 1:
         raise BadImageError(f'an image of {width_px}x{height_px} px cannot be tiled')

@@ -1,8 +1,8 @@
 """Camera bytes to RGB: the encodings of `sensor_msgs/Image`, and compressed images.
 
-Encodings that this module does not know (16-bit bayer patterns and the like) are refused by name.
-Where `cv_bridge` is installed a ROS node can convert such a message to 'rgb8' before it gets here:
-`encoding in SUPPORTED_ENCODINGS` says whether it must.
+All encodings of colour and brightness that sensor_msgs names are read here, nv24 alone excepted;
+what is left (distances, signed and floating point numbers) is refused by name. So `cv_bridge` is
+not needed, whose compiled part breaks where numpy 2 meets a build for numpy 1.
 
 Bayer patterns are named by their first two rows in ROS, by their second row's in OpenCV's older
 constants (the newer ones are missing in OpenCV 4.5); colours are interpolated.
@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import BadImageError, CompressedImage, Frame
-from edge_vlm_ros.vision.compressed import bytes_of, decode_compressed
+from edge_vlm_ros.vision.compressed import BAYER_CODES, bytes_of, decode_compressed
 from edge_vlm_ros.vision.limits import (
     DEPTH_ENCODINGS,
     MAX_PIXELS,
     SUPPORTED_ENCODINGS,
     check_size,
 )
+from edge_vlm_ros.vision.wide import narrow
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import RawImage, RgbImage, StoredFrame
@@ -106,6 +107,8 @@ def _encoding_of(image: RawImage) -> _Encoding:
     encoding = _ENCODINGS.get(name)
     if encoding is not None:
         return encoding
+    if name == '16UC1' and image.range16 != (0, 0):
+        return _MONO16  # the user says what is black and what is white
     if name in DEPTH_ENCODINGS:
         raise BadImageError(
             f'encoding {name!r} holds distances or raw numbers, not colours; '
@@ -172,17 +175,34 @@ def _planar(code: int) -> _Convert:
     return convert
 
 
-def _mono16(rows: Bytes, image: RawImage) -> RgbImage:
-    """Scale 0..65535 to 0..255, rounded: value / 257, as cv_bridge does."""
+def _wide_by_opencv(code: int, channels: int) -> _Convert:
+    """Return a conversion of interleaved 16-bit pixels by an OpenCV colour code.
+
+    Colours of a Bayer pattern are interpolated before the values are narrowed.
+    """
+
+    def convert(rows: Bytes, image: RawImage) -> RgbImage:
+        order = '>u2' if image.is_bigendian else '<u2'
+        wide = np.ascontiguousarray(rows).view(order).astype(np.uint16)
+        shaped = wide.reshape(wide.shape[0], -1, channels)
+        rgb = np.asarray(cv2.cvtColor(shaped, code), np.uint16)
+        return narrow(rgb, image.range16, f'the {image.encoding} image')
+
+    return convert
+
+
+def _rgb16(rows: Bytes, image: RawImage) -> RgbImage:
     order = '>u2' if image.is_bigendian else '<u2'
-    wide = np.ascontiguousarray(rows).view(order).astype(np.uint32)
-    grey = ((wide + 128) // 257).astype(np.uint8)
-    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
+    wide = np.ascontiguousarray(rows).view(order).reshape(rows.shape[0], -1, 3)
+    return narrow(wide, image.range16, f'the {image.encoding} image')
 
 
 _MONO = _Encoding(1, _by_opencv(cv2.COLOR_GRAY2RGB, 1))
+_MONO16 = _Encoding(2, _wide_by_opencv(cv2.COLOR_GRAY2RGB, 1))
 _BGR = _Encoding(3, _by_opencv(cv2.COLOR_BGR2RGB, 3))
 _BGRA = _Encoding(4, _by_opencv(cv2.COLOR_BGRA2RGB, 4))
+_BGR16 = _Encoding(6, _wide_by_opencv(cv2.COLOR_BGR2RGB, 3))
+_BGRA16 = _Encoding(8, _wide_by_opencv(cv2.COLOR_BGRA2RGB, 4))
 _YUYV = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_YUY2, 2), is_paired=True)
 _UYVY = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_UYVY, 2), is_paired=True)
 
@@ -190,17 +210,21 @@ _ENCODINGS = {
     '8UC1': _MONO,
     '8UC3': _BGR,  # OpenCV's own order, which cv_bridge assumes too
     '8UC4': _BGRA,
-    'bayer_bggr8': _Encoding(1, _by_opencv(cv2.COLOR_BayerRG2RGB, 1)),
-    'bayer_gbrg8': _Encoding(1, _by_opencv(cv2.COLOR_BayerGR2RGB, 1)),
-    'bayer_grbg8': _Encoding(1, _by_opencv(cv2.COLOR_BayerGB2RGB, 1)),
-    'bayer_rggb8': _Encoding(1, _by_opencv(cv2.COLOR_BayerBG2RGB, 1)),
+    '16UC3': _BGR16,
+    '16UC4': _BGRA16,
+    **{f'{name}8': _Encoding(1, _by_opencv(code, 1)) for name, code in BAYER_CODES.items()},
+    **{f'{name}16': _Encoding(2, _wide_by_opencv(code, 1)) for name, code in BAYER_CODES.items()},
+    'bgr16': _BGR16,
     'bgr8': _BGR,
+    'bgra16': _BGRA16,
     'bgra8': _BGRA,
-    'mono16': _Encoding(2, _mono16),
+    'mono16': _MONO16,
     'mono8': _MONO,
     'nv12': _Encoding(1, _planar(cv2.COLOR_YUV2RGB_NV12), is_paired=True, is_planar=True),
     'nv21': _Encoding(1, _planar(cv2.COLOR_YUV2RGB_NV21), is_paired=True, is_planar=True),
+    'rgb16': _Encoding(6, _rgb16),
     'rgb8': _Encoding(3, _same),
+    'rgba16': _Encoding(8, _wide_by_opencv(cv2.COLOR_RGBA2RGB, 4)),
     'rgba8': _Encoding(4, _by_opencv(cv2.COLOR_RGBA2RGB, 4)),
     'uyvy': _UYVY,
     'yuv422': _UYVY,  # ROS 1 and Humble name

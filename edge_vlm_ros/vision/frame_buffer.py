@@ -38,7 +38,7 @@ class FrameBuffer:
     """The newest frames of one camera, stamps strictly rising.
 
     * A frame older than the newest one means that time went back (a bag started over, a simulator
-      was reset): all that was kept belongs to another run and is let go.
+      was reset): everything kept belongs to another run and is dropped.
     * A frame with the newest one's stamp takes its place: a stamp names a frame (`FrameKey`).
     * The newest frame is always kept, even when it alone is above `max_bytes`: a still can then be
       answered, and memory is bounded by `max_bytes` or that one frame, whichever is more.
@@ -54,7 +54,7 @@ class FrameBuffer:
         max_bytes: Of pixel or file data; at least 1.
 
     Raises:
-        BadRequestError: A bound that would keep nothing.
+        BadRequestError: A bound is not above 0.
     """
 
     def __init__(self, *, max_frames: int, max_seconds: float, max_bytes: int) -> None:
@@ -118,7 +118,7 @@ class FrameBuffer:
         return tuple(self._frames)
 
     def clear(self) -> None:
-        """Let all frames go."""
+        """Drop all frames."""
         self._frames.clear()
         self._nbytes = 0
 

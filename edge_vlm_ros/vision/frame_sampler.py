@@ -50,9 +50,9 @@ def choose_frames(
     before `now_ns`, else before the newest stamp. Where the window holds more than `max_frames`,
     those nearest to equally spaced times are taken, from the window's first frame to its last; of
     two equally near the earlier one. Where frames are missing in the middle (a camera that paused)
-    two times may meet the same frame, which is then taken once: fewer frames, still in place.
+    two times may meet the same frame, which is then taken once: fewer frames, each in its place.
 
-    How old a frame may be is not judged here.
+    The age of a frame is not checked here.
 
     Args:
         buffer: Of one camera.
@@ -62,7 +62,7 @@ def choose_frames(
         now_ns: ROS time now, nanoseconds; 0 = the newest frame's stamp.
 
     Raises:
-        BadRequestError: `last_seconds` or `max_frames` out of range.
+        BadRequestError: `last_seconds` or `max_frames` is out of range.
     """
     if not 0.0 <= last_seconds <= LONGEST_WINDOW_S:
         raise BadRequestError(

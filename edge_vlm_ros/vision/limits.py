@@ -10,22 +10,38 @@ from edge_vlm_ros.core import BadImageError
 MAX_PIXELS = 100_000_000
 """Largest image decoded, pixels: 300 MB of RGB. A header may claim far more in a few bytes."""
 
+MAX_SIDE_PX = 16_384
+"""Longest side decoded, pixels. Tables for resizing grow with the side, not with the area."""
+
+MAX_ASPECT = 200
+"""Longest side over shortest: a strip thinner than this shows a model nothing."""
+
 SUPPORTED_ENCODINGS = frozenset(
     {
         '8UC1',
         '8UC3',
         '8UC4',
+        '16UC3',
+        '16UC4',
+        'bayer_bggr16',
         'bayer_bggr8',
+        'bayer_gbrg16',
         'bayer_gbrg8',
+        'bayer_grbg16',
         'bayer_grbg8',
+        'bayer_rggb16',
         'bayer_rggb8',
+        'bgr16',
         'bgr8',
+        'bgra16',
         'bgra8',
         'mono16',
         'mono8',
         'nv12',
         'nv21',
+        'rgb16',
         'rgb8',
+        'rgba16',
         'rgba8',
         'uyvy',
         'yuv422',
@@ -40,10 +56,11 @@ DEPTH_ENCODINGS = frozenset({'16SC1', '16UC1', '32FC1', '32SC1', '64FC1'})
 
 
 def check_size(width_px: int, height_px: int) -> None:
-    """Refuse an image without pixels, or with too many.
+    """Refuse an image without pixels, with too many, or in too thin a strip.
 
     Raises:
-        BadImageError: A side below 1, or more than `MAX_PIXELS` in all.
+        BadImageError: A side below 1 or above `MAX_SIDE_PX`, more than `MAX_PIXELS` in all, or one
+            side more than `MAX_ASPECT` times the other.
     """
     if width_px < 1 or height_px < 1:
         raise BadImageError(f'the image is {width_px}x{height_px} px; each side is at least 1')
@@ -51,4 +68,14 @@ def check_size(width_px: int, height_px: int) -> None:
         raise BadImageError(
             f'the image is {width_px}x{height_px} px, that is {width_px * height_px} pixels; '
             f'the limit is {MAX_PIXELS}'
+        )
+    longest, shortest = max(width_px, height_px), min(width_px, height_px)
+    if longest > MAX_SIDE_PX:
+        raise BadImageError(
+            f'the image is {width_px}x{height_px} px; a side has at most {MAX_SIDE_PX} px'
+        )
+    if longest > MAX_ASPECT * shortest:
+        raise BadImageError(
+            f'the image is {width_px}x{height_px} px; one side is at most {MAX_ASPECT} times as '
+            'long as the other'
         )

@@ -1,10 +1,12 @@
 """Frames from outside ROS: video files, image files, folders of images, webcams.
 
-All four are read the same way: iterate a `MediaReader`, get RGB frames with their times.
+All four are read the same way: iterate a `MediaReader`, get RGB frames with their times. Whether a
+file is an image or a video is told by its first bytes; a suffix only chooses files of a folder.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from abc import ABC, abstractmethod
@@ -23,6 +25,7 @@ from edge_vlm_ros.core import (
     SteadyClock,
 )
 from edge_vlm_ros.vision.colour import decode_image
+from edge_vlm_ros.vision.image_header import looks_like_image
 from edge_vlm_ros.vision.limits import check_size
 
 if TYPE_CHECKING:
@@ -33,8 +36,10 @@ if TYPE_CHECKING:
 
     from edge_vlm_ros.core import RgbImage
 
+_log = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'})
-"""Files that are read as one image; any other file is taken for a video."""
+"""Files of a folder that are read as images."""
 
 FOLDER_FPS = 2.0
 """Frames per second of a folder of images when the caller does not say."""
@@ -119,7 +124,7 @@ def open_media(
     if path.is_dir():
         return _ImageFiles(path, _images_in(path), fps or FOLDER_FPS, loop=loop)
     if path.is_file():
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES or _starts_like_image(path):
             return _ImageFiles(path, (path,), fps or FOLDER_FPS, loop=loop)
         return _VideoFile(path, fps, loop=loop)
     if str(source).isdecimal():
@@ -142,22 +147,17 @@ def read_image(path: Path) -> RgbImage:
     except OSError as error:
         raise BadRequestError(f'cannot read {path}: {error.strerror}') from error
     try:
-        if path.suffix.lower() in {'.jpeg', '.jpg', '.png'}:
-            return decode_image(CompressedImage('', data))
-        return _decode_other(data)
+        return decode_image(CompressedImage('', data))
     except BadImageError as error:
         raise BadImageError(f'{path}: {error.message}') from error
 
 
-def _decode_other(data: bytes) -> RgbImage:
-    """Decode BMP, TIFF and WebP, which a camera topic never carries."""
+def _starts_like_image(path: Path) -> bool:
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as error:
-        raise BadImageError(f'the file is damaged: {error}') from error
-    if bgr is None:
-        raise BadImageError(f'the file ({len(data)} bytes) is not an image, or damaged')
-    return _to_rgb(np.asarray(bgr, np.uint8))
+        with path.open('rb') as file:
+            return looks_like_image(file.read(32))
+    except OSError as error:
+        raise BadRequestError(f'cannot read {path}: {error.strerror}') from error
 
 
 def _to_rgb(bgr: RgbImage) -> RgbImage:
@@ -168,8 +168,15 @@ def _to_rgb(bgr: RgbImage) -> RgbImage:
 
 
 def _images_in(folder: Path) -> tuple[Path, ...]:
-    """List a folder's images, numbers in names counted as numbers (frame_9 before frame_10)."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    """List a folder's images, numbers in names counted as numbers (frame_9 before frame_10).
+
+    Hidden files are left out, so also the `._` twins that a Mac writes beside each file.
+    """
+    named = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in named if path.is_file() and not path.name.startswith('.')]
+    if len(found) < len(named):
+        passed_over = ', '.join(sorted(path.name for path in set(named) - set(found))[:5])
+        _log.warning('%s: folders and hidden files are passed over: %s', folder, passed_over)
     if not found:
         raise BadImageError(
             f'{folder} holds no images; looked for {", ".join(sorted(IMAGE_SUFFIXES))}'
@@ -183,31 +190,60 @@ def _natural(path: Path) -> tuple[tuple[int, str], ...]:
 
 
 class _ImageFiles(MediaReader):
-    """One image file or a folder of them, read one at a time."""
+    """One image file or a folder of them, read one at a time.
+
+    In a folder, files that cannot be read are passed over, each with one warning.
+    """
 
     def __init__(self, name: Path, paths: tuple[Path, ...], fps: float, *, loop: bool) -> None:
         self.name = str(name)
         self.fps = fps
         self._paths = paths
         self._loop = loop
-        read_image(paths[0])
+        self._bad: set[Path] = set()
+        if not any(self._read(path) is not None for path in paths):
+            raise BadImageError(f'{name}: none of its {len(paths)} images can be read')
 
     def __iter__(self) -> Iterator[MediaFrame]:
         count = 0
         while True:
+            start = count
             for path in self._paths:
-                yield MediaFrame(read_image(path), count / self.fps)
-                count += 1
+                pixels = self._read(path)
+                if pixels is not None:
+                    yield MediaFrame(pixels, count / self.fps)
+                    count += 1
+            if count == start:
+                raise BadImageError(f'{self.name}: none of its images can be read any more')
             if not self._loop:
                 return
 
+    def _read(self, path: Path) -> RgbImage | None:
+        """Return an image; None where it is one of several and cannot be read."""
+        try:
+            pixels = read_image(path)
+        except (BadImageError, BadRequestError) as error:
+            if len(self._paths) == 1:
+                raise
+            if path not in self._bad:
+                self._bad.add(path)
+                _log.warning('passed over: %s', error.message)
+            return None
+        self._bad.discard(path)
+        return pixels
+
 
 class _VideoFile(MediaReader):
-    """A video file; times are frame numbers over frames per second."""
+    """A video file; each frame has the time that the file gives it, the first one has 0.
+
+    With a frame rate of the caller's own, and where a file gives no rising times, times are
+    frame numbers over frames per second.
+    """
 
     def __init__(self, path: Path, fps: float, *, loop: bool) -> None:
         self.name = str(path)
         self._loop = loop
+        self._has_own_times = not fps
         self._open: list[cv2.VideoCapture] = []
         capture = self._capture()
         own = capture.get(cv2.CAP_PROP_FPS)
@@ -220,19 +256,27 @@ class _VideoFile(MediaReader):
             )
 
     def __iter__(self) -> Iterator[MediaFrame]:
-        count = 0
+        start_s = 0.0
+        while True:
+            last_s = start_s
+            for bgr, time_s in self._one_pass():
+                last_s = start_s + time_s
+                yield MediaFrame(_to_rgb(bgr), last_s)
+            if not self._loop:
+                return
+            start_s = last_s + 1.0 / self.fps
+
+    def _one_pass(self) -> Iterator[tuple[RgbImage, float]]:
+        """Give the frames once, each with its time since the first, seconds."""
         capture = self._capture()
+        times = _RisingTimes(self.fps)
         try:
             while True:
                 found, bgr = capture.read()
-                if found:
-                    yield MediaFrame(_to_rgb(np.asarray(bgr, np.uint8)), count / self.fps)
-                    count += 1
-                elif self._loop:
-                    self._release(capture)
-                    capture = self._capture()
-                else:
+                if not found:
                     return
+                own_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 if self._has_own_times else 0.0
+                yield np.asarray(bgr, np.uint8), times.next(own_s)
         finally:
             self._release(capture)
 
@@ -245,8 +289,7 @@ class _VideoFile(MediaReader):
         if not capture.isOpened():
             raise BadImageError(
                 f'{self.name} is not a video that OpenCV can open: damaged, or its container or '
-                'codec is not built in; images are known by their suffix '
-                f'({", ".join(sorted(IMAGE_SUFFIXES))})'
+                'codec is not built in'
             )
         self._open.append(capture)
         return capture
@@ -255,6 +298,30 @@ class _VideoFile(MediaReader):
         capture.release()
         if capture in self._open:
             self._open.remove(capture)
+
+
+class _RisingTimes:
+    """Times of a video's frames that begin at 0 and rise, whatever the file says.
+
+    Args:
+        fps: Gives the time of a frame whose own is missing or does not rise.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._period_s = 1.0 / fps
+        self._first_s: float | None = None
+        self._last_s = 0.0
+
+    def next(self, own_s: float) -> float:
+        """Return the time of the next frame, which the file gives as `own_s`."""
+        if self._first_s is None:
+            self._first_s = own_s if math.isfinite(own_s) else 0.0
+            return 0.0
+        time_s = own_s - self._first_s
+        if not (math.isfinite(time_s) and time_s > self._last_s):
+            time_s = self._last_s + self._period_s
+        self._last_s = time_s
+        return time_s
 
 
 class _Webcam(MediaReader):

@@ -29,7 +29,7 @@ class Normaliser:
         std: Likewise; above 0.
 
     Raises:
-        BadRequestError: Not three numbers each, or a deviation that is not above 0.
+        BadRequestError: `mean` or `std` is not three numbers, or a deviation is not above 0.
 
     Source: torchvision ToTensor and Normalize, the model cards' own transform.
     """

@@ -38,7 +38,8 @@ class Patching:
         max_pixels: Larger images are shrunk.
 
     Raises:
-        BadRequestError: Bounds that leave no size.
+        BadRequestError: `patch_px`, `merge` or `frames` is below 1, or no image size is within the
+            bounds.
     """
 
     patch_px: int = 14
@@ -73,7 +74,7 @@ def smart_size(width_px: int, height_px: int, patching: Patching) -> tuple[int, 
     """Return the width and height nearest to an image's own that the vision tower takes.
 
     Both are multiples of `unit_px` (halves are rounded to even), the area is within the bounds
-    where one multiple does not leap over both, and the aspect ratio is kept as nearly as that
+    unless one multiple steps over both, and the aspect ratio is kept as nearly as that
     allows.
 
     Args:
@@ -82,7 +83,7 @@ def smart_size(width_px: int, height_px: int, patching: Patching) -> tuple[int, 
         patching: The model's rule.
 
     Raises:
-        BadImageError: A side of 0, or one over 200 times the other.
+        BadImageError: A side is 0, or more than 200 times the other.
     """
     short, long = sorted((width_px, height_px))
     if short < 1 or long > MAX_ASPECT_RATIO * short:

@@ -33,7 +33,7 @@ def pixels_for_tile(
         float32, (1, 3, tile_px, tile_px).
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
     """
     pixels = np.empty((1, 3, tile_px, tile_px), np.float32)
     normalise(resize(image, tile_px, tile_px), out=pixels[0])
@@ -56,7 +56,7 @@ def pixels_for_grid(
         float32, (grid.tiles, 3, tile_px, tile_px).
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
     """
     pixels = np.empty((grid.tiles, 3, tile_px, tile_px), np.float32)
     for tile, out in zip(cut_tiles(image, grid, tile_px, resize), pixels, strict=True):
@@ -82,7 +82,7 @@ def pixels_for_canvas(
             C-contiguous.
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
 
     Source: huggingface/transformers, models/mllama/image_processing_mllama.py: pad, then rescale
         and normalise, then split_to_tiles.

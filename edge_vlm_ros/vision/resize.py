@@ -73,7 +73,7 @@ def resize_exact(image: RgbImage, width_px: int, height_px: int) -> RgbImage:
         uint8, (height_px, width_px, 3); the image itself where the size is already right.
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
 
     Source: python-pillow/Pillow, src/libImaging/Resample.c (precompute_coeffs, the 8bpc passes).
     """
@@ -105,7 +105,7 @@ def resize_fast(image: RgbImage, width_px: int, height_px: int) -> RgbImage:
         uint8, (height_px, width_px, 3); the image itself where the size is already right.
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
     """
     height, width = _check_sizes(image, width_px, height_px)
     if (height, width) == (height_px, width_px):

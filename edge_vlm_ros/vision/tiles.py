@@ -31,7 +31,7 @@ class Tiling:
         use_thumbnail: Whether the whole image follows the tiles.
 
     Raises:
-        BadRequestError: Bounds that leave no grid.
+        BadRequestError: No grid is within the bounds, or `tile_px` is below 1.
     """
 
     tile_px: int
@@ -79,7 +79,7 @@ def dynamic_tiles(width_px: int, height_px: int, tiling: Tiling) -> TileGrid:
         tiling: The model's rule.
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
     """
     if min(width_px, height_px) < 1:
         raise BadImageError(f'an image of {width_px}x{height_px} px cannot be tiled')
@@ -109,7 +109,7 @@ def cut_tiles(image: RgbImage, grid: TileGrid, tile_px: int, resize: Resizer) ->
         uint8, (tiles, tile_px, tile_px, 3); row by row, the thumbnail last.
 
     Raises:
-        BadImageError: A side of 0.
+        BadImageError: A side is 0.
     """
     filled = resize(image, grid.columns * tile_px, grid.rows * tile_px)
     tiles = np.empty((grid.tiles, tile_px, tile_px, 3), np.uint8)

@@ -230,3 +230,24 @@ def test_the_same_seed_gives_the_same_answer(ask):
     words = ('--temperature', '1.5', '--seed', '7', '--json', 'Well?')
     first, second = (json.loads(ask(*words).stdout)['text'] for _ in range(2))
     assert first == second
+
+
+def test_options_of_family_and_engine_reach_them(edge_vlm, grey_image):
+    words = ['ask', '--image', grey_image(90), '--option', 'resize=fast', '--stats']
+    done = edge_vlm(*words, '--option', 'threads=1', 'What do you see?')
+    assert done.returncode == 0, done.stderr
+    assert '16 of them vision' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('min_pixels=5', "there is no option 'min_pixels' here: family internvl takes max_tiles,"),
+        ('threads=many', "threads is a whole number, 0 or more, not 'many'"),
+        ('threads', "'threads' is not of the form name=value"),
+    ],
+)
+def test_an_option_that_cannot_be_ends_with_2(edge_vlm, option, message):
+    done = edge_vlm('ask', '--option', option, 'Well?')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert message in done.stderr

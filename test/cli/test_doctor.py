@@ -12,6 +12,7 @@ from edge_vlm_ros.cli import probes
 from edge_vlm_ros.cli.findings import Finding, State, as_text
 from edge_vlm_ros.cli.installing import PythonHome, PythonKind
 from edge_vlm_ros.cli.python_probes import Package, find_python
+from edge_vlm_ros.fastdds import PROFILE_VARIABLES, shipped_profile
 
 PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
 <segment_size>{}</segment_size></transport_descriptor></transport_descriptors></profiles></dds>"""
@@ -19,7 +20,7 @@ PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
 
 @pytest.fixture
 def no_profile(monkeypatch):
-    for name in probes.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name in ('RMW_IMPLEMENTATION', 'ROS_DISTRO'):
         monkeypatch.delenv(name, raising=False)
@@ -34,17 +35,17 @@ def test_a_profile_that_is_not_set_comes_with_the_line_that_sets_it(no_profile):
     assert found.state is State.WARNING
     assert 'export FASTDDS_DEFAULT_PROFILES_FILE=' in found.remedy
     assert 'FASTRTPS' not in found.remedy, 'Fast DDS 3 warns about it'
-    assert probes.shipped_profile().is_file()
-    assert str(probes.shipped_profile()) in found.remedy
+    assert shipped_profile().is_file()
+    assert str(shipped_profile()) in found.remedy
 
 
 def test_fast_dds_2_gets_the_profile_under_its_old_name_too(no_profile, monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
-    for name in probes.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         assert f'{name}=' in _profile().remedy
 
 
-@pytest.mark.parametrize('variable', probes.PROFILE_VARIABLES)
+@pytest.mark.parametrize('variable', PROFILE_VARIABLES)
 def test_a_profile_with_room_for_an_image_is_fine(no_profile, monkeypatch, tmp_path, variable):
     path = tmp_path / 'profile.xml'
     path.write_text(PROFILE.format(16 << 20))
@@ -54,7 +55,7 @@ def test_a_profile_with_room_for_an_image_is_fine(no_profile, monkeypatch, tmp_p
 
 
 def test_our_own_profile_is_fine(no_profile, monkeypatch):
-    monkeypatch.setenv(probes.PROFILE_VARIABLES[0], str(probes.shipped_profile()))
+    monkeypatch.setenv(PROFILE_VARIABLES[0], str(shipped_profile()))
     assert _profile().state is State.OK
 
 
@@ -65,7 +66,7 @@ def test_a_profile_without_room_or_without_a_file_is_a_warning(
     path = tmp_path / 'profile.xml'
     if content is not None:
         path.write_text(content)
-    monkeypatch.setenv(probes.PROFILE_VARIABLES[0], str(path))
+    monkeypatch.setenv(PROFILE_VARIABLES[0], str(path))
     assert _profile().state is State.WARNING
     assert str(path) in _profile().found
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from support.clock import ManualClock
 
 from edge_vlm_ros.core import (
     MAX_QUESTION_BYTES,
     BadRequestError,
-    ManualClock,
     Question,
     SamplingOptions,
     SteadyClock,
@@ -64,7 +64,7 @@ def test_the_steady_clock_never_goes_back() -> None:
     assert readings == sorted(readings)
 
 
-def test_the_manual_clock_moves_when_told_to() -> None:
+def test_the_manual_clock_moves_when_it_is_moved() -> None:
     clock = ManualClock()
     clock.advance(1.5)
     assert clock.now_ns() == 1_500_000_000

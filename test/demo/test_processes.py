@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_vlm_ros.demo.processes import Child, Children
+from edge_vlm_ros.demo.processes import StartedProcess, StartedProcesses
 
 ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = """\
@@ -34,8 +34,8 @@ except KeyboardInterrupt:
 PARENT = """\
 import os, time
 from pathlib import Path
-from edge_vlm_ros.demo.processes import Child
-child = Child('it', 'polite', [], dict(os.environ), Path({!r}))
+from edge_vlm_ros.demo.processes import StartedProcess
+child = StartedProcess('it', 'polite', [], dict(os.environ), Path({!r}))
 print('pid', child.pid, 'end', flush=True)
 time.sleep(60)
 """
@@ -49,7 +49,9 @@ def child(tmp_path):
         module = tmp_path / f'module{len(started)}.py'
         module.write_text(code)
         env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
-        started.append(Child('it', module.stem, [], env, tmp_path / f'{len(started)}.log'))
+        started.append(
+            StartedProcess('it', module.stem, [], env, tmp_path / f'{len(started)}.log')
+        )
         _wait_for_output(started[-1])
         return started[-1]
 
@@ -92,7 +94,7 @@ def test_a_stubborn_process_goes_with_all_it_started(child):
 
 
 def test_one_that_has_ended_is_noticed(tmp_path):
-    with Children() as children:
+    with StartedProcesses() as children:
         ended = children.start('it', 'no_such_module', [], os.environ, tmp_path / 'log')
         deadline = time.monotonic() + 20
         while children.ended() is None and time.monotonic() < deadline:
@@ -103,7 +105,7 @@ def test_one_that_has_ended_is_noticed(tmp_path):
 
 def test_a_killed_parent_takes_its_processes_along(tmp_path, spawn):
     (tmp_path / 'polite.py').write_text(POLITE)
-    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{tmp_path}'}
+    env = {'PYTHONPATH': f'{ROOT}:{tmp_path}'}
     parent = spawn([sys.executable, '-c', PARENT.format(str(tmp_path / 'log'))], env=env)
     parent.wait_for_output('end')
     pid = int(parent.output().split()[1])

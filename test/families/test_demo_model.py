@@ -4,9 +4,9 @@ from importlib import resources
 
 import numpy as np
 import pytest
+from support.families import load_family
 
-from edge_vlm_ros.core import Frame, FrameSource, join_parts
-from edge_vlm_ros.families import load_family
+from edge_vlm_ros.core import Frame, FrameSource, ShownAs, join_parts
 
 BLOCK = '<img>' + '<IMG_CONTEXT>' * 16 + '</img>\n'
 
@@ -19,7 +19,8 @@ def demo():
 def inputs(family, count):
     pixels = np.full((120, 160, 3), 90, np.uint8)
     frame = Frame(pixels, 0, FrameSource('front'))
-    return [family.preprocess(frame, frames=count) for _ in range(count)]
+    shown_as = ShownAs.ALONE if count == 1 else ShownAs.AMONG_OTHERS
+    return [family.preprocess(frame, shown_as) for _ in range(count)]
 
 
 def prompt(family, count, question):

@@ -25,12 +25,7 @@ from edge_vlm_ros.core import (  # noqa: E402
     StoredFrame,
     TooManyFramesError,
 )
-from edge_vlm_ros.nodes.admission import (  # noqa: E402
-    Admission,
-    frame_wait_ns,
-    question_from,
-    with_frames,
-)
+from edge_vlm_ros.nodes.admission import Admission, admit  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
 from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
 from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
@@ -72,25 +67,31 @@ FRONT = Feed('front', [90 + i / 10 for i in range(100)])
 REAR = Feed('rear', [95.0, 99.5])
 
 
-def choose(fields, feeds=(FRONT, REAR), **options):
+def choose(fields, feeds=(FRONT, REAR), *, now_ns=NOW, **options):
+    """Return what a request comes to; its question has the frames."""
     admission = Admission({feed.name: feed for feed in feeds})
-    facts = RequestFacts('r', asked_ros_ns=NOW)
-    return admission.choose(Ask.Request(**fields), facts, DEFAULTS, **options)
+    request = Ask.Request(question='Eh?', **fields)
+    admitted = admit(request, RequestFacts('r', asked_ros_ns=NOW), DEFAULTS, asked_ns=5)
+    return admission.choose(admitted, now_ns=now_ns, **options)
 
 
-def seconds(facts):
-    return [frame.stamp_ns / S for frame in facts.frames]
+def frames_of(admitted):
+    return admitted.question.frames
+
+
+def seconds(admitted):
+    return [frame.stamp_ns / S for frame in frames_of(admitted)]
 
 
 def test_nothing_said_means_the_newest_frame_of_the_first_camera():
-    facts = choose({})
-    assert [(f.source.camera, f.stamp_ns) for f in facts.frames] == [('front', 99.9 * S)]
-    assert not facts.window_truncated
+    admitted = choose({})
+    assert [(f.source.camera, f.stamp_ns) for f in frames_of(admitted)] == [('front', 99.9 * S)]
+    assert not admitted.facts.window_truncated
 
 
 def test_cameras_come_in_the_order_asked_for_and_each_once():
-    facts = choose({'cameras': ['rear', 'front', 'rear']})
-    assert [frame.source.camera for frame in facts.frames] == ['rear', 'front']
+    admitted = choose({'cameras': ['rear', 'front', 'rear']})
+    assert [frame.source.camera for frame in frames_of(admitted)] == ['rear', 'front']
 
 
 def test_an_unknown_camera_lists_the_known():
@@ -100,10 +101,10 @@ def test_an_unknown_camera_lists_the_known():
 
 
 def test_a_clip_has_as_many_frames_as_are_asked_for_else_as_the_node_says():
-    assert len(choose({'last_seconds': 4.0}).frames) == 8
-    facts = choose({'last_seconds': 4.0, 'max_frames': 3})
-    assert seconds(facts) == pytest.approx([96.0, 97.9, 99.9], abs=0.1)
-    assert len(choose({'last_seconds': 4.0}, max_images=4).frames) == 4
+    assert len(frames_of(choose({'last_seconds': 4.0}))) == 8
+    admitted = choose({'last_seconds': 4.0, 'max_frames': 3})
+    assert seconds(admitted) == pytest.approx([96.0, 97.9, 99.9], abs=0.1)
+    assert len(frames_of(choose({'last_seconds': 4.0}, max_images=4))) == 4
 
 
 def test_more_frames_than_the_model_takes_are_refused_with_both_numbers():
@@ -114,15 +115,15 @@ def test_more_frames_than_the_model_takes_are_refused_with_both_numbers():
 
 
 def test_a_clip_of_several_cameras_shares_the_frames_between_them():
-    facts = choose({'last_seconds': 4.0, 'max_frames': 4, 'cameras': ['front', 'rear']})
-    assert [f.source.camera for f in facts.frames].count('front') == 2
+    admitted = choose({'last_seconds': 4.0, 'max_frames': 4, 'cameras': ['front', 'rear']})
+    assert [f.source.camera for f in frames_of(admitted)].count('front') == 2
 
 
 def test_a_clip_ends_with_the_newest_frame_even_where_few_are_kept():
     thin = Feed('thin', [90, 92, 94, 96, 98], newest=99.8)
-    facts = choose({'last_seconds': 8.0, 'max_frames': 3}, [thin])
-    assert len(facts.frames) == 3
-    assert seconds(facts)[-1] == 99.8
+    admitted = choose({'last_seconds': 8.0, 'max_frames': 3}, [thin])
+    assert len(frames_of(admitted)) == 3
+    assert seconds(admitted)[-1] == 99.8
 
 
 def test_as_of_looks_at_that_time_and_counts_age_from_it():
@@ -141,10 +142,8 @@ def test_an_old_frame_is_refused_with_its_age_and_the_limit():
 
 
 def test_a_frame_of_another_clock_names_the_likely_cause():
-    admission = Admission({'old': Feed('old', [1.0])})
-    facts = RequestFacts('r', asked_ros_ns=10**18)
     with pytest.raises(NoFreshFrameError, match='use_sim_time'):
-        admission.choose(Ask.Request(), facts, DEFAULTS)
+        choose({}, [Feed('old', [1.0])], now_ns=10**18)
 
 
 def test_no_frame_names_topic_and_likely_cause():
@@ -163,8 +162,8 @@ def test_after_a_wait_age_and_clip_are_counted_from_then():
 def test_a_request_waits_for_a_frame_within_its_timeout_and_not_for_the_past():
     def wait_s(defaults=DEFAULTS, **fields):
         request, facts = Ask.Request(question='Eh?', **fields), RequestFacts('r', '', NOW)
-        question = question_from(request, facts, defaults, asked_ns=5 * S)
-        return max(0.0, frame_wait_ns(request, facts, defaults, question) / S - 5)
+        admitted = admit(request, facts, defaults, asked_ns=5 * S)
+        return max(0.0, admitted.frame_wait_ns / S - 5)
 
     assert wait_s() == 1.0
     assert wait_s(timeout_s=0.5) == 0.5
@@ -175,32 +174,32 @@ def test_a_request_waits_for_a_frame_within_its_timeout_and_not_for_the_past():
 
 
 def test_frames_chosen_later_are_added_to_the_question():
-    facts = RequestFacts('r', 's')
-    question = question_from(Ask.Request(question='Eh?'), facts, DEFAULTS, asked_ns=5)
-    assert (question.frames, question.continues_session) == ((), False)
-    shown = with_frames(question, replace(facts, frames=(FRONT.newest,)))
+    admitted = admit(Ask.Request(question='Eh?'), RequestFacts('r', 's'), DEFAULTS, asked_ns=5)
+    assert (frames_of(admitted), admitted.question.continues_session) == ((), False)
+    shown = admitted.with_frames((FRONT.newest,)).question
     assert (shown.frames, shown.continues_session) == ((FRONT.newest,), False)
-    assert with_frames(question, replace(facts, continues_session=True)).continues_session
+    assert admitted.with_frames((), continues_session=True).question.continues_session
     assert shown.asked_ns == 5
 
 
 def test_images_in_the_request_come_before_cameras():
     image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))
-    facts = choose({'images': [image], 'compressed_images': [CompressedImageMsg(format='png')]})
-    assert [frame.source.camera for frame in facts.frames] == ['', '']
-    assert facts.frames[0].image.data == image.data
+    admitted = choose({'images': [image], 'compressed_images': [CompressedImageMsg(format='png')]})
+    assert [frame.source.camera for frame in frames_of(admitted)] == ['', '']
+    assert frames_of(admitted)[0].image.data == image.data
     with pytest.raises(TooManyFramesError):
         choose({'images': [image, image]}, max_images=1)
 
 
 def test_a_later_turn_is_about_the_same_frames_unless_it_says_otherwise():
-    facts = choose({}, has_shown_frames=True)
-    assert (facts.frames, facts.continues_session) == ((), True)
-    assert not choose({'cameras': ['front']}, has_shown_frames=True).continues_session
-    assert len(choose({'cameras': ['front']}, has_shown_frames=True).frames) == 1
-    assert len(choose({'last_seconds': 1.0}, has_shown_frames=True).frames) > 1
+    admitted = choose({}, has_shown_frames=True)
+    assert (frames_of(admitted), admitted.question.continues_session) == ((), True)
+    named = choose({'cameras': ['front']}, has_shown_frames=True)
+    assert not named.question.continues_session
+    assert len(frames_of(named)) == 1
+    assert len(frames_of(choose({'last_seconds': 1.0}, has_shown_frames=True))) > 1
     image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))
-    assert len(choose({'images': [image]}, has_shown_frames=True).frames) == 1
+    assert len(frames_of(choose({'images': [image]}, has_shown_frames=True))) == 1
 
 
 @pytest.mark.parametrize('field', ['last_seconds', 'max_age_s'])
@@ -212,10 +211,10 @@ def test_numbers_that_make_no_sense_are_refused(field, value):
 
 def test_a_question_takes_the_defaults_where_a_request_says_nothing():
     facts = RequestFacts('r', session_id='s')
-    question = question_from(Ask.Request(question='Eh?'), facts, DEFAULTS, asked_ns=5)
+    question = admit(Ask.Request(question='Eh?'), facts, DEFAULTS, asked_ns=5).question
     assert (question.system_prompt, question.sampling.max_tokens) == ('Be kind.', 50)
     assert (question.asked_ns, question.deadline_ns) == (5, 5 + 10 * S)
     request = Ask.Request(question='Eh?', timeout_s=1.0, max_tokens=3, choices=['a'])
-    question = question_from(request, facts, DEFAULTS, asked_ns=5)
+    question = admit(request, facts, DEFAULTS, asked_ns=5).question
     assert (question.deadline_ns, question.sampling.max_tokens) == (5 + S, 3)
     assert question.choices == ('a',)

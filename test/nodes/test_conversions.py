@@ -21,6 +21,7 @@ from edge_vlm_ros.core import (  # noqa: E402
     BadRequestError,
     CancelledError,
     CompressedImage,
+    DeadlineError,
     ErrorCode,
     FinishReason,
     FrameRef,
@@ -64,7 +65,7 @@ SOURCE = FrameSource('front', '/front/image_raw', 'front_optical_frame')
 FRAMES = tuple(
     StoredFrame(SOURCE, stamp_ns, CompressedImage('jpeg', b'')) for stamp_ns in (10**9, 3 * 10**9)
 )
-FACTS = RequestFacts('r', asked_ros_ns=4 * 10**9, frames=FRAMES, window_truncated=True)
+FACTS = RequestFacts('r', asked_ros_ns=4 * 10**9, window_truncated=True)
 
 
 def answer(**fields):
@@ -95,17 +96,27 @@ def test_an_answer_is_stamped_with_its_newest_frame():
 
 
 def test_a_chunk_tells_its_frame_before_the_end_and_its_reason_at_the_end():
-    first = conversions.chunk_to_ros(AnswerChunk('r', 0, 'Ye'), FACTS)
+    first = conversions.chunk_to_ros(AnswerChunk('r', 0, 'Ye'), FACTS, FRAMES)
     assert (first.done, first.finish_reason, first.delta) == (False, 0, 'Ye')
     assert first.header.frame_id == 'front_optical_frame'
     last = conversions.chunk_to_ros(AnswerChunk('r', 1, 's.', answer()), FACTS)
     assert (last.done, last.finish_reason, last.sequence) == (True, 1, 1)
+    assert (last.error_code, last.message) == (0, '')
+
+
+def test_a_final_chunk_has_the_code_and_the_sentence_of_its_answer():
+    failed = Answer.failed('r', DeadlineError('the 2 s for this question were over'), text='Ye')
+    chunk = conversions.chunk_to_ros(AnswerChunk('r', 1, '', failed), FACTS)
+    whole = conversions.answer_to_ros(failed, FACTS)
+    assert (chunk.finish_reason, chunk.error_code) == (chunk.FINISH_DEADLINE, chunk.ERROR_DEADLINE)
+    assert chunk.message == whole.message == 'the 2 s for this question were over'
+    assert conversions.chunk_to_ros(AnswerChunk('r', 0, 'Ye'), FACTS).message == ''
 
 
 def test_an_answer_without_tokens_and_frames_has_zeros():
     facts = RequestFacts('r')
     error = CancelledError('taken back')
-    message = conversions.answer_to_ros(conversions.answer_from_error(facts, error), facts)
+    message = conversions.answer_to_ros(Answer.failed('r', error), facts)
     assert (message.finish_reason, message.error_code) == (5, 302)
     assert (message.text, message.message) == ('', 'taken back')
     assert message.header.frame_id == ''

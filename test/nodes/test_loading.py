@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from edge_vlm_ros.nodes.engine_link import LoadingLog
+from edge_vlm_ros.nodes.loading_log import LoadingLog
 from edge_vlm_ros.serving import LoadProgress
 
 SLOW = """

@@ -22,13 +22,17 @@ from edge_vlm_ros.core import (  # noqa: E402
     CancelledError,
     ErrorCode,
     FinishReason,
+    Question,
+    SteadyClock,
 )
+from edge_vlm_ros.nodes.admission import Admitted  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
 from edge_vlm_ros.nodes.requests import OpenRequest, OpenRequests  # noqa: E402
+from edge_vlm_ros.serving import AnswerStream, ModelInfo  # noqa: E402
 
 
-class Outlet:
-    """Keeps what is given out."""
+class Publisher:
+    """Keeps what is published."""
 
     def __init__(self):
         self.chunks, self.answers = [], []
@@ -40,12 +44,22 @@ class Outlet:
         self.answers.append(message)
 
 
-def opened(outlet, *ids, limit=1000):
-    requests = OpenRequests(outlet, lambda: None, limit)
-    for request_id in ids:
-        requests.check_room(request_id)
-        requests.add(OpenRequest(RequestFacts(request_id), Future()))
-    return requests
+def register(publisher, limit=1000, info=None):
+    return OpenRequests(publisher, lambda: None, limit, lambda: info)
+
+
+def take(requests, request_id, *, is_asked=True):
+    """Take a request in, as `Answering` does; its answer is made by hand."""
+    requests.check_room(request_id)
+    facts = RequestFacts(request_id)
+    admitted = Admitted(None, facts, Question('Eh?', request_id), None)
+    request = OpenRequest(admitted, Future())
+    requests.add(request)
+    if is_asked:
+        request.stream = AnswerStream(
+            request_id, clock=SteadyClock(), cancel=lambda _: 0, on_chunk=requests.on_chunk
+        )
+    return request
 
 
 def final(request_id, sequence, text=''):
@@ -54,19 +68,20 @@ def final(request_id, sequence, text=''):
 
 
 def test_an_engine_and_a_cancel_that_race_give_one_end_and_nothing_behind_it():
-    outlet = Outlet()
+    publisher = Publisher()
+    requests = register(publisher)
     ids = [f'r{i}' for i in range(300)]
-    requests = opened(outlet, *ids)
+    opened = [take(requests, request_id) for request_id in ids]
 
     def engine():
-        for request_id in ids:
+        for request in opened:
             for i in range(3):
-                requests.on_chunk(AnswerChunk(request_id, i, f'{i} '))
-            requests.on_chunk(final(request_id, 3, '0 1 2 '))
+                request.stream.relay(AnswerChunk(request.request_id, i, f'{i} '))
+            request.stream.relay(final(request.request_id, 3, '0 1 2 '))
 
     def caller():
-        for request_id in random.sample(ids, len(ids)):
-            requests.fail(request_id, CancelledError('taken back'))
+        for request in random.sample(opened, len(opened)):
+            requests.fail(request, CancelledError('taken back'))
 
     threads = [threading.Thread(target=work) for work in (engine, caller, caller)]
     for thread in threads:
@@ -74,9 +89,9 @@ def test_an_engine_and_a_cancel_that_race_give_one_end_and_nothing_behind_it():
     for thread in threads:
         thread.join()
     assert len(requests) == 0
-    assert Counter(answer.request_id for answer in outlet.answers) == Counter(ids)
-    for answer in outlet.answers:
-        chunks = [chunk for chunk in outlet.chunks if chunk.request_id == answer.request_id]
+    assert Counter(answer.request_id for answer in publisher.answers) == Counter(ids)
+    for answer in publisher.answers:
+        chunks = [chunk for chunk in publisher.chunks if chunk.request_id == answer.request_id]
         assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
         assert ''.join(chunk.delta for chunk in chunks) == answer.text
     counts = requests.counts
@@ -84,43 +99,67 @@ def test_an_engine_and_a_cancel_that_race_give_one_end_and_nothing_behind_it():
 
 
 def test_what_had_been_said_is_in_the_answer_of_a_request_that_was_ended():
-    outlet = Outlet()
-    requests = opened(outlet, 'r')
-    requests.on_chunk(AnswerChunk('r', 0, 'Half an '))
-    assert requests.fail('r', CancelledError('enough'))
-    assert not requests.fail('r', CancelledError('enough'))
-    requests.on_chunk(AnswerChunk('r', 1, 'answer'))
-    (answer,) = outlet.answers
+    publisher = Publisher()
+    requests = register(publisher)
+    request = take(requests, 'r')
+    request.stream.relay(AnswerChunk('r', 0, 'Half an '))
+    assert requests.fail(request, CancelledError('enough'))
+    assert not requests.fail(request, CancelledError('enough'))
+    request.stream.relay(AnswerChunk('r', 1, 'answer'))
+    (answer,) = publisher.answers
     assert (answer.text, answer.error_code) == ('Half an ', ErrorCode.CANCELLED)
-    assert [(c.sequence, c.done) for c in outlet.chunks] == [(0, False), (1, True)]
+    assert [(c.sequence, c.done) for c in publisher.chunks] == [(0, False), (1, True)]
+    assert publisher.chunks[1].message == answer.message == 'enough'
+
+
+def test_a_request_that_was_not_asked_yet_ends_once_too():
+    publisher = Publisher()
+    requests = register(publisher)
+    request = take(requests, 'r', is_asked=False)
+    assert requests.fail(request, CancelledError('enough'))
+    assert not requests.fail(request, CancelledError('enough'))
+    assert [(c.sequence, c.done) for c in publisher.chunks] == [(0, True)]
+    assert request.reply.result() == publisher.answers[0]
+
+
+def test_the_loaded_model_is_named_where_the_node_ends_or_refuses_a_request():
+    info = ModelInfo(model='demo', chip='cpu')
+    for known, names in ((info, ('demo', 'cpu')), (None, ('', ''))):
+        publisher = Publisher()
+        requests = register(publisher, info=known)
+        for is_asked in (True, False):
+            request = take(requests, 'r', is_asked=is_asked)
+            requests.fail(request, CancelledError('enough'))
+        requests.refuse(RequestFacts('q'), BusyError('too many'))
+        assert [(answer.model, answer.chip) for answer in publisher.answers] == [names] * 3
 
 
 def test_there_is_room_for_so_many_and_for_each_id_once():
-    requests = opened(Outlet(), 'a', 'b', limit=2)
+    requests = register(Publisher(), limit=2)
+    first, _ = take(requests, 'a'), take(requests, 'b')
     with pytest.raises(BusyError, match='limit is 2'):
         requests.check_room('c')
     with pytest.raises(BadRequestError, match="'a' is still running"):
         requests.check_room('a')
-    requests.on_chunk(final('a', 0))
+    first.stream.relay(final('a', 0))
     requests.check_room('a')
 
 
 def test_a_reply_is_sent_even_when_the_topic_fails():
-    class Broken(Outlet):
+    class Broken(Publisher):
         def publish_chunk(self, message):
             raise RuntimeError('the publisher is gone')
 
-    requests = OpenRequests(Broken(), lambda: None, 1)
-    reply = Future()
-    requests.add(OpenRequest(RequestFacts('r'), reply))
+    requests = register(Broken(), 1)
+    request = take(requests, 'r')
     with pytest.raises(RuntimeError):
         requests.on_chunk(final('r', 0, 'Yes.'))
-    assert reply.result().text == 'Yes.'
+    assert request.reply.result().text == 'Yes.'
 
 
-def test_late_requests_are_named():
-    requests = opened(Outlet())
-    requests.add(OpenRequest(RequestFacts('a'), Future(), deadline_ns=100))
-    requests.add(OpenRequest(RequestFacts('b'), Future()))
-    assert requests.overdue(150, grace_ns=100) == []
-    assert requests.overdue(201, grace_ns=100) == ['a']
+def test_requests_are_found_by_id_or_all_at_once():
+    requests = register(Publisher())
+    a, b = take(requests, 'a'), take(requests, 'b', is_asked=False)
+    assert requests.matching() == [a, b]
+    assert requests.matching('b') == [b]
+    assert requests.matching('c') == []

@@ -134,6 +134,8 @@ def check_refused(client, name, fields, code, part=''):
     chunks = client.all_chunks_of(name)
     assert [chunk.done for chunk in chunks] == [True], name
     assert chunks[0].error_code == answer.error_code, name
+    assert chunks[0].message == answer.message, name
+    assert answer.model, name
 
 
 def check_alive(client, robot):

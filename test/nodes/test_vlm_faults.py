@@ -185,6 +185,7 @@ def test_deactivate_keeps_the_weights_and_refuses(client, robot):
     refused = client.ask('a question', request_id='refused')
     assert refused.error_code == refused.ERROR_NOT_READY
     assert 'inactive' in refused.message
+    assert refused.model, 'it stays loaded'
     assert [chunk.done for chunk in client.all_chunks_of('refused')] == [True]
     assert children_of(robot.node.pid) == model
     assert transition('cleanup')

@@ -76,6 +76,8 @@ def client(robot):
 
 
 def test_killed_again_and_again_each_open_request_ends_once(client, robot):
+    loaded = client.ask('count').model
+    assert loaded.endswith('script.yaml')
     for turn in range(3):
         (model,) = children_of(robot.node.pid)
         ids = [f'{turn} running', f'{turn} waiting']
@@ -87,7 +89,9 @@ def test_killed_again_and_again_each_open_request_ends_once(client, robot):
             assert answer.error_code == answer.ERROR_ENGINE_DIED, request_id
             assert answer.request_id == request_id
             assert answer.message
+            assert (answer.model, answer.chip) == (loaded, 'scripted'), request_id
             chunks = client.all_chunks_of(request_id)
+            assert chunks[-1].message == answer.message
             assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
             assert ''.join(chunk.delta for chunk in chunks) == answer.text
         good = client.ask('count', request_id=f'{turn} good')

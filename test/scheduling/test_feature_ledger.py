@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vlm_ros.core import FrameKey
+from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, ShownAs
 from edge_vlm_ros.scheduling import FeatureLedger
 
 
 def frame(number):
-    return FrameKey('front', '/image', number)
+    key = FrameKey('front', '/image', number, ArrivalTime(number))
+    return FeatureKey((key,), ShownAs.ALONE)
 
 
 def test_the_least_recently_used_frame_goes_first():

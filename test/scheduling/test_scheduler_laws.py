@@ -8,9 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_vlm_ros.core import FrameKey
+from edge_vlm_ros.core import ArrivalTime, FeatureKey, FrameKey, Priority, ShownAs
 from edge_vlm_ros.scheduling import (
-    AHEAD,
     Cancelled,
     Decode,
     Decoded,
@@ -19,9 +18,11 @@ from edge_vlm_ros.scheduling import (
     Ended,
     Evicted,
     Failed,
-    FrameArrived,
+    FrameOwner,
+    FramesOffered,
     GivenUp,
     Idle,
+    OfferEnded,
     Prefill,
     Prefilled,
     Prepare,
@@ -36,8 +37,12 @@ from edge_vlm_ros.scheduling import (
     WorkDone,
 )
 
-FRAMES = [FrameKey(camera, '/image', stamp) for camera in 'ab' for stamp in range(4)]
-frames = st.lists(st.sampled_from(FRAMES), max_size=4, unique=True).map(tuple)
+KEYS = [
+    FeatureKey((FrameKey(camera, '/image', stamp, ArrivalTime(stamp + 1)),), shown_as)
+    for camera, shown_as in (('a', ShownAs.ALONE), ('a', ShownAs.VIDEO), ('b', ShownAs.ALONE))
+    for stamp in range(3)
+]
+some_keys = st.lists(st.sampled_from(KEYS), max_size=4, unique=True).map(tuple)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -53,17 +58,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(SchedulerSettings(max_waiting, max_frames, max_bytes))
         self.asked = {}
         self.ended = set()
+        self.begun = ''
+        self.max_frames = max_frames
+        self.max_bytes = max_bytes
+        self.prepared = set()
         self.kept = {}
+        self.offered = []
         self.now_ns = 0
         self.work = Idle()
         self.rendered = {}
         self.prefilled = {}
-        self.order = []
 
     def take(self, notices):
         for notice in notices:
             if isinstance(notice, Evicted):
-                del self.kept[notice.frame]
+                is_kept, is_prepared = notice.key in self.kept, notice.key in self.prepared
+                assert is_kept != is_prepared, 'what is evicted was there'
+                self.kept.pop(notice.key, None)
+                self.prepared.discard(notice.key)
+                continue
+            if isinstance(notice, OfferEnded):
+                self.offered.remove(notice.key)  # Once: there.
                 continue
             assert isinstance(notice, Ended | Rejected)
             assert notice.request_id in self.asked
@@ -72,14 +87,27 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @property
     def open(self):
+        """In the order they came."""
         return [name for name in self.asked if name not in self.ended]
 
-    @rule(frames=frames, patience_ns=st.integers(0, 5))
-    def ask(self, frames, patience_ns):
+    @property
+    def in_turn(self):
+        """The one begun, then the others: a higher priority first, of equal ones the oldest."""
+        waiting = [name for name in self.open if name != self.begun]
+        by_turn = [
+            name for level in reversed(Priority) for name in waiting if self.level(name) is level
+        ]
+        return [name for name in self.open if name == self.begun] + by_turn
+
+    def level(self, name):
+        return self.asked[name].priority
+
+    @rule(keys=some_keys, patience_ns=st.integers(0, 5), priority=st.sampled_from(Priority))
+    def ask(self, keys, patience_ns, priority):
         name = f'q{len(self.asked)}'
         is_full = len(self.open) > self.max_waiting
         deadline_ns = self.now_ns + patience_ns if patience_ns else 0
-        self.asked[name] = QuestionAsked(name, frames, deadline_ns)
+        self.asked[name] = QuestionAsked(name, keys, deadline_ns, priority)
         self.take(self.scheduler.handle(self.asked[name]))
         assert (name in self.ended) == is_full, 'turned away when the queue is full, and only then'
 
@@ -97,9 +125,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         for name in self.open:
             assert not 0 < self.asked[name].deadline_ns <= self.now_ns
 
-    @rule(frame=st.sampled_from(FRAMES))
-    def see(self, frame):
-        self.take(self.scheduler.handle(FrameArrived(frame)))
+    @rule(keys=some_keys)
+    def offer(self, keys):
+        self.offered += [key for key in keys if key not in self.offered]
+        self.take(self.scheduler.handle(FramesOffered(keys)))
+        assert len(self.offered) <= self.max_frames + 1, 'the one begun, and a bound'
+        assert not set(self.offered) & self.kept.keys()
 
     @rule()
     @precondition(lambda self: isinstance(self.work, Idle))
@@ -107,29 +138,34 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.work = work = self.scheduler.next_work()
         if isinstance(work, Idle):
             assert not self.open, 'the chip does not idle while somebody waits'
+            assert not self.offered, 'nor while there is something to make ahead'
+            assert not self.prepared, 'no pixels are left behind'
             return
-        if work.request_id == AHEAD:
+        if isinstance(work, Prepare):
+            assert work.key not in self.kept.keys() | self.prepared, 'nothing is made twice'
+        if isinstance(work, Encode):
+            assert work.key not in self.kept, 'nothing is made twice'
+            self.prepared.discard(work.key)
+        if isinstance(work.owner, FrameOwner):
             assert not self.open, 'questions come first'
+            assert work.key == work.owner.key
+            assert work.key in self.offered
             return
-        assert work.request_id == self.open[0], 'in the order they came'
-        if isinstance(work, Prepare | Encode):
-            assert work.frame not in self.kept, 'nothing is encoded twice'
+        name = work.owner.request_id
+        assert name == self.in_turn[0], 'one after the other, and who comes before whom'
+        self.begun = name
         if isinstance(work, Render):
-            assert work.request_id not in self.rendered
-            missing = [f for f in self.asked[work.request_id].frames if f not in self.kept]
-            assert set(missing) <= self.prepared_for(work.request_id)
+            assert name not in self.rendered
+            assert set(self.asked[name].keys) <= self.kept.keys() | self.prepared
         if isinstance(work, Prefill):
-            rendered = self.rendered[work.request_id]
-            done = self.prefilled[work.request_id]
+            rendered = self.rendered[name]
+            done = self.prefilled[name]
             borders = [rendered.reused_tokens + n for n in accumulate(rendered.pieces, initial=0)]
             assert (work.start, work.stop) == (done, borders[borders.index(done) + 1])
-            assert set(rendered.frames) <= self.kept.keys(), 'what is in use stays'
+            assert set(rendered.keys) <= self.kept.keys(), 'what is in use stays'
         if isinstance(work, Decode):
-            rendered = self.rendered[work.request_id]
-            assert self.prefilled[work.request_id] == rendered.prompt_tokens
-
-    def prepared_for(self, name):
-        return {w.frame for w in self.order if isinstance(w, Prepare) and w.request_id == name}
+            rendered = self.rendered[name]
+            assert self.prefilled[name] == rendered.reused_tokens + sum(rendered.pieces)
 
     @rule()
     @precondition(lambda self: not isinstance(self.work, Idle))
@@ -137,7 +173,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Whatever the reason: nothing is lost and nothing is done twice."""
         work, self.work = self.work, Idle()
         self.take(self.scheduler.handle(WorkDone(work, GivenUp())))
-        if work.request_id in self.open:
+        if not isinstance(work.owner, FrameOwner) and work.owner.request_id in self.open:
             self.begin_work()
             assert self.work == work
 
@@ -148,23 +184,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         if fails == 0:
             self.take(self.scheduler.handle(WorkDone(work, Failed())))
             return
-        self.order.append(work)
         if isinstance(work, Prepare):
             outcome = Prepared()
         elif isinstance(work, Render):
             pieces = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
             reused = data.draw(st.integers(0, 50))
-            outcome = Rendered(tuple(pieces), reused, data.draw(frames))
-            self.rendered[work.request_id] = outcome
-            self.prefilled[work.request_id] = reused
+            outcome = Rendered(tuple(pieces), reused, data.draw(some_keys))
         elif isinstance(work, Encode):
             outcome = Encoded(data.draw(st.integers(0, 20)))
-            self.kept[work.frame] = outcome.nbytes
         elif isinstance(work, Prefill):
             outcome = Prefilled()
-            self.prefilled[work.request_id] = work.stop
         else:
             outcome = Decoded(data.draw(st.booleans()))
+        self.note(work, outcome)
+
+    def note(self, work, outcome):
+        """Keep a record of our own, and report."""
+        if isinstance(work, Prepare):
+            self.prepared.add(work.key)
+        elif isinstance(work, Encode):
+            self.kept[work.key] = outcome.nbytes
+        elif isinstance(work, Render):
+            self.rendered[work.owner.request_id] = outcome
+            self.prefilled[work.owner.request_id] = outcome.reused_tokens
+        elif isinstance(work, Prefill):
+            self.prefilled[work.owner.request_id] = work.stop
         self.take(self.scheduler.handle(WorkDone(work, outcome)))
 
     @rule(data=st.data(), items=st.integers(1, 12))
@@ -181,9 +225,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def knows_the_same_as_we(self):
         if not hasattr(self, 'scheduler'):
             return
-        assert list(self.scheduler.request_ids) == self.open
-        assert all(self.scheduler.has_features(frame) for frame in self.kept)
-        assert not any(self.scheduler.has_features(f) for f in FRAMES if f not in self.kept)
+        assert list(self.scheduler.request_ids) == self.in_turn
+        if not self.open:
+            assert len(self.kept) <= self.max_frames
+            assert sum(self.kept.values()) <= self.max_bytes
 
     def teardown(self):
         """Every question ends once the chip does its work and nobody interferes."""
@@ -195,7 +240,6 @@ class SchedulerMachine(RuleBasedStateMachine):
                 if isinstance(self.work, Idle):
                     break
             work, self.work = self.work, Idle()
-            self.order.append(work)
             outcome = {
                 Prepare: Prepared(),
                 Render: Rendered((4, 6)),
@@ -203,14 +247,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 Prefill: Prefilled(),
                 Decode: Decoded(is_last=True),
             }[type(work)]
-            if isinstance(work, Render):
-                self.rendered[work.request_id] = outcome
-                self.prefilled[work.request_id] = 0
-            if isinstance(work, Encode):
-                self.kept[work.frame] = 1
-            if isinstance(work, Prefill):
-                self.prefilled[work.request_id] = work.stop
-            self.take(self.scheduler.handle(WorkDone(work, outcome)))
+            self.note(work, outcome)
         assert self.ended == set(self.asked), 'no question is lost'
 
 

@@ -9,7 +9,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_vlm_ros.core import CrossAttended, PromptPart, Question, SamplingOptions, Spliced
+from edge_vlm_ros.core import (
+    CrossAttended,
+    PromptPart,
+    Question,
+    SamplingOptions,
+    ShownAs,
+    Spliced,
+)
 from edge_vlm_ros.engines import ChosenToken, Logits, never
 from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 from edge_vlm_ros.serving.loading import load_model
@@ -161,13 +168,13 @@ class Filming(Wrapped):
         super().__init__(inner)
         self.seen = []
 
-    def preprocess(self, decoded, frames=1):
+    def preprocess(self, decoded, shown_as=ShownAs.ALONE):
         self.seen.append((decoded.stamp_ns,))
-        return self.inner.preprocess(decoded, frames)
+        return self.inner.preprocess(decoded, shown_as)
 
     def preprocess_clip(self, frames):
         self.seen.append(tuple(decoded.stamp_ns for decoded in frames))
-        inputs = [self.inner.preprocess(decoded, 2) for decoded in frames]
+        inputs = [self.inner.preprocess(decoded, ShownAs.AMONG_OTHERS) for decoded in frames]
         pixels = np.mean([one.pixels for one in inputs], axis=0, dtype=np.float32)
         return replace(inputs[0], pixels=pixels, clip=frames[0].source.camera)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from edge_vlm_ros.core import ErrorCode, FinishReason, Question, StoredFrame
+from edge_vlm_ros.core import ErrorCode, FinishReason, Question, ShownAs, StoredFrame
 from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
 
@@ -59,10 +59,10 @@ class Broken:
     def __getattr__(self, name):
         return getattr(self._family, name)
 
-    def preprocess(self, decoded, frames=1):
+    def preprocess(self, decoded, shown_as=ShownAs.ALONE):
         if decoded.source.camera == 'front':
             raise self.error
-        return self._family.preprocess(decoded, frames)
+        return self._family.preprocess(decoded, shown_as)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,25 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vlm_ros.core import FrameKey, PromptPart, VisionSpan, join_parts, text_part
+from edge_vlm_ros.core import (
+    ArrivalTime,
+    FeatureKey,
+    FrameKey,
+    PromptPart,
+    ShownAs,
+    VisionSpan,
+    join_parts,
+    text_part,
+)
 from edge_vlm_ros.serving.kv_record import KvRecord
 
-FRAMES = tuple(FrameKey('front', '/image', stamp) for stamp in range(3))
+
+def key(stamp, shown_as=ShownAs.ALONE):
+    frame = FrameKey('front', '/image', stamp, ArrivalTime(stamp))
+    return FeatureKey((frame,), shown_as)
+
+
+FRAMES = tuple(map(key, range(3)))
 
 
 def prompt(words, images=(), *, mrope=False):
@@ -42,6 +57,12 @@ def test_another_frame_at_the_same_place_ends_what_is_shared():
     part = prompt([5], [0, 1])
     others = (FRAMES[0], FRAMES[2])
     assert record_of(part).shared(part, others) == 6
+
+
+def test_the_same_frame_shown_another_way_has_other_features():
+    part = prompt([5], [0])
+    others = (key(0, ShownAs.AMONG_OTHERS),)
+    assert record_of(part, FRAMES[:1]).shared(part, others) == 2
 
 
 def test_the_same_frame_under_another_index_is_the_same():
@@ -82,9 +103,9 @@ def test_what_was_cut_off_is_forgotten():
 def test_frames_that_are_gone_are_not_remembered():
     record = KvRecord()
     for stamp in range(100):
-        record.append(prompt([], [0]), [FrameKey('front', '/image', stamp)])
+        record.append(prompt([], [0]), [key(stamp)])
         record.truncate(0)
-    assert len(record._frames) == 0
+    assert len(record._images) == 0
 
 
 words = st.lists(st.integers(3, 5), max_size=8)

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from edge_vlm_ros.core import (
+    Answer,
     BadRequestError,
+    CancelledError,
     CompressedImage,
     ErrorCode,
     FinishReason,
@@ -42,7 +44,6 @@ class Asker:
         self._changed = threading.Condition()
         self.process = ModelProcess(
             spec,
-            on_chunk=lambda chunk: self._note(self.chunks, chunk),
             on_state=lambda state: self._note(self.states, state),
             settings=settings,
             process_settings=process_settings,
@@ -58,8 +59,13 @@ class Asker:
         with self._changed:
             assert self._changed.wait_for(condition, timeout_s), (self.chunks[-3:], self.states)
 
+    def settled(self):
+        """Wait until the process is ready, has failed or is closed; return its state."""
+        self.wait_for(lambda: self.process.state.phase is not EnginePhase.STARTING)
+        return self.process.state
+
     def ready(self):
-        assert self.process.wait_ready(30).is_ready, self.states
+        assert self.settled().is_ready, self.states
         return self
 
     def finals(self):
@@ -70,7 +76,9 @@ class Asker:
         return self.finals()[request_id]
 
     def ask(self, text, request_id, **more):
-        self.process.ask(Question(text, request_id, **more))
+        self.process.ask(
+            Question(text, request_id, **more), lambda chunk: self._note(self.chunks, chunk)
+        )
         return request_id
 
 
@@ -177,14 +185,133 @@ def check_death_and_return(asker, answers, sign):
     assert sign in again.message
 
 
-def test_while_it_is_not_ready_questions_are_refused_with_the_reason(ask_process):
-    asker = ask_process(latency={'load_s': 0.5})
+def test_questions_that_come_while_it_loads_wait_for_it_in_order(ask_process):
+    asker = ask_process(answers=[{'answer': '{question}'}], latency={'load_s': 0.5})
+    for name in 'abc':
+        asker.ask(f'This is {name}', name)
+    assert asker.process.held == 3
+    assert asker.finals() == {}
+    assert [asker.answer(name).text for name in 'abc'] == [f'This is {name}' for name in 'abc']
+    assert [chunk.request_id for chunk in asker.chunks if chunk.done] == list('abc')
+    assert asker.process.held == 0
+    assert not any(state.is_ready for state in asker.states[:-1])
+
+
+def test_a_question_that_waits_is_cancelled_at_once_and_never_asked(ask_process):
+    asker = ask_process(latency={'load_s': 30})
+    stream = asker.process.ask(Question('Hello', 'a'))
+    asker.ask('Hello', 'b')
+    assert stream.cancel()
+    assert stream.answer(0).error_code is ErrorCode.CANCELLED
+    assert (stream.answer(0).model, stream.answer(0).chip) == ('', ''), 'none is loaded yet'
+    assert asker.process.held == 1
+    assert asker.process.cancel() == 1
+    assert asker.finals()['b'].error_code is ErrorCode.CANCELLED
+    assert asker.process.held == 0
+    again = asker.process.ask(Question('Hello', 'a'))
+    asker.process.close()
+    assert again.answer(0).error_code is ErrorCode.CANCELLED
+
+
+def test_a_question_that_waits_ends_when_its_time_is_over(ask_process):
+    asker = ask_process(latency={'load_s': 30})
+    asker.ask('Hello', 'a', deadline_ns=time.monotonic_ns() + 200_000_000)
+    assert asker.answer('a').error_code is ErrorCode.DEADLINE
+    assert asker.process.state.phase is EnginePhase.STARTING
+
+
+def test_a_question_that_waits_ends_when_its_time_is_over_between_two_starts(ask_process):
+    bounds = ProcessSettings(first_backoff_s=30.0)
+    asker = ask_process(bounds, faults=[{'at': 'load', 'kind': 'exit'}])
+    asker.wait_for(lambda: 'starting again' in asker.process.state.message)
+    asker.ask('Hello', 'a', deadline_ns=time.monotonic_ns() + 200_000_000)
+    asker.ask('Hello', 'b')
+    assert asker.answer('a').error_code is ErrorCode.DEADLINE
+    asker.process.close()
+    assert asker.finals()['b'].error_code is ErrorCode.CANCELLED
+
+
+def test_more_questions_than_the_queue_holds_are_refused_while_it_loads(ask_process):
+    asker = ask_process(settings=ServingSettings(max_waiting=1), latency={'load_s': 30})
+    for name in 'abc':
+        asker.ask('Hello', name)
+    assert list(asker.finals()) == ['c']
+    assert asker.finals()['c'].error_code is ErrorCode.BUSY
+    assert 'the queue holds 2' in asker.finals()['c'].message
+    asker.process.cancel('a')
+    asker.ask('Hello', 'c')
+    assert asker.process.held == 2
+
+
+def test_questions_that_came_between_two_lives_are_answered_by_the_second(ask_process):
+    bounds = ProcessSettings(first_backoff_s=0.5)
+    asker = ask_process(bounds, **LONG).ready()
+    asker.ask('Talk', 'a')
+    asker.wait_for(lambda: len(asker.chunks) > 3)
+    (pid,) = model_processes_of(os.getpid())
+    os.kill(pid, signal.SIGKILL)
+    assert asker.answer('a').error_code is ErrorCode.ENGINE_DIED
+    asker.ask('Talk', 'b')
+    assert asker.process.held == 1
+    asker.wait_for(lambda: any(chunk.request_id == 'b' for chunk in asker.chunks))
+    assert asker.process.cancel('b') == 1
+    assert asker.answer('b').error_code is ErrorCode.CANCELLED
+    assert Counter(chunk.request_id for chunk in asker.chunks if chunk.done) == Counter('ab')
+
+
+def test_questions_that_wait_end_with_the_reason_when_there_will_be_no_model(
+    ask_process, tmp_path
+):
+    path = tmp_path / 'broken.yaml'
+    path.write_text('answers: [: broken')
+    asker = ask_process(spec=ModelSpec('scripted', str(path)))
     asker.ask('Hello', 'a')
-    refused = asker.finals()['a']
-    assert refused.error_code is ErrorCode.NOT_READY
-    assert 'starting' in refused.message or 'loading' in refused.message
-    asker.ready()
-    assert asker.answer(asker.ask('Hello', 'b')).text == 'Hello'
+    answer = asker.answer('a')
+    assert answer.error_code is ErrorCode.MODEL_FILE
+    assert 'broken.yaml' in answer.message
+
+
+def test_the_loaded_models_name_stands_in_every_answer(ask_process):
+    asker = ask_process(
+        answers=[{'answer': 'abcdef'}],
+        latency={'decode_s': 0.01},
+        faults=[{'at': 'decode', 'question': 'crash', 'token': 3, 'kind': 'exit'}],
+    ).ready()
+    named = (asker.process.info.model, 'scripted')
+    good = asker.answer(asker.ask('Hello', 'good'))
+    died = asker.answer(asker.ask('crash', 'died'))
+    held = asker.process.ask(Question('Hello', 'held'))
+    held.cancel()
+    assert died.error_code is ErrorCode.ENGINE_DIED
+    for answer in (good, died, held.answer(30)):
+        assert (answer.model, answer.chip) == named
+    assert named[0].endswith('.yaml')
+
+
+def test_a_stream_of_the_process_can_be_read_and_ended_like_the_pipelines(ask_process):
+    asker = ask_process(**LONG)
+    stream = asker.process.ask(Question('Talk'))
+    first = next(iter(stream))
+    assert (first.sequence, first.request_id) == (0, stream.request_id)
+    assert stream.cancel()
+    answer = stream.answer(30)
+    assert answer.finish_reason is FinishReason.CANCELLED
+    assert answer.text == ''.join(chunk.delta for chunk in stream)
+    assert not stream.cancel()
+
+
+def test_an_answer_ended_from_outside_frees_the_chip_with_a_cancel(ask_process):
+    asker = ask_process(answers=LONG['answers'], latency={'decode_s': 0.1}).ready()
+    stream = asker.process.ask(Question('Talk', 'a'), lambda c: asker._note(asker.chunks, c))
+    next(iter(stream))
+    error = CancelledError('the node was deactivated')
+    assert stream.finish(lambda text: Answer.failed('a', error, text=text))
+    assert asker.process.cancel('a') == 0, 'its final chunk is out already'
+    asker.ask('Talk', 'b')  # The first answer would take minutes more.
+    asker.wait_for(lambda: any(chunk.request_id == 'b' for chunk in asker.chunks))
+    assert [chunk.done for chunk in asker.chunks if chunk.request_id == 'a'].count(True) == 1
+    assert stream.answer(0).message == 'the node was deactivated'
+    assert stream.answer(0).text.startswith('w')
 
 
 def test_a_hanging_chip_is_noticed_and_the_process_started_anew(ask_process):
@@ -225,7 +352,7 @@ def test_a_bad_model_file_is_told_and_not_tried_again(ask_process, tmp_path):
     path = tmp_path / 'broken.yaml'
     path.write_text('answers: [: broken')
     asker = ask_process(spec=ModelSpec('scripted', str(path)))
-    state = asker.process.wait_ready(30)
+    state = asker.settled()
     assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.MODEL_FILE)
     assert 'broken.yaml' in state.message
     time.sleep(0.3)
@@ -243,7 +370,7 @@ def test_a_bad_model_file_is_told_and_not_tried_again(ask_process, tmp_path):
 def test_a_process_that_never_gets_ready_is_given_up(ask_process):
     bounds = ProcessSettings(first_backoff_s=0.01, max_failed_starts=2)
     asker = ask_process(bounds, faults=[{'at': 'load', 'kind': 'exit'}])
-    state = asker.process.wait_ready(30)
+    state = asker.settled()
     assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.ENGINE_DIED)
     assert '2 starts failed' in state.message
 
@@ -251,7 +378,7 @@ def test_a_process_that_never_gets_ready_is_given_up(ask_process):
 def test_a_start_of_which_nothing_is_heard_is_ended(ask_process):
     bounds = ProcessSettings(silence_s=2.0, first_backoff_s=0.01, max_failed_starts=1)
     asker = ask_process(bounds, faults=[{'at': 'load', 'kind': 'hang'}])
-    state = asker.process.wait_ready(30)
+    state = asker.settled()
     assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.DEVICE)
     assert 'nothing was heard of the model for 2 s' in state.message
     assert 'loading' in state.message
@@ -270,7 +397,7 @@ def test_a_slow_load_that_tells_how_far_it_is_is_waited_for(ask_process):
 def test_a_load_that_halts_half_way_is_given_up_and_says_where(ask_process):
     bounds = ProcessSettings(silence_s=2.0, max_failed_starts=1)
     asker = ask_process(bounds, latency={'load_parts': 3}, faults=[{'at': 'load', 'kind': 'hang'}])
-    state = asker.process.wait_ready(30)
+    state = asker.settled()
     assert (state.phase, state.error_code) == (EnginePhase.FAILED, ErrorCode.DEVICE)
     assert 'the last was: loading: 3 of 3 parts' in state.message
 
@@ -381,11 +508,10 @@ PARENT = """
             print('answer:', chunk.answer.text, flush=True)
             done.set()
 
-    process = ModelProcess(ModelSpec('scripted'), on_chunk=on_chunk)
+    process = ModelProcess(ModelSpec('scripted'))
     process.start()
-    assert process.wait_ready(30).is_ready, process.state
-    process.ask(Question('Hello', 'a'))
-    done.wait(10)
+    process.ask(Question('Hello', 'a'), on_chunk)
+    done.wait(30)
     {end}
 """
 
@@ -397,8 +523,8 @@ def parent(tmp_path, spawn):
     def start(end):
         path = tmp_path / 'parent_program'
         path.write_text(textwrap.dedent(PARENT).replace('{end}', end))
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-        return spawn([sys.executable, path], env=environment)
+        here = {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        return spawn([sys.executable, path], env=here)
 
     return start
 

@@ -67,7 +67,7 @@ def test_an_answer_says_which_frames_it_used_and_what_it_cost(open_scripted, fra
     assert (second.source, second.stamp_ns, second.width, second.height) == (new.source, 6, 16, 16)
     assert (first.age_s, second.age_s) == (2.0, 1.0)
     timings = answer.timings
-    stages_s = timings.queue_s + timings.decode_images_s + timings.encode_s + timings.prefill_s
+    stages_s = timings.queue_s + timings.prepare_s + timings.encode_s + timings.prefill_s
     assert timings.encode_s >= 0.04
     assert timings.prefill_s >= 0.03
     assert timings.decode_s >= 0.06
@@ -105,7 +105,7 @@ def test_a_repeated_question_finds_its_prompt_in_the_kv_cache(open_scripted, fra
     first, second = (pipeline.ask(question).answer(10) for _ in range(2))
     assert second.text == first.text
     assert second.timings.cached_prompt_tokens == second.timings.prompt_tokens - 1
-    assert second.timings.encode_s == second.timings.decode_images_s == 0.0
+    assert second.timings.encode_s == second.timings.prepare_s == 0.0
 
 
 def test_another_question_on_the_same_frames_only_runs_its_own_words(open_scripted, frame):

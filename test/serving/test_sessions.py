@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.clock import ManualClock
 
 from edge_vlm_ros.core import (
     ErrorCode,
-    ManualClock,
     Question,
     SamplingOptions,
     VisionInputs,
 )
-from edge_vlm_ros.serving.conversation import Conversation, SessionStore, ShownFrame, name_frames
+from edge_vlm_ros.serving.conversation import Conversation, SessionStore
+from edge_vlm_ros.serving.shown_frames import PreparedFrames, ShownFrames, group_frames
 
 ECHO = {'answers': [{'question': 'images', 'answer': '{images}'}, {'answer': '{means}'}]}
 
@@ -176,9 +177,9 @@ def test_an_answer_cut_short_goes_on_in_the_next_turn(open_scripted):
 
 
 def shown(frame):
-    ((key, group),) = name_frames([frame]).items()
+    (group,) = group_frames([frame])
     inputs = VisionInputs(np.zeros(0, np.float32), (1, 1, 1), 4)
-    return ShownFrame(group, key, inputs, ((8, 8),))
+    return ShownFrames(group, PreparedFrames(inputs, ((8, 8),)))
 
 
 def with_frame(frame):

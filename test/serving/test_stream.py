@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import ManualClock
 
-from edge_vlm_ros.core import Answer, FinishReason, ManualClock
+from edge_vlm_ros.core import Answer, FinishReason
 from edge_vlm_ros.serving.stream import CHUNK_INTERVAL_NS, AnswerStream
 
 

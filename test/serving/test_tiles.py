@@ -15,6 +15,7 @@ from edge_vlm_ros.core import (
     FrameSource,
     Question,
     RawImage,
+    ShownAs,
     StoredFrame,
 )
 from edge_vlm_ros.serving import ModelSpec, VlmPipeline
@@ -40,8 +41,8 @@ def tiling_spec(tmp_path, **options):
     return ModelSpec('cpu', str(folder), options={'threads': 1, **options})
 
 
-def vision_tokens(pipeline, *frames):
-    answer = pipeline.ask(Question('What?', frames=frames)).answer(60)
+def vision_tokens(pipeline, *frames, **more):
+    answer = pipeline.ask(Question('What?', frames=frames, **more)).answer(60)
     assert answer.success, answer.message
     return answer.timings.vision_tokens
 
@@ -52,6 +53,26 @@ def test_the_same_frame_alone_and_in_a_clip_has_other_tiles(tmp_path):
         alone = vision_tokens(pipeline, one)
         assert alone >= 3 * vision_tokens(pipeline, one, two) / 2
         assert vision_tokens(pipeline, one) == alone
+
+
+def test_a_question_says_in_how_many_tiles_its_frames_are_shown(tmp_path):
+    with VlmPipeline.open(tiling_spec(tmp_path)) as pipeline:
+        one, two = wide_frame(1), wide_frame(2)
+        alone = vision_tokens(pipeline, one)
+        several = vision_tokens(pipeline, one, two)
+        assert 2 * vision_tokens(pipeline, one, shown_as=ShownAs.AMONG_OTHERS) == several
+        assert vision_tokens(pipeline, one, two, shown_as=ShownAs.ALONE) == 2 * alone
+
+
+def test_what_was_made_ahead_one_way_is_never_shown_another_way(tmp_path):
+    with VlmPipeline.open(tiling_spec(tmp_path)) as pipeline:
+        one, two = wide_frame(1), wide_frame(2)
+        alone, several = vision_tokens(pipeline, one), vision_tokens(pipeline, one, two)
+    with VlmPipeline.open(tiling_spec(tmp_path)) as pipeline:
+        pipeline.offer_frames([one], ShownAs.AMONG_OTHERS)
+        assert vision_tokens(pipeline, one) == alone
+        pipeline.offer_frames([two])
+        assert vision_tokens(pipeline, one, two) == several
 
 
 def test_the_number_of_tiles_may_be_bounded_by_an_option(tmp_path):
@@ -162,3 +183,14 @@ def test_more_tiles_than_the_engine_takes_are_refused_when_it_is_loaded(
         VlmPipeline.open(scripted_tiles(6, **limits))
     assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
     assert all(word in raised.value.message for word in ['max_tiles 6', *words])
+
+
+@pytest.mark.parametrize('name', ['min_pixels', 'resized_width', 'hurry', 'max_tile'])
+def test_an_option_of_neither_family_nor_engine_is_refused_with_those_of_both(tmp_path, name):
+    with pytest.raises(BadRequestError) as raised:
+        VlmPipeline.open(tiling_spec(tmp_path, **{name: 5}))
+    assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
+    assert raised.value.message == (
+        f"there is no option '{name}' here: family internvl takes max_tiles, resize; "
+        'chip cpu takes threads, prefill_chunk, context_tokens'
+    )

@@ -85,6 +85,60 @@ def test_mono16_is_scaled_in_either_byte_order(is_bigendian, padding):
     assert np.array_equal(pixels, np.repeat(grey[..., None], 3, axis=2))
 
 
+def wide(encoding: str, values: np.ndarray, *, is_bigendian=False, **changes) -> RawImage:
+    """Lay 16-bit values out as a message has them."""
+    rows = values.astype('>u2' if is_bigendian else '<u2').reshape(len(values), -1).view(np.uint8)
+    return raw(encoding, rows, is_bigendian=is_bigendian, **changes)
+
+
+@pytest.mark.parametrize('is_bigendian', [False, True])
+@pytest.mark.parametrize(
+    ('encoding', 'order'),
+    [
+        ('rgb16', [0, 1, 2]),
+        ('bgr16', [2, 1, 0]),
+        ('16UC3', [2, 1, 0]),
+        ('rgba16', [0, 1, 2]),
+        ('bgra16', [2, 1, 0]),
+        ('16UC4', [2, 1, 0]),
+    ],
+)
+def test_colours_of_16_bits_are_scaled_and_put_in_order(encoding, order, is_bigendian):
+    channels = 4 if encoding.endswith(('a16', 'C4')) else 3
+    values = noise(HEIGHT, WIDTH, channels, high=65536)
+    pixels = decode_image(wide(encoding, values, is_bigendian=is_bigendian))
+    assert np.array_equal(pixels, (values[..., order] + 128) // 257)
+
+
+@pytest.mark.parametrize('pattern', ['bggr', 'gbrg', 'grbg', 'rggb'])
+def test_a_bayer_pattern_of_16_bits_is_that_of_8_bits(pattern):
+    # The same pattern in 8 bits, whose colours are checked above.
+    values = noise(HEIGHT, WIDTH)
+    expected = decode_image(raw(f'bayer_{pattern}8', values))
+    assert_close(decode_image(wide(f'bayer_{pattern}16', values * 257)), expected, 1)
+
+
+def test_an_image_of_14_bits_is_refused_rather_than_shown_black():
+    values = noise(HEIGHT, WIDTH, high=16384)
+    with pytest.raises(BadImageError, match=r'no value above 16\d+ of 65535 .*range_16bit'):
+        decode_image(wide('mono16', values))
+    assert decode_image(wide('mono16', values * 0)).max() == 0  # black by any scale
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+def test_a_range_says_what_is_black_and_what_is_white(encoding):
+    values = np.full((HEIGHT, WIDTH), 8000)
+    values[0, :4] = [0, 7000, 9000, 16383]
+    pixels = decode_image(wide(encoding, values, range16=(7000, 9000)))
+    assert list(pixels[0, :5, 0]) == [0, 0, 255, 255, 128]
+
+
+@pytest.mark.parametrize('range16', [(5, 5), (9, 2), (-1, 4), (0, 65536)])
+def test_a_range_without_numbers_in_it_is_refused(range16):
+    with pytest.raises(BadImageError, match='two rising numbers from 0 to 65535'):
+        decode_image(wide('mono16', noise(HEIGHT, WIDTH), range16=range16))
+
+
 @pytest.mark.parametrize('padding', PADDINGS)
 @pytest.mark.parametrize(
     ('encoding', 'y_at', 'u_at', 'v_at'),
@@ -154,7 +208,7 @@ def test_the_list_of_encodings_is_what_is_decoded():
 
 @pytest.mark.parametrize('encoding', sorted(SUPPORTED_ENCODINGS))
 def test_what_is_decoded_is_contiguous_and_read_only(encoding):
-    rows = noise(HEIGHT * 3 // 2, WIDTH * 4)
+    rows = noise(HEIGHT * 3 // 2, WIDTH * 8)
     pixels = decode_image(raw(encoding, rows, 5))
     assert (pixels.shape, pixels.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
     assert pixels.flags.c_contiguous
@@ -191,7 +245,7 @@ def test_depth_is_refused_as_what_it_is(encoding):
         decode_image(RawImage(encoding, 2, 2, 16, bytes(64)))
 
 
-@pytest.mark.parametrize('encoding', ['bayer_rggb16', 'RGB8', '', 'h264'])
+@pytest.mark.parametrize('encoding', ['bayer_xyzw16', 'nv24', 'RGB8', '', 'h264'])
 def test_an_unknown_encoding_is_refused_by_name(encoding):
     with pytest.raises(BadImageError) as caught:
         decode_image(RawImage(encoding, 2, 2, 6, bytes(12)))
@@ -240,5 +294,5 @@ def test_a_frame_keeps_its_stamp_and_source():
 
 def test_a_bad_frame_names_its_camera():
     stored = StoredFrame(FrameSource('front'), 1, CompressedImage('jpeg', b''))
-    with pytest.raises(BadImageError, match=r"camera 'front': .*neither JPEG nor PNG"):
+    with pytest.raises(BadImageError, match=r"camera 'front': .*no image file that is known"):
         decode_frame(stored)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from edge_vlm_ros.core import BadImageError, CompressedImage
 from edge_vlm_ros.vision.colour import decode_image
+from edge_vlm_ros.vision.image_header import read_header
 from edge_vlm_ros.vision.limits import MAX_PIXELS
 
 
@@ -133,9 +134,19 @@ def test_a_header_that_claims_no_pixels_is_refused(data):
         decode_image(CompressedImage('', data))
 
 
-@pytest.mark.parametrize('data', [b'', b'\xff\xd8', b'GIF89a' + bytes(99), b'no image at all'])
-def test_other_files_are_refused_with_their_first_bytes(data):
-    with pytest.raises(BadImageError, match='neither JPEG nor PNG') as caught:
+@pytest.mark.parametrize(
+    ('data', 'says'),
+    [
+        (b'', 'no image file that is known'),
+        (b'\xff\xd8', 'no image file that is known'),
+        (b'no image at all', 'no image file that is known'),
+        (b'RIFF\x10\0\0\0AVI LIST', 'no image file that is known'),
+        (b'\0\0\0\x20ftypavif' + bytes(40), 'an AVIF image, which is not read'),
+        (b'#?RADIANCE\n', 'floating point numbers'),
+    ],
+)
+def test_other_files_are_refused_with_their_first_bytes(data, says):
+    with pytest.raises(BadImageError, match=says) as caught:
         decode_image(CompressedImage('jpeg', data))
     assert repr(data[:4].hex()) in caught.value.message
 
@@ -149,8 +160,124 @@ def test_compressed_depth_is_refused_as_what_it_is(format_):
         decode_image(CompressedImage(format_, PNG))
 
 
+OTHERS = {
+    'WEBP': {'lossless': True},
+    'TIFF': {},
+    'BMP': {},
+    'GIF': {},
+    'PPM': {},
+    'JPEG2000': {},
+}
+
+
+@pytest.mark.parametrize('kind', OTHERS)
+def test_other_formats_are_read(kind):
+    pixels = decode_image(CompressedImage('', encoded(kind, **OTHERS[kind])))
+    within = 40 if kind == 'GIF' else 0  # a palette
+    assert np.abs(pixels.astype(int) - picture()).max() <= within
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        ('WEBP', {'lossless': True}),
+        ('WEBP', {'lossless': False}),
+        ('WEBP', {'lossless': True, 'exif': Image.Exif().tobytes() + bytes(8)}),
+        ('TIFF', {}),
+        ('TIFF', {'compression': 'tiff_lzw'}),
+        ('TIFF', {'big_tiff': True}),
+        ('BMP', {}),
+        ('GIF', {}),
+        ('PPM', {}),
+        ('JPEG2000', {}),
+        ('JPEG2000', {'no_jp2': True}),
+        ('JPEG', {'progressive': True}),
+        ('PNG', {}),
+    ],
+)
+def test_a_header_says_the_size_of_every_format(kind, options):
+    header = read_header(encoded(kind, picture(61, 35), **options))
+    assert (header.width, header.height, header.is_whole, header.bits) == (61, 35, True, 8)
+
+
+@pytest.mark.parametrize('kind', ['WEBP', 'TIFF', 'BMP', 'GIF', 'JPEG2000'])
+@pytest.mark.parametrize('share', [0.05, 0.5, 0.9])
+def test_other_formats_that_are_cut_are_refused(kind, share):
+    data = encoded(kind, noisy(), **OTHERS[kind])
+    with pytest.raises(BadImageError):
+        decode_image(CompressedImage('', data[: int(len(data) * share)]))
+
+
+def noisy() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def test_a_tiff_of_gigapixels_is_refused_at_once():
+    entries = [(256, 4, 1, 200_000), (257, 4, 1, 200_000), (258, 3, 1, 8)]
+    data = b'II*\0' + struct.pack('<I', 8) + struct.pack('<H', len(entries))
+    data += b''.join(struct.pack('<HHII', *entry) for entry in entries) + bytes(4)
+    with pytest.raises(BadImageError, match=f'the limit is {MAX_PIXELS}'):
+        decode_image(CompressedImage('', data))
+
+
+@pytest.mark.parametrize('size', [(1, 10_000_000), (20_000, 200), (1, 201), (9_000, 30)])
+def test_strips_are_refused(size):
+    with pytest.raises(BadImageError, match=r'a side has at most|times as long'):
+        decode_image(CompressedImage('png', with_png_size(*size)))
+
+
+def test_stray_bytes_between_segments_are_skipped():
+    for stray in (b'\0', b'abc', b'\xff\0', b'\xff\xff\xff'):
+        with_stray = JPEG[:20] + stray + JPEG[20:]
+        assert JPEG[20:21] == b'\xff'
+        assert decode_image(CompressedImage('jpeg', with_stray)).shape == (48, 64, 3)
+        with pytest.raises(BadImageError, match='truncated'):
+            decode_image(CompressedImage('jpeg', with_stray[:-100]))
+
+
+@pytest.mark.parametrize('codec', ['jpeg', 'png'])
+@pytest.mark.parametrize('pattern', ['bayer_rggb8', 'bayer_bggr8', 'bayer_grbg8', 'bayer_gbrg8'])
+def test_a_compressed_bayer_pattern_becomes_colours(pattern, codec):
+    colour = np.zeros((32, 32, 3), np.uint8)
+    colour[:] = (220, 60, 20)
+    mosaic = np.zeros((32, 32), np.uint8)
+    for place, letter in enumerate(pattern.split('_')[1][:4]):
+        channel = 'rgb'.index(letter)
+        mosaic[place // 2 :: 2, place % 2 :: 2] = colour[0, 0, channel]
+    data = encoded('PNG', mosaic) if codec == 'png' else encoded('JPEG', mosaic, quality=100)
+    pixels = decode_image(CompressedImage(f'{pattern}; {codec} compressed ', data))
+    assert np.abs(pixels[4:-4, 4:-4].astype(int) - colour[4:-4, 4:-4]).max() <= 8
+
+
+def test_a_bayer_camera_whose_publisher_made_colours_is_left_so():
+    data = encoded('PNG')
+    pixels = decode_image(CompressedImage('bayer_rggb8; png compressed bgr8', data))
+    assert np.array_equal(pixels, picture())
+
+
+def test_a_png_of_16_bits_is_scaled_as_raw_images_are():
+    values = np.random.default_rng(5).integers(0, 65536, (48, 64), np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, 'PNG')
+    pixels = decode_image(CompressedImage('mono16; png compressed ', file.getvalue()))
+    assert np.array_equal(pixels[..., 1], (values.astype(int) + 128) // 257)
+    dim = io.BytesIO()
+    Image.fromarray(values >> 2).save(dim, 'PNG')
+    with pytest.raises(BadImageError, match='range_16bit'):
+        decode_image(CompressedImage('png', dim.getvalue()))
+    image = CompressedImage('16UC1; png compressed ', dim.getvalue(), range16=(0, 16383))
+    assert decode_image(image).max() == 255
+
+
+def test_a_tiff_of_floating_point_numbers_is_refused_by_name():
+    file = io.BytesIO()
+    Image.fromarray(np.ones((8, 8), np.float32)).save(file, 'TIFF')
+    with pytest.raises(BadImageError, match='holds float32 numbers'):
+        decode_image(CompressedImage('', file.getvalue()))
+
+
 @given(
-    data=st.sampled_from([JPEG, PNG]),
+    data=st.sampled_from([JPEG, PNG, *(encoded(kind, **OTHERS[kind]) for kind in OTHERS)]),
     damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),
     keep=st.floats(0, 1),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 
 import cv2
@@ -155,13 +156,57 @@ def test_a_file_that_is_no_image_is_refused_when_opened(tmp_path, name, data):
         open_media(tmp_path / name)
 
 
-def test_a_bad_image_inside_a_folder_is_named_when_it_is_met(folder):
-    (folder / 'frame_5.png').write_bytes(b'no picture')
-    seen = []
-    with pytest.raises(BadImageError, match=r'frame_5\.png'):
-        seen.extend(open_media(folder))
-    media = iter(open_media(folder))
-    assert numbers([next(media), next(media)]) == [1, 2]
+@pytest.mark.parametrize('data', [b'', b'no picture'])
+def test_a_bad_image_inside_a_folder_is_passed_over_with_one_warning(folder, caplog, data):
+    (folder / 'frame_5.png').write_bytes(data)
+    media = open_media(folder, loop=True)
+    assert numbers(itertools.islice(media, 7)) == [1, 2, 10, 1, 2, 10, 1]
+    assert [record.getMessage() for record in caplog.records].count(
+        caplog.records[0].getMessage()
+    ) == 1
+    assert 'frame_5.png' in caplog.text
+
+
+def test_a_bad_image_that_comes_first_does_not_end_a_looped_folder(folder):
+    (folder / 'frame_0.png').write_bytes(b'')
+    assert numbers(itertools.islice(open_media(folder, loop=True), 4)) == [1, 2, 10, 1]
+
+
+def test_a_folder_of_bad_images_is_refused(tmp_path):
+    for number in range(3):
+        (tmp_path / f'{number}.png').write_bytes(b'')
+    with pytest.raises(BadImageError, match='none of its 3 images can be read'):
+        open_media(tmp_path)
+
+
+def test_hidden_twins_and_folders_that_look_like_images_are_passed_over(folder, caplog):
+    (folder / '._frame_1.png').write_bytes(b'a Mac wrote this')
+    (folder / 'thumbnails.png').mkdir()
+    assert numbers(open_media(folder)) == [1, 2, 10]
+    assert '._frame_1.png, thumbnails.png' in caplog.text
+
+
+def test_an_image_is_told_by_its_first_bytes_not_by_its_name(tmp_path):
+    for name, kind in [('photo.jpg', 'WEBP'), ('plain', 'PNG'), ('clip.mp4', 'TIFF')]:
+        Image.new('RGB', SIZE, (shade(4), 0, 0)).save(tmp_path / name, kind)
+        assert numbers(open_media(tmp_path / name)) == [4]
+
+
+def test_the_size_of_an_image_is_bounded_whatever_its_name(tmp_path):
+    path = tmp_path / 'no_suffix'
+    sides = struct.pack('>II', 20_000, 20_000)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + sides + b'\x08\x02' + bytes(99))
+    with pytest.raises(BadImageError, match='the limit is'):
+        open_media(path)
+
+
+def test_a_video_of_variable_frame_rate_has_its_real_times(tmp_path, monkeypatch):
+    from edge_vlm_ros.vision.media import _RisingTimes
+
+    times = _RisingTimes(10.0)
+    own = [7.0, 7.033, 7.066, 8.5, 8.5, 3.0, float('nan'), 9.5]
+    expected = [0.0, 0.033, 0.066, 1.5, 1.6, 1.7, 1.8, 2.5]
+    assert [times.next(time_s) for time_s in own] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('fps', [-1.0, float('nan'), 1e6])

@@ -6,47 +6,13 @@ sequences this short, most of all backwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """Every size of the model."""
-
-    image_px: int = 112
-    patch_px: int = 14
-    vision_width: int = 192
-    vision_layers: int = 6
-    vision_head: int = 64
-    vision_mlp: int = 768
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    kv_heads: int = 3
-    mlp: int = 512
-    vocabulary: int = 1024
-    rope_theta: float = 10000.0
-    rms_eps: float = 1e-6
-
-    @property
-    def grid(self) -> int:
-        """Return the patches along one side."""
-        return self.image_px // self.patch_px
-
-    @property
-    def tokens(self) -> int:
-        """Return the visual tokens of one frame."""
-        return (self.grid // 2) ** 2
-
-    @property
-    def head(self) -> int:
-        """Return the width of one attention head of the language model."""
-        return self.width // self.heads
+from tools.demo_model.size import ModelSize
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -70,7 +36,8 @@ class VisionAttention(nn.Module):
         """Return (n, tokens, width) for the same."""
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, d // self.head, self.head).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
+        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
+        return out
 
 
 class VisionMlp(nn.Module):
@@ -83,7 +50,8 @@ class VisionMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, tokens, width) for the same."""
-        return self.fc2(fn.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(fn.gelu(self.fc1(x)))
+        return out
 
 
 class VisionLayer(nn.Module):
@@ -102,7 +70,8 @@ class VisionLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, tokens, width) for the same."""
         x = x + self.ls1 * self.attn(self.norm1(x))
-        return x + self.ls2 * self.mlp(self.norm2(x))
+        out: Tensor = x + self.ls2 * self.mlp(self.norm2(x))
+        return out
 
 
 class VisionEmbeddings(nn.Module):
@@ -151,7 +120,8 @@ class VisionModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return (n, 1 + patches, width) for (n, 3, px, px)."""
-        return self.encoder(self.embeddings(pixels))
+        out: Tensor = self.encoder(self.embeddings(pixels))
+        return out
 
 
 class RmsNorm(nn.Module):
@@ -234,9 +204,10 @@ class LanguageAttention(nn.Module):
                     torch.cat([_repeat_rows(p, count), y], 2)
                     for p, y in zip(kept, (ks, vs), strict=True)
                 )
-            out = attend(qs, ks.repeat_interleave(group, 1), vs.repeat_interleave(group, 1), mask)
-            outs.append(out.transpose(1, 2).reshape(rows * count * length, -1))
-        return self.o_proj(torch.cat(outs))
+            seen = attend(qs, ks.repeat_interleave(group, 1), vs.repeat_interleave(group, 1), mask)
+            outs.append(seen.transpose(1, 2).reshape(rows * count * length, -1))
+        out: Tensor = self.o_proj(torch.cat(outs))
+        return out
 
 
 def _repeat_rows(x: Tensor, count: int) -> Tensor:
@@ -254,7 +225,8 @@ class LanguageMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (tokens, width) for the same."""
-        return self.down_proj(fn.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(fn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class LanguageLayer(nn.Module):
@@ -277,7 +249,8 @@ class LanguageLayer(nn.Module):
     ) -> Tensor:
         """Return (tokens, width) for the same; see LanguageAttention."""
         x = x + self.self_attn(self.input_layernorm(x), rows, shapes, ropes, masks)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class LanguageStack(nn.Module):

@@ -21,9 +21,10 @@ from tokenizers import (
     trainers,
 )
 
-from tools.demo_model import questions
+from edge_vlm_ros.demo.world import COLOURS, PLACES, SHAPES
 from tools.demo_model.outside import outside_question
-from tools.demo_model.scenes import COLOURS, MOTIONS, SHAPES
+from tools.demo_model.scenes import MOTIONS
+from tools.demo_model.wordings import NUMBERS, OUTSIDE, PLURALS, WORDINGS
 
 SPECIAL: Final = (
     '<|endoftext|>',
@@ -53,23 +54,23 @@ def corpus(seed: int = 3) -> Iterator[str]:
         'c': COLOURS,
         's': SHAPES,
         'o': SHAPES,
-        'S': tuple(questions.PLURALS.values()),
+        'S': tuple(PLURALS.values()),
     }
     for _ in range(40):
-        for wordings in questions.WORDINGS.values():
+        for wordings in WORDINGS.values():
             for wording in wordings:
                 yield wording.format(**{k: rng.choice(v) for k, v in slots.items()})
-        yield questions.OUTSIDE
+        yield OUTSIDE
     for colour in COLOURS * 20:
         for shape in SHAPES:
             thing = f'{colour} {shape}'
-            yield f'A {thing} {rng.choice(questions.PLACES)}, a {thing} and a {thing}.'
+            yield f'A {thing} {rng.choice(PLACES)}, a {thing} and a {thing}.'
             yield f'There is no {thing}. There is no {colour} thing. {colour.capitalize()}.'
             yield f'The {thing} is moving {rng.choice(MOTIONS[1:5])}. Nothing is moving.'
             yield f'No, a {thing} is in the way. Yes. No. Nothing.'
             yield f'The camera is turning {rng.choice(("left", "right"))}.'
-            yield ' '.join(p.capitalize() + '.' for p in questions.PLACES)
-            yield ' '.join(questions.NUMBERS)
+            yield ' '.join(p.capitalize() + '.' for p in PLACES)
+            yield ' '.join(NUMBERS)
             yield 'user\nassistant\nFrame1: Frame2: Frame3: system\n'
     for _ in range(6000):
         yield outside_question(rng)

@@ -101,7 +101,7 @@ class IoBuffer(ctypes.Structure):
 class Io(ctypes.Structure):
     """AX_ENGINE_IO_T: what a run reads and writes.
 
-    Newer SDKs read two words behind it (nParallelRun); zero = off.
+    Newer SDKs read two words after it (nParallelRun); zero = off.
     """
 
     inputs: Any

@@ -21,6 +21,9 @@ from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, Tensor
 
 _MAGIC = 0xFF55AAEE
 _HEADER_BYTES = 64
+_READS_A_BYTE = 4
+"""Bytes read of a description for each byte it has: an honest one is read about once. A file whose
+tables refer to one another thousands of times would be read for ever."""
 
 # Field numbers of the tables in bmodel.fbs.
 _MODEL_VERSION, _MODEL_TIME, _MODEL_CHIP, _MODEL_NETS = 1, 2, 3, 4
@@ -93,8 +96,8 @@ def read_bmodel(path: Path) -> BmodelFile:
     except OSError as error:
         raise ModelFileError(f'{path}: cannot be read: {error}') from error
     try:
-        return _describe(path, _Table.root(flat), _HEADER_BYTES + described)
-    except (struct.error, IndexError, ValueError, StopIteration) as error:
+        return _describe(path, _Table.root(_Description(flat)), _HEADER_BYTES + described)
+    except (struct.error, LookupError, ValueError) as error:
         raise ModelFileError(f'{path}: the description of the nets is damaged') from error
 
 
@@ -165,10 +168,16 @@ def _read_tensor(path: Path, net: str, by_stage: tuple[_Table, ...]) -> TensorIn
     name, number = by_stage[0].text(_TENSOR_NAME), by_stage[0].u32(_TENSOR_TYPE)
     if number >= len(_DTYPES):
         raise ModelFileError(f'{path}: net {net}: {name}: a tensor of unknown type {number}')
-    shapes = (next(tensor.tables(_TENSOR_SHAPES)) for tensor in by_stage)
     return TensorInfo(
-        name, _DTYPES[number], tuple(tuple(shape.u64s(_SHAPE_SIZES)) for shape in shapes)
+        name, _DTYPES[number], tuple(_shape(path, net, name, tensor) for tensor in by_stage)
     )
+
+
+def _shape(path: Path, net: str, name: str, tensor: _Table) -> tuple[int, ...]:
+    shape = next(tensor.tables(_TENSOR_SHAPES), None)
+    if shape is None:
+        raise ModelFileError(f'{path}: net {net}: {name}: a tensor without a shape')
+    return tuple(shape.u64s(_SHAPE_SIZES))
 
 
 class _Tally:
@@ -210,23 +219,61 @@ class _Tally:
         self.end = max(self.end, start + size)
 
 
+class _Description:
+    """The bytes of a flatbuffer, of which no more are read than an honest one has.
+
+    Every place is checked to lie inside; struct alone would count a negative one from the end.
+
+    Args:
+        flat: The flatbuffer.
+    """
+
+    def __init__(self, flat: bytes) -> None:
+        self._flat = flat
+        self._left = _READS_A_BYTE * len(flat)
+
+    def __len__(self) -> int:
+        return len(self._flat)
+
+    def number(self, form: str, at: int) -> int:
+        """Return one number.
+
+        Raises:
+            IndexError: It lies outside.
+            ValueError: More was read than an honest description has.
+        """
+        return self.numbers(form, at)[0]
+
+    def numbers(self, form: str, at: int) -> tuple[int, ...]:
+        """Return numbers that follow each other; errors as for `number`."""
+        size = struct.calcsize(form)
+        return struct.unpack(form, self.part(at, size))
+
+    def part(self, at: int, size: int) -> bytes:
+        """Return bytes; errors as for `number`."""
+        if at < 0 or at + size > len(self._flat):
+            raise IndexError(at)
+        self._left -= size
+        if self._left < 0:
+            raise ValueError('tables refer to each other over and over')
+        return self._flat[at : at + size]
+
+
 class _Table:
     """One table of a flatbuffer.
 
     Source: the FlatBuffers internals page (vtables, offsets relative to where they stand).
     """
 
-    def __init__(self, flat: bytes, position: int) -> None:
+    def __init__(self, flat: _Description, position: int) -> None:
         self._flat = flat
         self._position = position
-        (back,) = struct.unpack_from('<i', flat, position)
-        self._vtable = position - back
-        (self._vtable_bytes,) = struct.unpack_from('<H', flat, self._vtable)
+        self._vtable = position - flat.number('<i', position)
+        self._vtable_bytes = flat.number('<H', self._vtable)
 
     @staticmethod
-    def root(flat: bytes) -> _Table:
-        (offset,) = struct.unpack_from('<I', flat, 0)
-        return _Table(flat, offset)
+    def root(flat: _Description) -> _Table:
+        return _Table(flat, flat.number('<I', 0))
 
     def u32(self, field: int) -> int:
         return self._scalar(field, '<I')
@@ -239,22 +286,22 @@ class _Table:
         if not at:
             return []
         start, count = self._vector(at)
-        return list(struct.unpack_from(f'<{count}Q', self._flat, start))
+        return list(self._flat.numbers(f'<{count}Q', start))
 
     def text(self, field: int) -> str:
         at = self._at(field)
         if not at:
             return ''
         start, count = self._vector(at)
-        return self._flat[start : start + count].decode()
+        return self._flat.part(start, count).decode()
 
     def binary(self, field: int) -> tuple[int, int] | None:
-        """Return start and size of binary data, the start counted behind the description."""
+        """Return start and size of binary data, the start counted from the description's end."""
         at = self._at(field)
         if not at:
             return None
-        start, size = struct.unpack_from('<2Q', self._flat, at)
-        return int(start), int(size)
+        start, size = self._flat.numbers('<2Q', at)
+        return start, size
 
     def table(self, field: int) -> _Table | None:
         at = self._at(field)
@@ -270,24 +317,23 @@ class _Table:
 
     def _scalar(self, field: int, form: str) -> int:
         at = self._at(field)
-        return int(struct.unpack_from(form, self._flat, at)[0]) if at else 0
+        return self._flat.number(form, at) if at else 0
 
     def _at(self, field: int) -> int:
         """Return where a field stands; 0 = it is absent."""
         slot = 4 + 2 * field
         if slot >= self._vtable_bytes:
             return 0
-        (offset,) = struct.unpack_from('<H', self._flat, self._vtable + slot)
+        offset = self._flat.number('<H', self._vtable + slot)
         return self._position + offset if offset else 0
 
     def _target(self, at: int) -> int:
-        (offset,) = struct.unpack_from('<I', self._flat, at)
-        return int(at + offset)
+        return at + self._flat.number('<I', at)
 
     def _vector(self, at: int) -> tuple[int, int]:
         """Return start and length of a vector."""
         start = self._target(at)
-        (count,) = struct.unpack_from('<I', self._flat, start)
+        count = self._flat.number('<I', start)
         if count > len(self._flat):
             raise IndexError(count)
-        return start + 4, int(count)
+        return start + 4, count

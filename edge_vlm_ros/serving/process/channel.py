@@ -30,9 +30,9 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: object) -> Any:
         if isinstance(value, RawImage):
             size = (value.encoding, value.width, value.height, value.step)
-            return RawImage, (*size, _outside(value.data), value.is_bigendian)
+            return RawImage, (*size, _outside(value.data), value.is_bigendian, value.range16)
         if isinstance(value, CompressedImage):
-            return CompressedImage, (value.format, _outside(value.data))
+            return CompressedImage, (value.format, _outside(value.data), value.range16)
         return NotImplemented
 
 
@@ -74,8 +74,10 @@ class Channel:
         parts = [head.getbuffer(), *(buffer.raw() for buffer in buffers)]
         sizes = struct.pack(f'!I{len(parts)}Q', len(parts), *(part.nbytes for part in parts))
         with self._sending:
-            self._connection.sendall(sizes)
-            for part in parts:
+            # In one call: should this process hang after it (a driver that keeps the interpreter
+            # lock), the other end has a whole message, or none, and does not wait for the rest.
+            self._connection.sendall(sizes + head.getvalue())
+            for part in parts[1:]:
                 self._connection.sendall(part)
 
     def receive(self) -> Any:

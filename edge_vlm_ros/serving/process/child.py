@@ -1,4 +1,4 @@
-"""The model process: a `VlmPipeline` at the other end of a `Channel`.
+"""The model process: a `Backend` at the other end of a `Channel`.
 
 Started by `launcher.launch`, never by hand. It ends when told to, when its parent ends, or when a
 chip library takes it down; then the parent starts another one.
@@ -14,16 +14,17 @@ import signal
 import socket
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import (
     Answer,
     AnswerChunk,
     EdgeVlmError,
     ErrorCode,
-    FinishReason,
     Question,
     SteadyClock,
 )
+from edge_vlm_ros.serving.model_info import signed
 from edge_vlm_ros.serving.process.channel import Channel
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
@@ -40,6 +41,9 @@ from edge_vlm_ros.serving.process.messages import (
     StateMessage,
 )
 
+if TYPE_CHECKING:
+    from edge_vlm_ros.serving.backend import Backend
+
 _log = logging.getLogger(__name__)
 
 # From the kernel's linux/prctl.h.
@@ -47,7 +51,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PROCESS_NAME = b'edge-vlm-model'  # at most 15 bytes
 _BEAT_NS = 200_000_000
-_CLOSE_S = 3.0
+_CLOSE_S = 3.5
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -79,7 +83,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 class _Service:
-    """Puts messages to the pipeline and its answers to messages."""
+    """Puts messages to a backend and its answers to messages."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -99,62 +103,58 @@ class _Service:
             format='[%(levelname)s] [model process] [%(name)s] %(message)s',
         )
         try:
-            # Here, so that what is missing or broken is told and not only printed.
-            from edge_vlm_ros.serving.pipeline import VlmPipeline
-
-            self._tell(EnginePhase.STARTING, message='loading the model')
-            pipeline = VlmPipeline.open(
-                opening.spec,
-                settings=opening.settings,
-                clock=self._clock,
-                on_work=self._beat,
-                on_loaded=self._tell_progress,
-            )
+            backend = self._open(opening)
         except EdgeVlmError as error:
-            self._tell(EnginePhase.FAILED, error.code, error.message)
+            self._report(EnginePhase.FAILED, error.code, error.message)
             return 3
-        except Exception as error:  # noqa: BLE001 (told to the parent)
+        except Exception as error:  # noqa: BLE001 (reported to the parent)
             _log.exception('the model cannot be loaded')
             message = f'{type(error).__name__}: {error}'
-            self._tell(EnginePhase.FAILED, ErrorCode.INTERNAL, message)
+            self._report(EnginePhase.FAILED, ErrorCode.INTERNAL, message)
             return 3
-        self._pipeline = pipeline
-        self._send(StateMessage(EngineState(EnginePhase.READY, pipeline.info)))
+        self._send(StateMessage(EngineState(EnginePhase.READY, backend.info)))
         try:
-            self._serve()
+            self._serve(backend)
         finally:
-            closing = threading.Thread(target=pipeline.close, args=(_CLOSE_S,), daemon=True)
+            closing = threading.Thread(target=backend.close, daemon=True)
             closing.start()
-            closing.join(_CLOSE_S + 0.5)
+            closing.join(_CLOSE_S)
         return 0
 
-    def _serve(self) -> None:
+    def _open(self, opening: OpenMessage) -> Backend:
+        # Imported here, so that what is missing or broken is reported and not only printed.
+        from edge_vlm_ros.serving.backend import open_backend
+
+        self._report(EnginePhase.STARTING, message='loading the model')
+        return open_backend(
+            opening.spec,
+            settings=opening.settings,
+            clock=self._clock,
+            on_work=self._beat,
+            on_loaded=self._report_progress,
+        )
+
+    def _serve(self, backend: Backend) -> None:
         while True:
             try:
                 message = self._channel.receive()
             except (EOFError, OSError):
                 return  # The parent is gone.
             if isinstance(message, AskMessage):
-                self._ask(message.question)
+                self._ask(backend, message.question)
             elif isinstance(message, CancelMessage):
-                self._pipeline.cancel(message.request_id)
+                backend.cancel(message.request_id)
             elif isinstance(message, ResetMessage):
-                self._pipeline.reset_session(message.session_id)
+                backend.reset_session(message.session_id)
             elif isinstance(message, CloseMessage):
                 return
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, backend: Backend, question: Question) -> None:
         try:
-            self._pipeline.ask(question, self._send_chunk)
+            backend.ask(question, self._send_chunk)
         except EdgeVlmError as error:
-            answer = Answer(
-                request_id=question.request_id,
-                session_id=question.session_id,
-                text='',
-                finish_reason=FinishReason.ERROR,
-                error_code=error.code,
-                message=error.message,
-            )
+            failed = Answer.failed(question.request_id, error, session_id=question.session_id)
+            answer = signed(failed, backend.info)
             self._send_chunk(AnswerChunk(question.request_id, 0, '', answer))
 
     def _send_chunk(self, chunk: AnswerChunk) -> None:
@@ -166,7 +166,7 @@ class _Service:
             self._beaten_ns = now_ns
             self._send(BeatMessage())
 
-    def _tell_progress(self, loaded: int, total: int) -> None:
+    def _report_progress(self, loaded: int, total: int) -> None:
         loading = LoadProgress(loaded, total)
         self._send(
             StateMessage(
@@ -174,7 +174,7 @@ class _Service:
             )
         )
 
-    def _tell(
+    def _report(
         self, phase: EnginePhase, code: ErrorCode = ErrorCode.NONE, message: str = ''
     ) -> None:
         self._send(StateMessage(EngineState(phase, None, code, message)))

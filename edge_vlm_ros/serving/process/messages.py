@@ -43,11 +43,11 @@ class EngineState:
     Attributes:
         phase: STARTING also while it starts again after its death; FAILED = it will not start
             again by itself; CLOSED = `close` was called, or `start` was not yet.
-        info: The model, once it was ready.
+        info: The model, once it was ready; also while it is loaded again.
         error_code: Why it failed, or why it starts again; NONE at the first start.
         message: For people: progress, or what went wrong.
         restarts: How often it was started again.
-        loading: How far the model is loaded, while it loads and tells.
+        loading: How far the model is loaded, while it loads and reports that.
     """
 
     phase: EnginePhase
@@ -84,7 +84,7 @@ class AskMessage:
 
 @dataclass(frozen=True, slots=True)
 class CancelMessage:
-    """Take a question back, or all ('')."""
+    """Cancel a question, or all ('')."""
 
     request_id: str = ''
 
@@ -122,7 +122,7 @@ class StateMessage:
 
 @dataclass(frozen=True, slots=True)
 class BeatMessage:
-    """A sign of life: a step of work begins, or is in the midst of it."""
+    """A sign of life: a step of work begins or is under way."""
 
 
 Report: TypeAlias = 'ChunkMessage | StateMessage | BeatMessage'

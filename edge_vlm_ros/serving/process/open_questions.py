@@ -1,57 +1,75 @@
-"""The questions a model process was given and has not finished: the parent's memory of them."""
+"""The questions a model process was given or will be: the parent's memory of them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
     AnswerChunk,
     BadRequestError,
+    CancelledError,
+    DeadlineError,
     EdgeVlmError,
     ErrorCode,
-    FinishReason,
     FrameRef,
     Question,
     RawImage,
     StoredFrame,
     Timings,
 )
-
-_REASONS = {
-    ErrorCode.CANCELLED: FinishReason.CANCELLED,
-    ErrorCode.DEADLINE: FinishReason.DEADLINE,
-}
+from edge_vlm_ros.serving.model_info import ModelInfo, signed
+from edge_vlm_ros.serving.stream import AnswerStream
 
 
 @dataclass(slots=True)
 class _Open:
+    """A question that the model process has not finished.
+
+    Attributes:
+        question: What was asked.
+        stream: Where its answer goes, and what has been said of it.
+        asked_ns: Steady time when it came.
+        is_held: It waits for a model; no process was given it.
+        cancelled_ns: Steady time when it was cancelled; 0 = it was not.
+        is_over: It was ended from here; the process has not said so yet.
+    """
+
     question: Question
+    stream: AnswerStream
     asked_ns: int
-    deltas: list[str] = field(default_factory=list)
+    is_held: bool = True
     cancelled_ns: int = 0
-    is_over: bool = False  # Ended from here; the model process has not said so yet.
+    is_over: bool = False
 
 
 class OpenQuestions:
-    """Sees to it that each question gets exactly one final chunk; safe from any thread.
+    """Sees to it that each question ends, whatever becomes of the process; any thread.
 
-    Args:
-        on_chunk: Given every chunk, outside the lock.
-        model: For answers made here.
-        chip: Likewise.
+    The register that outlives a model process: when one dies or hangs, the questions it was given
+    are ended from here, with what had been said, and those it was not given wait for the next.
+    Streams are called outside the lock, for who listens to them may call back.
     """
 
-    def __init__(self, on_chunk: Callable[[AnswerChunk], None], *, model: str, chip: str) -> None:
-        self._on_chunk = on_chunk
-        self._model = model
-        self._chip = chip
+    def __init__(self) -> None:
+        self.info: ModelInfo | None = None
+        """The model that was loaded last; it stands in the answers made here."""
+
         self._open: dict[str, _Open] = {}
         self._since_ns = 0
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._open)
+
+    @property
+    def held(self) -> int:
+        """Questions that wait for a model."""
+        with self._lock:
+            return sum(known.is_held for known in self._open.values())
 
     @property
     def since_ns(self) -> int:
@@ -59,107 +77,112 @@ class OpenQuestions:
         with self._lock:
             return self._since_ns if self._open else 0
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._open)
-
-    def add(self, question: Question, now_ns: int) -> None:
-        """Note a question that is about to be asked.
+    def hold(self, question: Question, stream: AnswerStream, now_ns: int) -> None:
+        """Take a question in; it is held until `give` hands it out.
 
         Raises:
-            BadRequestError: Its request_id is empty or that of another one (DUPLICATE_REQUEST).
+            BadRequestError: Its request_id is that of a question which is open
+                (DUPLICATE_REQUEST).
         """
         request_id = question.request_id
         with self._lock:
-            if not request_id or request_id in self._open:
+            if request_id in self._open:
                 raise BadRequestError(
-                    f'request_id {request_id!r} is empty or that of a running question',
+                    f'a question with request_id {request_id!r} is still running',
                     ErrorCode.DUPLICATE_REQUEST,
                 )
             if not self._open:
                 self._since_ns = now_ns
-            self._open[request_id] = _Open(question, question.asked_ns or now_ns)
+            self._open[request_id] = _Open(question, stream, question.asked_ns or now_ns)
 
-    def pass_on(self, chunk: AnswerChunk) -> None:
-        """Take a chunk of the model process; dropped when the question is over."""
+    def give(self) -> list[Question]:
+        """Hand out the questions that are held, oldest first; from now on a process has them."""
+        with self._lock:
+            held = [known for known in self._open.values() if known.is_held]
+            for known in held:
+                known.is_held = False
+            return [known.question for known in held]
+
+    def relay(self, chunk: AnswerChunk) -> None:
+        """Pass on a chunk of the model process; dropped when its question is over."""
         with self._lock:
             known = self._open.get(chunk.request_id)
-            if known is None:
-                return
-            if chunk.done:
+            if known is not None and chunk.done:
                 del self._open[chunk.request_id]
-            if known.is_over:
-                return
-            known.deltas.append(chunk.delta)
-        self._on_chunk(chunk)
+        if known is not None:
+            known.stream.relay(chunk)
 
     def cancel(self, request_id: str, now_ns: int) -> int:
-        """Note that a question, or all (''), is taken back; return how many were not over."""
+        """Cancel a question, or all (''); return how many were not over.
+
+        Those that are held end now; the others when the process says so, or by `end_late`.
+        """
         with self._lock:
             listed = [request_id] if request_id else list(self._open)
             chosen = [self._open[name] for name in listed if name in self._open]
-            running = [known for known in chosen if not known.is_over]
-            for known in running:
+            held = [known for known in chosen if known.is_held]
+            for known in chosen:
                 known.cancelled_ns = known.cancelled_ns or now_ns
-            return len(running)
+            for known in held:
+                del self._open[known.question.request_id]
+        number = sum(not known.stream.done for known in chosen)
+        for known in held:
+            self._end(known, CancelledError('cancelled before the model was loaded'), now_ns)
+        return number
 
     def end_late(self, now_ns: int, late_s: float) -> None:
-        """End what was cancelled or ran out of time and the model process did not end."""
-        limit_ns = now_ns - round(late_s * NS_PER_S)
-        finals: list[AnswerChunk] = []
+        """End what was cancelled or ran out of time and the model process did not end.
+
+        Args:
+            now_ns: Steady time.
+            late_s: How long the process may take for it. What is held has no process to wait for.
+        """
+        late_ns = now_ns - round(late_s * NS_PER_S)
+        late: list[tuple[_Open, EdgeVlmError]] = []
         with self._lock:
             for known in self._open.values():
                 if known.is_over:
                     continue
+                limit_ns = now_ns if known.is_held else late_ns
                 if 0 < known.cancelled_ns <= limit_ns:
-                    code, message = ErrorCode.CANCELLED, 'the question was taken back'
+                    late.append((known, CancelledError('the question was cancelled')))
                 elif 0 < known.question.deadline_ns <= limit_ns:
-                    code, message = ErrorCode.DEADLINE, 'the question ran out of time'
-                else:
-                    continue
+                    late.append((known, DeadlineError('the question ran out of time')))
+            for known, _ in late:
                 known.is_over = True
-                finals.append(self._final(known, code, message, now_ns))
-        self._give_out(finals)
+                if known.is_held:
+                    del self._open[known.question.request_id]
+        for known, error in late:
+            self._end(known, error, now_ns)
+
+    def end_given(self, error: EdgeVlmError, now_ns: int) -> None:
+        """End every question that the process was given: it is gone."""
+        self._end_some(error, now_ns, with_held=False)
 
     def end_all(self, error: EdgeVlmError, now_ns: int) -> None:
-        """End every question: no model process will."""
+        """End every question: there will be no process."""
+        self._end_some(error, now_ns, with_held=True)
+
+    def _end_some(self, error: EdgeVlmError, now_ns: int, *, with_held: bool) -> None:
         with self._lock:
-            finals = [
-                self._final(known, error.code, error.message, now_ns)
-                for known in self._open.values()
-                if not known.is_over
-            ]
-            self._open.clear()
-        self._give_out(finals)
+            ended = [known for known in self._open.values() if with_held or not known.is_held]
+            for known in ended:
+                del self._open[known.question.request_id]
+        for known in ended:
+            self._end(known, error, now_ns)
 
-    def end_one(self, request_id: str, error: EdgeVlmError, now_ns: int) -> None:
-        """End one question that never reached a model process."""
-        with self._lock:
-            known = self._open.pop(request_id, None)
-            if known is None or known.is_over:
-                return
-            final = self._final(known, error.code, error.message, now_ns)
-        self._give_out([final])
-
-    def _give_out(self, finals: list[AnswerChunk]) -> None:
-        for final in finals:
-            self._on_chunk(final)
-
-    def _final(self, known: _Open, code: ErrorCode, message: str, now_ns: int) -> AnswerChunk:
+    def _end(self, known: _Open, error: EdgeVlmError, now_ns: int) -> None:
         question = known.question
-        answer = Answer(
-            request_id=question.request_id,
-            session_id=question.session_id,
-            text=''.join(known.deltas),
-            finish_reason=_REASONS.get(code, FinishReason.ERROR),
-            error_code=code,
-            message=message,
-            frames=tuple(map(_reference, question.frames)),
-            timings=Timings(total_s=max(0, now_ns - known.asked_ns) / NS_PER_S),
-            model=self._model,
-            chip=self._chip,
-        )
-        return AnswerChunk(question.request_id, len(known.deltas), '', answer)
+
+        def answer(text: str) -> Answer:
+            failed = Answer.failed(
+                question.request_id, error, session_id=question.session_id, text=text
+            )
+            frames = tuple(map(_reference, question.frames))
+            timings = Timings(total_s=max(0, now_ns - known.asked_ns) / NS_PER_S)
+            return signed(replace(failed, frames=frames, timings=timings), self.info)
+
+        known.stream.finish(answer)
 
 
 def _reference(stored: StoredFrame) -> FrameRef:

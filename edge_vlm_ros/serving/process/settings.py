@@ -11,7 +11,7 @@ class ProcessSettings:
 
     Attributes:
         silence_s: While it starts and loads: from one sign of life to the next. Large models load
-            for minutes, and not every engine tells how far it is.
+            for minutes, and not every engine reports how far it is.
         stall_s: A single step of work, or a layer of one where the engine asks whether to go on;
             longer means that the chip or its driver hangs.
         late_s: A question that was cancelled or ran out of time is ended from outside when the
@@ -19,7 +19,7 @@ class ProcessSettings:
         close_s: From `close` to the end of the process; then it is killed.
         first_backoff_s: Wait before it is started again after its death, doubled each time ...
         max_backoff_s: ... up to this.
-        healthy_s: A process that was ready for so long lets the wait begin anew.
+        healthy_s: A process that was ready for so long lets the wait start from the first again.
         max_failed_starts: After so many starts in a row that did not get ready it stays down.
     """
 

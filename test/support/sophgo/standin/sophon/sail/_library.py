@@ -7,17 +7,18 @@ import ctypes as c
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sophon._counters import MisuseError, counters
 from sophon.sail import _options
 from sophon.sail._abi import BMLIB, BMRT, DeviceMemory, Pointer, declare
 from sophon.sail._types import SailDeviceError
-from sophon.standin import MisuseError, counters
 
 CHIP_NAMES: Final = {0x1686: 'BM1684X', 0x1686A200: 'BM1688'}
 # Symbolic addresses of address mode 2 have a tag in the bits from here on; the emulator's memory
@@ -99,6 +100,19 @@ def send_output_to(log: Path | None) -> None:
     os.close(file)
 
 
+class Loaded(Protocol):
+    """A loaded model, as its device knows it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still loaded."""
+        ...
+
+    def close(self) -> None:
+        """Unload it."""
+        ...
+
+
 class Block:
     """A range of device memory. Views share the block that they lie in.
 
@@ -150,8 +164,17 @@ class Device:
         self._live: dict[int, DeviceMemory] = {}
         self.model_bytes = 0  # what loaded models hold, roughly: the size of their files
         self.has_settled = True  # nothing runs that was not waited for
+        self._engines: weakref.WeakSet[Loaded] = weakref.WeakSet()
         self._lock = threading.Lock()
         atexit.register(self._close)
+
+    def keep(self, engine: Loaded) -> None:
+        """Take note of a loaded model, for as long as somebody holds it."""
+        self._engines.add(engine)
+
+    def engines(self) -> list[Loaded]:
+        """Return what is loaded now."""
+        return [engine for engine in self._engines if engine.is_open]
 
     @property
     def live_bytes(self) -> int:
@@ -267,9 +290,7 @@ class Device:
 
     def _close(self) -> None:
         """Give everything back at the end: the emulator ends a process that does not with 255."""
-        from sophon.sail._engine import live_engines
-
-        for engine in live_engines():
+        for engine in self.engines():
             engine.close()
         for address, memory in list(self._live.items()):
             self._free(address, memory)

@@ -1,0 +1,369 @@
+"""Requests to their replies on a plain node: no lifecycle, no model process, no camera driver."""
+
+from __future__ import annotations
+
+import gc
+import time
+import warnings
+import weakref
+from array import array
+
+import pytest
+
+pytestmark = pytest.mark.ros
+rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('edge_vlm_ros.msg')
+
+from edge_vlm_ros.action import Ask as AskAction  # noqa: E402
+from edge_vlm_ros.msg import Answer as AnswerMsg  # noqa: E402
+from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from rclpy.action.server import ActionServer  # noqa: E402
+from rclpy.callback_groups import ReentrantCallbackGroup  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from support.canned_backend import CannedBackend  # noqa: E402
+
+from edge_vlm_ros.core import (  # noqa: E402
+    BadRequestError,
+    CancelledError,
+    CompressedImage,
+    FrameSource,
+    SteadyClock,
+    StoredFrame,
+)
+from edge_vlm_ros.nodes.answering import Answering  # noqa: E402
+from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox  # noqa: E402
+from edge_vlm_ros.nodes.frame_waits import FrameWaits  # noqa: E402
+from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
+from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
+from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
+
+DEFAULTS = RequestDefaults(
+    max_frames=8, max_age_s=0.0, frame_wait_s=30.0, timeout_s=60.0, max_tokens=50, system_prompt=''
+)
+ENDLESS = 'a long answer'
+
+
+class Feed:
+    """A camera whose frames come from the test."""
+
+    def __init__(self):
+        self.buffer = FrameBuffer(max_frames=10, max_seconds=10, max_bytes=10**6)
+        self.newest = None
+
+    def health(self):
+        return CameraHealth(name='front', topic='/image_raw')
+
+    def show(self):
+        source = FrameSource('front', '/image_raw', 'front_optical_frame')
+        self.newest = StoredFrame(source, 10**9, CompressedImage('jpeg', b'x'))
+
+
+class Publisher:
+    """Keeps what is published."""
+
+    def __init__(self):
+        self.chunks, self.answers = [], []
+
+    def publish_chunk(self, message):
+        self.chunks.append(message)
+
+    def publish_answer(self, message):
+        self.answers.append(message)
+
+
+class Parameters:
+    """What a request may leave open."""
+
+    def defaults(self):
+        return DEFAULTS
+
+    def preset(self, name):
+        if name not in {'', 'scene'}:
+            raise BadRequestError(f'no preset {name!r}; there are: scene')
+        return 'Describe what you see.'
+
+
+class Bench:
+    """A plain node with everything that answering wants, spun by the test."""
+
+    def __init__(self, domain):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('plain', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.group = ReentrantCallbackGroup()
+        self.camera = Feed()
+        self.publisher = Publisher()
+        self.waits = FrameWaits(self.node, SteadyClock(), self.group)
+        self.answering = Answering(
+            self.node,
+            cameras={'front': self.camera},
+            publisher=self.publisher,
+            parameters=Parameters(),
+            waits=self.waits,
+            clock=SteadyClock(),
+            wake=ExecutorInbox(self.node, self.group).wake,
+            limit=3,
+        )
+
+    def open(self):
+        """Take requests; return what answers them."""
+        self.camera.show()
+        self.answering.backend = CannedBackend('canned words')
+        self.answering.closed = ''
+        return self.answering.backend
+
+    def close(self):
+        if self.answering.backend is not None:
+            self.answering.backend.close()
+        self.node.destroy_node()
+        self.executor.shutdown()
+        self.context.try_shutdown()
+
+    def until(self, condition, timeout_s=30.0):
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, 'nothing happened'
+            self.executor.spin_once(0.02)
+
+    def call(self, service, request, response):
+        """Call a service's coroutine as rclpy does; return its answer."""
+        task = self.executor.create_task(service, request, response)
+        self.until(task.done)
+        return task.result().answer
+
+    def ask(self, question, **fields):
+        request = Ask.Request(question=question, **fields)
+        return self.call(self.answering.on_ask, request, Ask.Response())
+
+    def ask_later(self, question, **fields):
+        request = Ask.Request(question=question, **fields)
+        return self.executor.create_task(self.answering.on_ask, request, Ask.Response())
+
+    def begin(self, request_id):
+        """Start an answer that does not end by itself."""
+        task = self.ask_later(ENDLESS, request_id=request_id)
+        self.until(lambda: any(c.request_id == request_id for c in self.publisher.chunks))
+        return task
+
+    def finals(self, request_id):
+        return [c for c in self.publisher.chunks if c.request_id == request_id and c.done]
+
+
+@pytest.fixture
+def bench(ros_domain):
+    with warnings.catch_warnings():
+        # The message generator, imported with the first message, imports old modules.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        made = Bench(ros_domain)
+    yield made
+    made.close()
+
+
+def test_a_request_is_answered_with_its_frame_and_its_model(bench):
+    bench.open()
+    answer = bench.ask('How are you?', request_id='r')
+    assert answer.text == '1 frames: How are you? '
+    assert (answer.model, answer.chip) == ('canned words', 'canned')
+    assert answer.header.frame_id == 'front_optical_frame'
+    chunks = bench.publisher.chunks
+    assert ''.join(chunk.delta for chunk in chunks) == answer.text
+    assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert {chunk.header.frame_id for chunk in chunks} == {'front_optical_frame'}
+    assert not bench.answering.has_replies_to_send
+    assert len(bench.answering.requests) == 0
+
+
+def test_what_fails_is_an_answer_with_the_sentence_on_every_way(bench):
+    bench.open()
+    answer = bench.ask('fail now', request_id='r')
+    assert (answer.error_code, answer.message) == (AnswerMsg.ERROR_DEVICE, 'the server fell over')
+    (chunk,) = bench.finals('r')
+    assert (chunk.error_code, chunk.message) == (answer.error_code, answer.message)
+
+
+def test_while_it_is_closed_requests_are_refused_with_the_reason(bench):
+    answer = bench.ask('Well?', request_id='early')
+    assert (answer.error_code, answer.model) == (AnswerMsg.ERROR_NOT_READY, '')
+    assert answer.message == 'the node is unconfigured'
+    assert [chunk.message for chunk in bench.finals('early')] == [answer.message]
+    bench.open()
+    bench.answering.closed = 'the node is inactive'
+    answer = bench.ask('Well?')
+    assert (answer.error_code, answer.model) == (AnswerMsg.ERROR_NOT_READY, 'canned words')
+    assert answer.message == 'the node is inactive'
+
+
+@pytest.mark.parametrize(
+    ('fields', 'code'),
+    [
+        ({'question': ' '}, AnswerMsg.ERROR_BAD_REQUEST),
+        ({'question': 'Eh?', 'cameras': ['rear']}, AnswerMsg.ERROR_UNKNOWN_CAMERA),
+        ({'question': 'Eh?', 'images': [Image()] * 3}, AnswerMsg.ERROR_TOO_MANY_FRAMES),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_and_never_asked(bench, fields, code):
+    backend = bench.open()
+    answer = bench.ask(**fields, request_id='r')
+    assert (answer.error_code, answer.model) == (code, 'canned words')
+    assert len(bench.finals('r')) == 1
+    assert backend.cancel() == 0
+
+
+def test_a_request_waits_for_its_frame_and_can_be_cancelled_meanwhile(bench):
+    bench.open()
+    bench.camera.newest = None
+    waiting = bench.ask_later('Well?', request_id='a')
+    other = bench.ask_later('Well?', request_id='b')
+    bench.until(lambda: len(bench.waits) == 2)
+    assert bench.answering.cancel('b') == 1
+    bench.until(other.done)
+    assert other.result().answer.error_code == AnswerMsg.ERROR_CANCELLED
+    bench.camera.show()
+    bench.waits.frame_came()
+    bench.until(waiting.done)
+    answer = waiting.result().answer
+    assert answer.text.startswith('1 frames')
+    assert answer.stats.frame_wait_s > 0
+
+
+def test_cancel_ends_one_or_all_and_says_how_many(bench):
+    bench.open()
+    tasks = {name: bench.begin(name) for name in 'abc'}
+    cancelled = bench.answering.on_cancel(Cancel.Request(request_id='b'), Cancel.Response())
+    assert (cancelled.cancelled, cancelled.message) == (1, '1 of 3 requests cancelled')
+    bench.until(tasks['b'].done)
+    assert not tasks['a'].done()
+    nobody = bench.answering.on_cancel(Cancel.Request(request_id='b'), Cancel.Response())
+    assert (nobody.cancelled, nobody.message) == (0, '0 of 2 requests cancelled')
+    assert bench.answering.on_cancel(Cancel.Request(), Cancel.Response()).cancelled == 2
+    for name, task in tasks.items():
+        bench.until(task.done)
+        answer = task.result().answer
+        assert (answer.error_code, answer.model) == (AnswerMsg.ERROR_CANCELLED, 'canned words')
+        assert len(bench.finals(name)) == 1
+
+
+def test_there_is_room_for_so_many_requests(bench):
+    bench.open()
+    tasks = [bench.begin(name) for name in 'abc']
+    assert bench.ask('Well?').error_code == AnswerMsg.ERROR_BUSY
+    assert bench.ask('Well?', request_id='a').error_code == AnswerMsg.ERROR_DUPLICATE_REQUEST
+    assert bench.finals('a') == [], 'the refusal does not look like the end of the one that runs'
+    bench.answering.cancel()
+    for task in tasks:
+        bench.until(task.done)
+    counts = bench.answering.requests.counts
+    assert (counts.answered, counts.failed, counts.cancelled) == (0, 2, 3)
+
+
+def test_whoever_ends_all_gives_the_reason_and_frees_the_backend(bench):
+    backend = bench.open()
+    running = bench.begin('a')
+    bench.camera.newest = None
+    waiting = bench.ask_later('Well?', request_id='b')
+    bench.until(lambda: len(bench.waits) == 1)
+    bench.answering.end_all(CancelledError('the node was deactivated'))
+    for task, name in ((running, 'a'), (waiting, 'b')):
+        bench.until(task.done)
+        answer = task.result().answer
+        assert (answer.error_code, answer.message) == (302, 'the node was deactivated')
+        (chunk,) = bench.finals(name)
+        assert chunk.message == answer.message
+    said = running.result().answer.text
+    assert said == ''.join(c.delta for c in bench.publisher.chunks if c.request_id == 'a')
+    assert said
+    assert backend.cancel() == 0, 'it answers nobody any more'
+    assert not bench.answering.has_replies_to_send
+
+
+def test_a_conversation_goes_on_without_new_frames_until_it_is_reset(bench):
+    bench.open()
+    assert bench.ask('One', session_id='s').text.startswith('1 frames')
+    assert bench.ask('Two', session_id='s').text.startswith('0 frames')
+    reset = bench.answering.on_reset_session(
+        ResetSession.Request(session_id='s'), ResetSession.Response()
+    )
+    assert (reset.success, reset.message) == (True, '1 of 1 conversations forgotten')
+    assert bench.ask('Three', session_id='s').text.startswith('1 frames')
+    bench.answering.forget_sessions()
+    assert bench.ask('Four', session_id='s').text.startswith('1 frames')
+
+
+def test_describe_asks_a_preset(bench):
+    bench.open()
+
+    def describe(**fields):
+        request = Describe.Request(**fields)
+        return bench.call(bench.answering.on_describe, request, Describe.Response())
+
+    assert describe().text == '1 frames: Describe what you see. '
+    unknown = describe(preset='nonsense')
+    assert unknown.error_code == AnswerMsg.ERROR_BAD_REQUEST
+    assert 'scene' in unknown.message
+
+
+@pytest.fixture
+def action(bench):
+    """Serve the action on the plain node; give a client, and what becomes of the goals."""
+    handles = []
+
+    async def execute(handle):
+        handles.append(handle)
+        return await bench.answering.on_goal(handle)
+
+    server = ActionServer(
+        bench.node,
+        AskAction,
+        '~/ask',
+        execute,
+        callback_group=bench.group,
+        cancel_callback=bench.answering.on_cancel_goal,
+        result_timeout=900,
+    )
+    client = ActionClient(bench.node, AskAction, 'plain/ask')
+    bench.until(client.server_is_ready)
+    yield client, handles
+    client.destroy()
+    server.destroy()
+
+
+def test_the_images_of_a_goal_are_freed_when_it_is_answered(bench, action):
+    client, handles = action
+    bench.open()
+    image = Image(encoding='rgb8', width=1, height=1, step=3, data=array('B', b'rgb'))
+    sent = client.send_goal_async(AskAction.Goal(question='Well?', images=[image, image]))
+    bench.until(lambda: bool(handles) and bool(handles[0].request.images))
+    pixels = [weakref.ref(shown.data) for shown in handles[0].request.images]
+    bench.until(sent.done)
+    result = sent.result().get_result_async()
+    bench.until(result.done)
+    assert result.result().result.answer.text == '2 frames: Well? '
+    # The goal itself stays for as long as its result can be fetched.
+    assert (handles[0].request.question, handles[0].request.images) == ('Well?', [])
+    gc.collect()
+    assert [ref() for ref in pixels] == [None, None]
+    again = sent.result().get_result_async()
+    bench.until(again.done)
+    assert again.result().result == result.result().result
+
+
+def test_a_cancelled_goal_ends_as_one(bench, action):
+    client, _ = action
+    bench.open()
+    feedback = []
+    sent = client.send_goal_async(
+        AskAction.Goal(question=ENDLESS), lambda m: feedback.append(m.feedback.chunk)
+    )
+    bench.until(lambda: bool(feedback))
+    sent.result().cancel_goal_async()
+    result = sent.result().get_result_async()
+    bench.until(result.done)
+    assert result.result().status == 5  # STATUS_CANCELED
+    answer = result.result().result.answer
+    bench.until(lambda: feedback[-1].done)
+    assert ''.join(chunk.delta for chunk in feedback) == answer.text
+    assert (feedback[-1].error_code, feedback[-1].message) == (302, answer.message)
