@@ -14,6 +14,7 @@ from edge_vlm_ros.core.errors import (
     ModelFileError,
     NoFreshFrameError,
     NotReadyError,
+    PreemptedError,
     PromptTooLongError,
     TooManyFramesError,
 )
@@ -78,6 +79,7 @@ __all__ = [
     'NoFreshFrameError',
     'NotReadyError',
     'Positions',
+    'PreemptedError',
     'Priority',
     'PromptPart',
     'PromptTooLongError',
