@@ -27,6 +27,7 @@ from edge_vlm_ros.core.errors import (
     NoFreshFrameError,
     NotReadyError,
     PackageError,
+    PreemptedError,
     PromptTooLongError,
     TooManyFramesError,
 )
@@ -121,6 +122,7 @@ __all__ = [
     'Options',
     'PackageError',
     'Positions',
+    'PreemptedError',
     'Priority',
     'PromptPart',
     'PromptTooLongError',

@@ -85,7 +85,7 @@ class NoFreshFrameError(EdgeVlmError):
 
 
 class BusyError(EdgeVlmError):
-    """Load: the queue of questions is full."""
+    """Load: there is no room for this question (any more)."""
 
     default_code = ErrorCode.BUSY
 
@@ -100,6 +100,12 @@ class CancelledError(EdgeVlmError):
     """Somebody took the question back."""
 
     default_code = ErrorCode.CANCELLED
+
+
+class PreemptedError(EdgeVlmError):
+    """A newer question of at least its priority took the chip."""
+
+    default_code = ErrorCode.PREEMPTED
 
 
 class NotReadyError(EdgeVlmError):

@@ -35,7 +35,10 @@ class Backend(Protocol):
         ...
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask, and return at once; the answer comes chunk by chunk.
 
@@ -43,6 +46,8 @@ class Backend(Protocol):
             question: Without a request_id it gets one (`AnswerStream.request_id`).
             on_chunk: Called with every chunk, in order, on any thread, also before this returns;
                 must be quick. May call back.
+            on_begun: Called once, on any thread, when work for the question begins, with the
+                steady time in nanoseconds; must be quick.
 
         Raises:
             BadRequestError: A question of this request_id has not ended (DUPLICATE_REQUEST).

@@ -17,11 +17,9 @@ from edge_vlm_ros.core import (
     Frame,
     FrameSource,
     PromptPart,
-    PromptTooLongError,
     SamplingOptions,
     ShownAs,
     Spliced,
-    TooManyFramesError,
     VisionFeatures,
     join_parts,
 )
@@ -41,6 +39,7 @@ from edge_vlm_ros.scheduling import (
     Work,
 )
 from edge_vlm_ros.serving.conversation import SessionStore, answer_part
+from edge_vlm_ros.serving.fitting import PromptFitter
 from edge_vlm_ros.serving.kv_record import KvRecord
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
@@ -49,7 +48,6 @@ from edge_vlm_ros.serving.shown_frames import (
     FrameGroup,
     PreparedFrames,
     ShownFrames,
-    count_frames,
 )
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
 from edge_vlm_ros.vision import decode_frame
@@ -85,6 +83,7 @@ class ModelSteps:
         self._prepared: dict[FeatureKey, PreparedFrames] = {}  # With pixels, to be encoded.
         self._kept: dict[FeatureKey, _Kept] = {}
         self._record = KvRecord()
+        self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
 
     def warm_up(self) -> StageCosts:
         """Run one small question through every stage; return what each cost."""
@@ -193,26 +192,24 @@ class ModelSteps:
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
-        conversation = self._sessions.get(
-            question.session_id, must_exist=question.continues_session
-        )
+        before = self._sessions.get(question.session_id, must_exist=question.continues_session)
+        if question.session_id and before.history is None:
+            running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
             running.shown[key] = self._shown(group)  # Ready before: kept, or made ahead.
         frames = [running.shown[key] for key in running.groups]
-        new_frames = conversation.new_frames(frames)
-        self._check_images([*conversation.frames, *new_frames])
-        prompt = conversation.render(
-            self._family, question.text, new_frames, question.system_prompt
-        )
+        fitted = self._fitter.fit(question, before, frames)
+        running.notes += fitted.notes
+        prompt = fitted.prompt
         turn = Turn(
-            conversation=conversation,
-            new_frames=new_frames,
+            before=before,
+            conversation=fitted.conversation,
+            new_frames=fitted.new_frames,
             prompt=prompt,
             sampler=TokenSampler(question.sampling),
             stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
             detokenizer=StreamingDetokenizer(self._family.tokenizer),
         )
-        self._check_length(turn)
         shared = self._record.shared(prompt, turn.keys)
         # The last token is always run: its scores choose the answer's first token.
         turn.reused_tokens = self._engine.usable_prefix(min(shared, len(prompt) - 1), prompt)
@@ -229,29 +226,6 @@ class ModelSteps:
         if sum(pieces) != tokens or min(pieces) < 1:
             raise EdgeVlmError(f'the engine wants {tokens} tokens in pieces of {pieces}')
         return pieces
-
-    def _check_images(self, frames: list[ShownFrames]) -> None:
-        images = sum(frame.prepared.inputs.images for frame in frames)
-        most = self._engine.limits.max_images
-        if most and images > most:
-            tiled = ', each tile counted,' if images > len(frames) else ''
-            raise TooManyFramesError(
-                f'{count_frames(frames)} frames make {images} images{tiled} in this conversation, '
-                f'the model takes {most} in one prompt'
-            )
-
-    def _check_length(self, turn: Turn) -> None:
-        limits = self._engine.limits
-        longest = min(limits.longest_prompt, limits.context_tokens)
-        tokens = len(turn.prompt)
-        if tokens > longest:
-            vision_tokens = turn.prompt.vision_tokens
-            history = turn.conversation.history
-            earlier = f', {len(history)} of them from earlier turns' if history else ''
-            raise PromptTooLongError(
-                f'the prompt has {tokens} tokens ({vision_tokens} for {count_frames(turn.frames)} '
-                f'frames{earlier}), the model takes {longest}'
-            )
 
     def _prefill(self, turn: Turn, work: Prefill, should_stop: StopCheck) -> Outcome:
         keys = turn.keys

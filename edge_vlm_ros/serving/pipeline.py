@@ -107,13 +107,18 @@ class VlmPipeline:
             max_sessions=settings.max_sessions,
             max_bytes=settings.max_session_bytes,
             ttl_s=settings.session_ttl_s,
+            max_turns=settings.max_session_turns,
         )
         worker = ChipWorker(
             load,
             clock=clock,
             sessions=sessions,
             settings=SchedulerSettings(
-                settings.max_waiting, settings.max_cached_frames, settings.max_cached_bytes
+                settings.max_waiting,
+                settings.max_cached_frames,
+                settings.max_cached_bytes,
+                settings.queue_policy,
+                settings.newest_wins,
             ),
             on_work=on_work,
         )
@@ -126,7 +131,10 @@ class VlmPipeline:
         return self._worker.info
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask; the answer comes chunk by chunk.
 
@@ -134,12 +142,14 @@ class VlmPipeline:
             question: Without a request_id it gets one (`AnswerStream.request_id`).
             on_chunk: Called with every chunk, in order, on the thread that makes it; must be
                 quick. May call back.
+            on_begun: Called once when work for it begins, with the steady time in nanoseconds, on
+                the chip's thread; must be quick.
 
         Raises:
             BadRequestError: A running question has this request_id (DUPLICATE_REQUEST).
             NotReadyError: The pipeline is closed.
         """
-        return self._worker.ask(with_request_id(question), on_chunk)
+        return self._worker.ask(with_request_id(question), on_chunk, on_begun)
 
     def offer_frames(self, frames: Sequence[StoredFrame], shown_as: ShownAs | None = None) -> None:
         """Have frames prepared and encoded ahead of any question, while nobody asks.

@@ -27,7 +27,6 @@ from edge_vlm_ros.core import (
     Question,
     ShownAs,
     StoredFrame,
-    TooManyFramesError,
 )
 from edge_vlm_ros.scheduling import (
     Cancelled,
@@ -50,13 +49,14 @@ from edge_vlm_ros.scheduling import (
     Work,
     WorkDone,
 )
-from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.abilities import check_question
+from edge_vlm_ros.serving.conversation import PastTurn, SessionStore
 from edge_vlm_ros.serving.endings import Final, error_of, known_error
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
-from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames
+from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames, thin_out
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
@@ -115,13 +115,17 @@ class ChipWorker:
             raise self._start_error
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Queue a question; from any thread.
 
         Args:
             question: With a request_id that no running question has.
             on_chunk: Called with every chunk, in order, on the thread that makes it.
+            on_begun: Called once when its work begins, with the steady time in nanoseconds.
 
         Raises:
             BadRequestError: The request_id is empty or belongs to a running question.
@@ -129,12 +133,18 @@ class ChipWorker:
         """
         submitted_ns = self._clock.now_ns()
         request_id = question.request_id
-        stream = AnswerStream(request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk)
-        groups = self._group(question.frames, question.shown_as)
+        stream = AnswerStream(
+            request_id,
+            clock=self._clock,
+            cancel=self.cancel,
+            on_chunk=on_chunk,
+            on_begun=on_begun,
+        )
+        groups = self._that_fit(self._group(question.frames, question.shown_as))
         running = Running(question, stream, groups, submitted_ns)
         refusal: EdgeVlmError | None = None
         try:
-            self._check(question, images=len(groups))
+            check_question(question, len(groups), self._info)
         except EdgeVlmError as error:
             refusal = error
         with self._changed:
@@ -210,30 +220,19 @@ class ChipWorker:
         groups = group_frames(frames, shown_as, self._frames_per_input)
         return {group.key: group for group in groups}
 
+    def _that_fit(self, groups: dict[FeatureKey, FrameGroup]) -> dict[FeatureKey, FrameGroup]:
+        """Leave out what cannot be shown in one prompt anyway, before it is prepared.
+
+        `ModelSteps` leaves out more where frames make several images, or many tokens.
+        """
+        most = self._info.limits.max_images
+        if not most or len(groups) <= most:
+            return groups
+        return {group.key: group for group in thin_out(tuple(groups.values()), most)}
+
     def _check_open(self) -> None:
         if self._is_stopping:
             raise NotReadyError('the pipeline is closed')
-
-    def _check(self, question: Question, images: int) -> None:
-        """Refuse what this model cannot do, before anything is done.
-
-        Args:
-            question: What is asked.
-            images: That it shows, at least; `ModelSteps` counts the tiles of each.
-        """
-        limits = self._info.limits
-        if limits.max_images and images > limits.max_images:
-            raise TooManyFramesError(
-                f'{len(question.frames)} frames, the model takes {limits.max_images} in one prompt'
-            )
-        sampling = question.sampling
-        wants_sampling = sampling.temperature > 0 or sampling.top_p < 1 or sampling.top_k > 0
-        if wants_sampling and limits.samples_on_chip and not limits.has_logits:
-            raise BadRequestError(
-                f'{self._info.model} on {self._info.chip} chooses tokens on the chip: '
-                'temperature, top_p and top_k cannot be set',
-                ErrorCode.UNSUPPORTED_OPTION,
-            )
 
     # --- the scheduler's word, under the lock ----------------------------------------------------
 
@@ -256,10 +255,9 @@ class ChipWorker:
             running, turn, error = final.running, final.running.turn, final.error
             if error is None and turn is not None:
                 question = running.question
-                after = turn.conversation.with_turn(
-                    turn.prompt, turn.tokens, turn.new_frames, question.system_prompt
-                )
-                self._sessions.put(question.session_id, turn.conversation, after)
+                past = PastTurn(question.text, turn.new_frames, tuple(turn.tokens))
+                after = turn.conversation.with_turn(turn.prompt, past, question.system_prompt)
+                self._sessions.put(question.session_id, turn.before, after)
             make_answer = partial(
                 running.answer,
                 error=error,
@@ -357,7 +355,7 @@ class ChipWorker:
     def _do(self, work: Work, running: Running) -> Outcome:
         """Do one work item of a question; whatever goes wrong ends this question and no other."""
         started_ns = self._clock.now_ns()
-        running.started_ns = running.started_ns or started_ns
+        running.begin(started_ns)
         try:
             self._beat()
             return self._steps.do(work, running, lambda: self._is_over(running))

@@ -333,22 +333,65 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_numbers_before_anything_r
     assert longest.timings.prompt_tokens == 400
 
 
-def test_too_many_frames_are_counted_against_the_limit(open_scripted, frame):
+def test_images_that_the_caller_chose_are_counted_against_the_limit_and_none_is_left_out(
+    open_scripted, frame
+):
     pipeline = open_scripted(limits={'max_images': 2})
-    frames = tuple(frame(n, stamp_ns=n) for n in range(3))
+    frames = tuple(frame(n, stamp_ns=n, camera='') for n in range(3))
     answer = pipeline.ask(Question('What?', frames=frames)).answer(60)
     assert answer.error_code is ErrorCode.TOO_MANY_FRAMES
     assert '3 frames' in answer.message
     assert '2' in answer.message
+    assert len(answer.frames) == 3, 'and which they were'
 
 
-def test_a_conversation_does_not_grow_beyond_the_models_images(open_scripted, frame):
-    pipeline = open_scripted(limits={'max_images': 2})
-    for stamp_ns in range(2):
-        question = Question('What?', session_id='s', frames=(frame(9, stamp_ns=stamp_ns),))
-        assert pipeline.ask(question).answer(60).success
-    third = pipeline.ask(Question('What?', session_id='s', frames=(frame(9, stamp_ns=7),)))
-    assert third.answer(60).error_code is ErrorCode.TOO_MANY_FRAMES
+@pytest.mark.parametrize(
+    'limits',
+    [{'max_images': 3}, {'longest_prompt': 110}, {'max_images': 4, 'longest_prompt': 110}],
+)
+def test_a_clip_is_sampled_down_to_what_the_model_takes_and_the_answer_says_so(
+    open_scripted, frame, limits
+):
+    pipeline = open_scripted(answers=[{'answer': '{images}'}], limits=limits)
+    frames = tuple(frame(n, stamp_ns=n) for n in range(9))
+    answer = pipeline.ask(Question('What?', frames=frames)).answer(60)
+    assert answer.success, answer.message
+    shown = [ref.stamp_ns for ref in answer.frames]
+    assert answer.text == str(len(shown))
+    assert 1 < len(shown) < 9
+    assert (shown[0], shown[-1]) == (0, 8), 'evenly in time, the newest among them'
+    assert (
+        answer.message == f'of 9 frames {len(shown)}, evenly in time, fit the model and were shown'
+    )
+
+
+def test_of_several_cameras_each_keeps_its_newest_frame(open_scripted, frame):
+    pipeline = open_scripted(limits={'max_images': 4})
+    frames = [frame(n, stamp_ns=n, camera='front') for n in range(6)]
+    frames += [frame(n, stamp_ns=n, camera='rear') for n in range(2)]
+    frames += [frame(9, stamp_ns=9, camera='left')]
+    answer = pipeline.ask(Question('What?', frames=tuple(frames))).answer(60)
+    shown = [(ref.source.camera, ref.stamp_ns) for ref in answer.frames]
+    assert shown == [('front', 0), ('front', 5), ('rear', 1), ('left', 9)]
+    stills = tuple(frame(9, camera=name) for name in 'abcde')
+    refused = pipeline.ask(Question('What?', frames=stills)).answer(60)
+    assert refused.error_code is ErrorCode.TOO_MANY_FRAMES, 'no camera is left out unasked'
+
+
+def test_a_conversation_forgets_its_oldest_turns_before_it_shows_more_than_the_model_takes(
+    open_scripted, frame
+):
+    pipeline = open_scripted(answers=[{'answer': '{images}'}], limits={'max_images': 2})
+
+    def ask(*stamps):
+        frames = tuple(frame(9, stamp_ns=stamp_ns) for stamp_ns in stamps)
+        return pipeline.ask(Question('What?', session_id='s', frames=frames)).answer(60)
+
+    assert [ask(stamp_ns).text for stamp_ns in (1, 2)] == ['1', '2']
+    third = ask(3)
+    assert (third.text, [ref.stamp_ns for ref in third.frames]) == ('2', [2, 3])
+    assert 'the oldest 1 of 2 turns of this conversation were forgotten' in third.message
+    assert ask().text == '2'
 
 
 def test_sampling_is_refused_where_the_chip_chooses(open_scripted):

@@ -90,12 +90,19 @@ class CannedBackend:
         return self._info
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask; see `Backend.ask`."""
         question = with_request_id(question)
         stream = AnswerStream(
-            question.request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk
+            question.request_id,
+            clock=self._clock,
+            cancel=self.cancel,
+            on_chunk=on_chunk,
+            on_begun=on_begun,
         )
         with self._lock:
             if self._is_closed:
@@ -127,6 +134,7 @@ class CannedBackend:
         self.cancel()
 
     def _answer(self, question: Question, stream: AnswerStream) -> None:
+        stream.begin(self._clock.now_ns())
         if 'crash' in question.text:
             os._exit(7)
         if 'fail' in question.text:

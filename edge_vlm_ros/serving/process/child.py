@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import (
@@ -29,6 +30,7 @@ from edge_vlm_ros.serving.process.channel import Channel
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
     BeatMessage,
+    BegunMessage,
     CancelMessage,
     ChunkMessage,
     CloseMessage,
@@ -151,7 +153,7 @@ class _Service:
 
     def _ask(self, backend: Backend, question: Question) -> None:
         try:
-            backend.ask(question, self._send_chunk)
+            backend.ask(question, self._send_chunk, partial(self._send_begun, question.request_id))
         except EdgeVlmError as error:
             failed = Answer.failed(question.request_id, error, session_id=question.session_id)
             answer = signed(failed, backend.info)
@@ -159,6 +161,9 @@ class _Service:
 
     def _send_chunk(self, chunk: AnswerChunk) -> None:
         self._send(ChunkMessage(chunk))
+
+    def _send_begun(self, request_id: str, begun_ns: int) -> None:
+        self._send(BegunMessage(request_id, begun_ns))
 
     def _beat(self) -> None:
         now_ns = self._clock.now_ns()

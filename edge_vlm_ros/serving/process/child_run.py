@@ -20,6 +20,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.serving.process.launcher import Child
 from edge_vlm_ros.serving.process.messages import (
+    BegunMessage,
     ChunkMessage,
     CloseMessage,
     EnginePhase,
@@ -159,6 +160,8 @@ class ChildRun:
         self._heard_ns = self._clock.now_ns()
         if isinstance(message, ChunkMessage):
             self._questions.relay(message.chunk)
+        elif isinstance(message, BegunMessage):
+            self._questions.begin(message.request_id, message.begun_ns)
         elif isinstance(message, StateMessage):
             state = message.state
             if state.phase is EnginePhase.FAILED:

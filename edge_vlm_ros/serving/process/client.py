@@ -30,6 +30,7 @@ from edge_vlm_ros.core import (
     Question,
     SteadyClock,
 )
+from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, signed
 from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End
@@ -120,7 +121,10 @@ class ModelProcess:
             self._supervisor.start()
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask, and return at once; see `Backend.ask`.
 
@@ -133,13 +137,20 @@ class ModelProcess:
         """
         question = with_request_id(question)
         stream = AnswerStream(
-            question.request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk
+            question.request_id,
+            clock=self._clock,
+            cancel=self.cancel,
+            on_chunk=on_chunk,
+            on_begun=on_begun,
         )
         with self._lock:
+            replaced = self._replace_held(question)
             refusal = self._refusal()
             if refusal is None:
                 self._open.hold(question, stream, self._clock.now_ns())
                 self._give_held()
+        if replaced is not None:
+            replaced()
         if refusal is not None:
             failed = Answer.failed(question.request_id, refusal, session_id=question.session_id)
             stream.finish(lambda _: signed(failed, self.info))
@@ -181,6 +192,16 @@ class ModelProcess:
                 f'{held} questions wait for the model to be loaded, the queue holds {most}'
             )
         return None
+
+    def _replace_held(self, question: Question) -> Callable[[], None] | None:
+        """Make room among those that are held, where that is the policy; return what ends it.
+
+        The caller holds the lock, and calls what is returned outside it.
+        """
+        is_policy = self._settings.queue_policy is QueuePolicy.REPLACE_OLDEST
+        if not is_policy or self._open.held < 1 + self._settings.max_waiting:
+            return None
+        return self._open.replace_held(question.priority, self._clock.now_ns())
 
     def _give_held(self) -> None:
         """Queue the questions that are held, if there is a model; the caller holds the lock."""

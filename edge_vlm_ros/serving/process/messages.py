@@ -114,6 +114,14 @@ class ChunkMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class BegunMessage:
+    """Work for a question begins, at this steady time in nanoseconds."""
+
+    request_id: str
+    begun_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class StateMessage:
     """The model process stands elsewhere now."""
 
@@ -125,4 +133,4 @@ class BeatMessage:
     """A sign of life: a step of work begins or is under way."""
 
 
-Report: TypeAlias = 'ChunkMessage | StateMessage | BeatMessage'
+Report: TypeAlias = 'ChunkMessage | BegunMessage | StateMessage | BeatMessage'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -14,12 +16,12 @@ from edge_vlm_ros.core import (
     DeadlineError,
     EdgeVlmError,
     ErrorCode,
-    FrameRef,
+    Priority,
     Question,
-    RawImage,
-    StoredFrame,
     Timings,
 )
+from edge_vlm_ros.scheduling import oldest_of_lowest
+from edge_vlm_ros.serving.endings import frames_of, replaced_error
 from edge_vlm_ros.serving.model_info import ModelInfo, signed
 from edge_vlm_ros.serving.stream import AnswerStream
 
@@ -103,6 +105,27 @@ class OpenQuestions:
                 known.is_held = False
             return [known.question for known in held]
 
+    def begin(self, request_id: str, begun_ns: int) -> None:
+        """Take note that the process begins a question."""
+        with self._lock:
+            known = self._open.get(request_id)
+        if known is not None:
+            known.stream.begin(begun_ns)
+
+    def replace_held(self, priority: Priority, now_ns: int) -> Callable[[], None] | None:
+        """Take out the oldest of the lowest priority of those that are held, for a newcomer.
+
+        Returns:
+            What ends it, to be called outside every lock; None = all have a higher priority.
+        """
+        with self._lock:
+            held = [known for known in self._open.values() if known.is_held]
+            victim = oldest_of_lowest([known.question for known in held])
+            if victim is None or victim.priority > priority:
+                return None
+            known = self._open.pop(victim.request_id)
+        return partial(self._end, known, replaced_error(), now_ns)
+
     def relay(self, chunk: AnswerChunk) -> None:
         """Pass on a chunk of the model process; dropped when its question is over."""
         with self._lock:
@@ -178,15 +201,13 @@ class OpenQuestions:
             failed = Answer.failed(
                 question.request_id, error, session_id=question.session_id, text=text
             )
-            frames = tuple(map(_reference, question.frames))
-            timings = Timings(total_s=max(0, now_ns - known.asked_ns) / NS_PER_S)
+            timings = Timings.outside(
+                asked_ns=known.asked_ns,
+                now_ns=now_ns,
+                begun_ns=known.stream.begun_ns,
+                first_text_ns=known.stream.first_text_ns,
+            )
+            frames = frames_of(question)
             return signed(replace(failed, frames=frames, timings=timings), self.info)
 
         known.stream.finish(answer)
-
-
-def _reference(stored: StoredFrame) -> FrameRef:
-    """Name a frame; the size of a compressed one is not known here."""
-    image = stored.image
-    size = (image.width, image.height) if isinstance(image, RawImage) else (0, 0)
-    return FrameRef(stored.source, stored.stamp_ns, *size)
