@@ -27,6 +27,7 @@ from edge_vlm_ros.core.errors import (
     NotReadyError,
     PackageError,
     PromptTooLongError,
+    SetupError,
     TooManyFramesError,
 )
 from edge_vlm_ros.core.frames import (
@@ -128,6 +129,7 @@ __all__ = [
     'ReportTable',
     'RgbImage',
     'SamplingOptions',
+    'SetupError',
     'ShownAs',
     'Spliced',
     'SteadyClock',

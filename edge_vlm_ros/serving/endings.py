@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import NS_PER_S, BusyError, CancelledError, DeadlineError, EdgeVlmError
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BusyError,
+    CancelledError,
+    DeadlineError,
+    EdgeVlmError,
+    ErrorCode,
+    SetupError,
+)
 from edge_vlm_ros.scheduling import Ended, Ending, Rejected
 
 if TYPE_CHECKING:
@@ -48,4 +56,7 @@ def known_error(error: BaseException) -> EdgeVlmError:
         return error
     if isinstance(error, SystemExit):
         return EdgeVlmError(f'the engine wanted to end the process: exit({error.code!r})')
-    return EdgeVlmError(f'{type(error).__name__}: {error}')
+    message = f'{type(error).__name__}: {error}'
+    if isinstance(error, ImportError):
+        return SetupError(message, ErrorCode.INTERNAL)
+    return EdgeVlmError(message)
