@@ -29,6 +29,7 @@ from edge_vlm_ros.core.errors import (
     PackageError,
     PreemptedError,
     PromptTooLongError,
+    SetupError,
     TooManyFramesError,
 )
 from edge_vlm_ros.core.frames import (
@@ -131,6 +132,7 @@ __all__ = [
     'ReportTable',
     'RgbImage',
     'SamplingOptions',
+    'SetupError',
     'ShownAs',
     'Spliced',
     'SteadyClock',

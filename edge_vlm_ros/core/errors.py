@@ -128,3 +128,10 @@ class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 
     default_code = ErrorCode.DEVICE
+
+
+class SetupError(DeviceError):
+    """The deployer can act: a library or a device is not there, or is another than was named.
+
+    To try again would end likewise, unlike after other failures of a device.
+    """

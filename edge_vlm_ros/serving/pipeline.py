@@ -15,6 +15,7 @@ from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
 from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.step import OnStep
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.serving.worker import ChipWorker
 
@@ -55,7 +56,7 @@ class VlmPipeline:
         options: Mapping[str, object] | None = None,
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
         on_loaded: OnLoaded | None = None,
     ) -> VlmPipeline:
         """Load a model and warm it up. Takes seconds to minutes.
@@ -69,8 +70,8 @@ class VlmPipeline:
             options: The family's and the engine's own, by name.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
-            on_work: Called on the worker's thread before each work item, and within long ones: a
-                sign of life.
+            on_work: Called on the worker's thread before each work item, within long ones, and
+                when there is nothing to do: a sign of life.
             on_loaded: Called on the worker's thread while the model loads, where it does so in
                 parts: parts loaded, parts in all.
 
@@ -94,7 +95,7 @@ class VlmPipeline:
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         *,
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
     ) -> VlmPipeline:
         """Start with an engine and a family of one's own; `load` runs on the chip's thread.
 
