@@ -40,7 +40,7 @@ test-all: test test-rest
 # engines know no ROS: `make test` has them.
 test-jazzy: ROS = jazzy
 test-jazzy: setup-nodes
-	@$(RUN) python -m pytest -m 'not emulator' test/nodes test/packaging/test_interfaces.py $(PYTEST_ARGS)
+	@$(PYTEST) -m 'not emulator and not exhaustive' test/nodes test/packaging/test_interfaces.py $(PYTEST_ARGS)
 
 bench: setup
 	@PYTHONPATH=test $(RUN) python -m tools.bench

@@ -16,7 +16,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from edge_vlm_ros.core import known_chips
+from edge_vlm_ros.core import launchable_chips
 from edge_vlm_ros.fastdds import PROFILE_NAME, is_profile_chosen, variables_to_set
 from launch import LaunchDescription
 
@@ -30,7 +30,10 @@ def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments."""
     return [
         DeclareLaunchArgument(
-            'chip', default_value='cpu', choices=chips(), description='What runs the model.'
+            'chip',
+            default_value='cpu',
+            choices=[*launchable_chips()],
+            description='What runs the model.',
         ),
         DeclareLaunchArgument(
             'model',
@@ -82,11 +85,6 @@ def arguments() -> list[DeclareLaunchArgument]:
             description='Least serious messages that are logged.',
         ),
     ]
-
-
-def chips() -> list[str]:
-    """Name the chips that can be launched, those of other packages too."""
-    return [chip.name for chip in known_chips() if chip.is_launchable]
 
 
 def config_folder() -> Path:

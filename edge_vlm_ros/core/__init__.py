@@ -10,6 +10,7 @@ from edge_vlm_ros.core.chips import (
     chip_names,
     is_chip,
     known_chips,
+    launchable_chips,
 )
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
@@ -26,7 +27,9 @@ from edge_vlm_ros.core.errors import (
     NoFreshFrameError,
     NotReadyError,
     PackageError,
+    PreemptedError,
     PromptTooLongError,
+    SetupError,
     TooManyFramesError,
 )
 from edge_vlm_ros.core.frames import (
@@ -120,6 +123,7 @@ __all__ = [
     'Options',
     'PackageError',
     'Positions',
+    'PreemptedError',
     'Priority',
     'PromptPart',
     'PromptTooLongError',
@@ -128,6 +132,7 @@ __all__ = [
     'ReportTable',
     'RgbImage',
     'SamplingOptions',
+    'SetupError',
     'ShownAs',
     'Spliced',
     'SteadyClock',
@@ -151,6 +156,7 @@ __all__ = [
     'known_chips',
     'known_families',
     'known_model_types',
+    'launchable_chips',
     'parse_option',
     'read_options',
     'takes',

@@ -127,6 +127,11 @@ def known_chips() -> tuple[Chip, ...]:
     return (*CHIPS, *_INSTALLED.load_all().rows)
 
 
+def launchable_chips() -> tuple[str, ...]:
+    """Name the chips that the launch file offers."""
+    return tuple(chip.name for chip in known_chips() if chip.is_launchable)
+
+
 def broken_chips() -> tuple[BrokenRow, ...]:
     """Return what other packages bring as chips and nobody can use, and why."""
     return _INSTALLED.load_all().broken

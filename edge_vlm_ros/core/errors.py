@@ -85,7 +85,7 @@ class NoFreshFrameError(EdgeVlmError):
 
 
 class BusyError(EdgeVlmError):
-    """Load: the queue of questions is full."""
+    """Load: there is no room for this question (any more)."""
 
     default_code = ErrorCode.BUSY
 
@@ -100,6 +100,12 @@ class CancelledError(EdgeVlmError):
     """Somebody took the question back."""
 
     default_code = ErrorCode.CANCELLED
+
+
+class PreemptedError(EdgeVlmError):
+    """A newer question of at least its priority took the chip."""
+
+    default_code = ErrorCode.PREEMPTED
 
 
 class NotReadyError(EdgeVlmError):
@@ -122,3 +128,10 @@ class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 
     default_code = ErrorCode.DEVICE
+
+
+class SetupError(DeviceError):
+    """The deployer can act: a library or a device is not there, or is another than was named.
+
+    To try again would end likewise, unlike after other failures of a device.
+    """

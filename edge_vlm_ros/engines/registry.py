@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, cast
 
 from edge_vlm_ros.core import (
     BadRequestError,
-    DeviceError,
     ErrorCode,
     Options,
+    SetupError,
     chip_named,
 )
 from edge_vlm_ros.engines.base import ignore_progress
@@ -34,7 +34,7 @@ def engine_options(chip: str) -> type[Options]:
 
     Raises:
         BadRequestError: There is no such chip, or it has no engine.
-        DeviceError: The module of its engine cannot be imported.
+        SetupError: The module of its engine cannot be imported.
     """
     return cast('type[Options]', getattr(_module_of(chip), 'OPTIONS', Options))
 
@@ -95,7 +95,7 @@ def _module_of(chip: str) -> ModuleType:
     try:
         return import_module(row.engine)
     except ImportError as error:
-        raise DeviceError(
+        raise SetupError(
             f'chip {chip}: {row.engine} cannot be imported: {error} '
             "('edge-vlm doctor' says what is missing)"
         ) from error

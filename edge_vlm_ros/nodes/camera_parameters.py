@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +53,17 @@ def declare_camera(node: Node, name: str, topic: str) -> None:
         name: As requests call it.
         topic: Its topic, unless the user names one.
     """
-    default = CameraSettings(name, topic)
 
     def of_camera(part: str, value: Any, description: str, **limits: Any) -> None:
         text = f'Camera "{name}": {description}'
         declare(node, f'cameras.{name}.{part}', value, text, read_only=True, **limits)
 
+    default = CameraSettings(name, topic)
+    _declare_topic(of_camera, default)
+    _declare_buffer(of_camera, default)
+
+
+def _declare_topic(of_camera: Callable[..., None], default: CameraSettings) -> None:
     of_camera(
         'topic',
         default.topic,
@@ -78,6 +84,9 @@ def declare_camera(node: Node, name: str, topic: str) -> None:
     of_camera(
         'qos.depth', default.depth, 'messages that wait in the middleware.', low=1, high=1000
     )
+
+
+def _declare_buffer(of_camera: Callable[..., None], default: CameraSettings) -> None:
     of_camera('buffer.frames', default.buffer_frames, 'frames kept, at most.', low=1, high=100_000)
     of_camera(
         'buffer.seconds',

@@ -19,6 +19,7 @@ from edge_vlm_ros.serving.settings import ServingSettings
 if TYPE_CHECKING:
     from edge_vlm_ros.core import AnswerChunk, Clock, Question
     from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+    from edge_vlm_ros.serving.step import OnStep
     from edge_vlm_ros.serving.stream import AnswerStream
 
 
@@ -35,7 +36,10 @@ class Backend(Protocol):
         ...
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask, and return at once; the answer comes chunk by chunk.
 
@@ -43,6 +47,8 @@ class Backend(Protocol):
             question: Without a request_id it gets one (`AnswerStream.request_id`).
             on_chunk: Called with every chunk, in order, on any thread, also before this returns;
                 must be quick. May call back.
+            on_begun: Called once, on any thread, when work for the question begins, with the
+                steady time in nanoseconds; must be quick.
 
         Raises:
             BadRequestError: A question of this request_id has not ended (DUPLICATE_REQUEST).
@@ -83,7 +89,7 @@ class BackendType(Protocol):
         *,
         settings: ServingSettings,
         clock: Clock | None,
-        on_work: Callable[[], None] | None,
+        on_work: OnStep | None,
         on_loaded: Callable[[int, int], None] | None,
     ) -> Backend:
         """Open a backend; see `open_backend`."""
@@ -95,7 +101,7 @@ def open_backend(
     *,
     settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
     clock: Clock | None = None,
-    on_work: Callable[[], None] | None = None,
+    on_work: OnStep | None = None,
     on_loaded: Callable[[int, int], None] | None = None,
 ) -> Backend:
     """Open what answers questions on a chip. Takes seconds to minutes.
@@ -104,9 +110,9 @@ def open_backend(
         spec: Which model on which chip.
         settings: Bounds of queue, caches and sessions.
         clock: Steady time.
-        on_work: Called on a thread of the backend's before each step of work, and within long
-            ones: a sign of life. A model process that gives none while a question is open is
-            taken for hanging.
+        on_work: Called on a thread of the backend's before each step of work, within long ones,
+            and when there is nothing to do: a sign of life. A model process that gives none
+            while there is work is taken for hanging.
         on_loaded: Called while the model loads, where it does so in parts: parts loaded, parts in
             all.
 

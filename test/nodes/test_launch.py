@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support import ros_launch
 
-from edge_vlm_ros.core import CHIPS
+from edge_vlm_ros.core import CHIPS, launchable_chips
 from edge_vlm_ros.fastdds import PROFILE_VARIABLES
 from edge_vlm_ros.nodes import process_setup
 
@@ -81,7 +81,8 @@ def test_the_arguments_of_the_launch_file_are_described():
         'use_sim_time',
     }
     assert all(argument.description for argument in found.values())
-    assert found['chip'].choices == [chip.name for chip in CHIPS]
+    assert tuple(found['chip'].choices) == launchable_chips()
+    assert launchable_chips() == tuple(chip.name for chip in CHIPS if chip.is_launchable)
 
 
 def test_arguments_set_parameters_and_empty_ones_set_none():

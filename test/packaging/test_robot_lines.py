@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 from packaging.requirements import Requirement
-from support.robot_lines import DISTRIBUTIONS, Robot, environment_lines, robot_lines
+from support.robot_lines import Robot, distributions_here, environment_lines, robot_lines
 
 from edge_vlm_ros.cli.installing import PythonHome, PythonKind
 from edge_vlm_ros.cli.python_probes import PACKAGES
@@ -62,12 +62,9 @@ def test_the_doctor_prints_the_same_line_for_the_python_of_a_distribution(needs_
     assert doctors == (readmes if needs_numpy_1 else readmes.replace(" 'numpy<2'", ''))
 
 
-@pytest.fixture(params=DISTRIBUTIONS, ids=lambda d: d.name)
+@pytest.fixture(params=distributions_here(), ids=lambda here: here[0].name)
 def robot(request, tmp_path):
-    python = request.param.interpreter()
-    if python is None:
-        pytest.skip(f'no {request.param.python} on this machine')
-    return Robot(request.param, python, tmp_path)
+    return Robot(*request.param, tmp_path)
 
 
 @pytest.mark.exhaustive

@@ -36,11 +36,11 @@ class Distribution:
 
     def interpreter(self) -> Path | None:
         """Return the Python's path; None = not on this machine."""
-        named = shutil.which(self.python)
-        # pyenv's of that name fails unless its user chose that version.
+        # Before the one on the path: pyenv's there fails unless its user chose that version.
         versions = Path(os.environ.get('PYENV_ROOT') or Path.home() / '.pyenv') / 'versions'
-        candidates = [Path(named)] if named else []
-        candidates += sorted(versions.glob(f'*/bin/{self.python}'))
+        candidates = sorted(versions.glob(f'*/bin/{self.python}'))
+        named = shutil.which(self.python)
+        candidates += [Path(named)] if named else []
         code = 'import sys; print(sys.base_prefix + "/bin/python3", end="")'
         for path in candidates:
             found = subprocess.run([path, '-c', code], check=False, capture_output=True, text=True)
@@ -49,11 +49,22 @@ class Distribution:
         return None
 
 
-DISTRIBUTIONS = (
+_DISTRIBUTIONS = (
     Distribution('Ubuntu 22.04', 'python3.10', '1.21.5', '4.5.4.60'),
     Distribution('Ubuntu 24.04', 'python3.12', '1.26.4', '4.6.0.66'),
     Distribution('Debian 13', 'python3.13', '2.2.4', '4.10.0.84'),
 )
+_DEBIAN_12 = Distribution('Debian 12', 'python3.11', '1.24.2', '4.6.0.66')
+
+
+def distributions_here() -> list[tuple[Distribution, Path]]:
+    """Return the distributions whose Python this machine has; at least one wherever tests run."""
+    for known in (_DISTRIBUTIONS, (_DEBIAN_12,)):
+        found = [(distribution, distribution.interpreter()) for distribution in known]
+        here = [(distribution, python) for distribution, python in found if python is not None]
+        if here:
+            return here
+    return []
 
 
 class Robot:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError, SetupError
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, cannot_load
 from edge_vlm_ros.engines.axera.give_back import free, free_unfinished
 from edge_vlm_ros.engines.vendor_words import brief
@@ -123,7 +123,7 @@ def open_device(chip: str, device_ids: tuple[int, ...] = ()) -> Device:
     axengine = _import_axengine()
     available = list(axengine.get_available_providers())
     if len(device_ids) > 1:
-        raise DeviceError(f'chip {chip}: one device runs one model, not {list(device_ids)}')
+        raise SetupError(f'chip {chip}: one device runs one model, not {list(device_ids)}')
     wanted = device_ids[0] if device_ids else 0
     provider = available[0]
     if wanted and _ON_CARD in available:
@@ -131,7 +131,7 @@ def open_device(chip: str, device_ids: tuple[int, ...] = ()) -> Device:
     if provider == _ON_CARD:
         return Device(chip, provider, wanted, axengine)
     if wanted:
-        raise DeviceError(
+        raise SetupError(
             f'chip {chip} on its own board has the one device 0, not {wanted} '
             f'(for cards, axengine needs the library libaxcl_rt; it found {", ".join(available)})'
         )
@@ -232,15 +232,15 @@ def _import_axengine() -> ModuleType:
             import axengine
     except ModuleNotFoundError as error:
         if error.name == 'axengine':
-            raise DeviceError(
+            raise SetupError(
                 'the Python package axengine is not installed (it is not on PyPI): install the '
                 f'wheel of version {_dotted(OLDEST_PACKAGE)} or newer from {RELEASES}'
             ) from error
-        raise DeviceError(
+        raise SetupError(
             f'axengine needs the Python package {error.name}: pip install cffi ml-dtypes numpy'
         ) from error
     except ImportError as error:
-        raise DeviceError(_no_library(error)) from error
+        raise SetupError(_no_library(error)) from error
     except Exception as error:  # the package runs the driver's start-up code on import
         raise DeviceError(f'axengine cannot be imported: {brief(error)}') from error
     _check_package(axengine)
@@ -266,7 +266,7 @@ def _check_package(axengine: ModuleType) -> None:
     has_groups = 'shape_group' in inspect.signature(axengine.InferenceSession.run).parameters
     if is_old or not has_groups:
         found = version if has_groups else f'{version} without shape groups'
-        raise DeviceError(
+        raise SetupError(
             f'axengine {found} is too old: install {_dotted(OLDEST_PACKAGE)} or newer '
             f'from {RELEASES}'
         )
@@ -291,7 +291,7 @@ def _explained(device: Device, path: Path, error: Exception) -> EdgeVlmError:
     text = brief(error)
     if 'nsupported data type' in text:
         needed = SDK_WITH_BF16.get(device.chip, '')
-        return DeviceError(
+        return SetupError(
             f'{path.name}: the board SDK does not know a tensor type of this model, bfloat16: '
             f'{device.chip or "the board"} needs SDK {needed or "newer"} or newer ({text})'
         )
@@ -329,7 +329,7 @@ def _check_board(device: Device, vendor: Any) -> None:
     """Refuse a board that says it is another chip than the one asked for."""
     found = _board_of(getattr(vendor, '_sess', None))
     if device.chip in SDK_WITH_BF16 and found and found != device.chip:
-        raise DeviceError(f'chip {device.chip} was asked for, the board has an {found}')
+        raise SetupError(f'chip {device.chip} was asked for, the board has an {found}')
 
 
 def _board_of(session: object) -> str:

@@ -20,6 +20,7 @@ from edge_vlm_ros.core import (
     Options,
     PromptPart,
     SamplingOptions,
+    SetupError,
     Spliced,
     VisionFeatures,
     VisionInputs,
@@ -69,7 +70,7 @@ def open_engine(
     """Load a model; see `engines.open_engine`."""
     del on_loaded  # a second or two
     if device_ids not in {(), (0,)}:
-        raise DeviceError(f'chip cpu has the one device 0, not {list(device_ids)}')
+        raise SetupError(f'chip cpu has the one device 0, not {list(device_ids)}')
     return CpuEngine(files, read_options(CpuOptions, options, 'chip cpu'))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from edge_vlm_ros.core import DeviceError
+from edge_vlm_ros.core import DeviceError, SetupError
 from edge_vlm_ros.engines.vendor_words import brief
 
 _MIB = 2**20
@@ -46,13 +46,15 @@ class Device:
         call('set_loglevel', self.sail.set_loglevel, self.sail.LogLevel.ERROR)
         found = call('get_available_tpu_num', self.sail.get_available_tpu_num)
         if not 0 <= index < found:
-            raise DeviceError(f'there is no Sophgo device {index}: this machine has {found}')
+            # None at all may be one whose driver starts later than this.
+            kind = SetupError if found else DeviceError
+            raise kind(f'there is no Sophgo device {index}: this machine has {found}')
         self.handle = call(f'device {index}', self.sail.Handle, index)
         self.index = index
         self.chip = chip
         target = str(call('get_target', self.handle.get_target))
         if target.lower() != chip:
-            raise DeviceError(f'device {index} is a {target}, this model runs on {chip.upper()}')
+            raise SetupError(f'device {index} is a {target}, this model runs on {chip.upper()}')
 
     def free_bytes(self) -> int | None:
         """Return the device memory that is not in use; None where the library does not say."""
@@ -86,7 +88,7 @@ def _import_sail() -> ModuleType:
     try:
         sail = import_module('sophon.sail')
     except (Exception, SystemExit) as error:
-        raise DeviceError(
+        raise SetupError(
             f'sophon-sail cannot be loaded: {brief(error)}; it comes with the SDK of the board '
             '(libsophon and sophon-sail 3.9.1 or later)'
         ) from error
@@ -94,7 +96,7 @@ def _import_sail() -> ModuleType:
     tensor = getattr(sail, 'Tensor', None)
     for owner, name in ((sail, 'EngineLLM'), (sail, 'Tensor'), (tensor, 'element_size')):
         if not hasattr(owner, name):
-            raise DeviceError(
+            raise SetupError(
                 f'sophon-sail {version} has no {name}: 3.9.1 or later is needed, built for an SDK '
                 'that knows addr_mode'
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from edge_vlm_ros.core import DeviceError, ModelFiles, ModelReport, Options, read_options
+from edge_vlm_ros.core import ModelFiles, ModelReport, Options, SetupError, read_options
 from edge_vlm_ros.engines.base import OnLoaded
 from edge_vlm_ros.engines.sophgo.device import Device
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
@@ -57,7 +57,7 @@ def _open_device(chip: str, device_ids: tuple[int, ...]) -> Device:
         DeviceError: The chip is not there or does not work, or several were named.
     """
     if len(device_ids) > 1:
-        raise DeviceError(
+        raise SetupError(
             f'one device runs one model, {len(device_ids)} were named: {list(device_ids)}'
         )
     return Device(chip, device_ids[0] if device_ids else 0)
