@@ -18,7 +18,7 @@ WORKERS ?= 2
 RUN = tools/setup/run.sh
 # The tests of a file share processes and models, so a worker takes whole files.
 PYTEST = $(RUN) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-STAND_INS = test/support/axera/standin:test/support/sophgo/standin
+STAND_INS = test/support/axera/standin:test/support/ros_launch/standin:test/support/sophgo/standin
 
 .PHONY: help demo test test-rest test-all test-jazzy bench lint setup setup-nodes setup-run clean
 

@@ -29,7 +29,30 @@ _MAX_POSITIONS: Final = 1024
 
 def config(size: ModelSize, end_id: int, pad_id: int) -> dict[str, Any]:
     """Return config.json, as an `internvl_chat` checkpoint has it."""
-    vision = {
+    return {
+        'architectures': ['InternVLChatModel'],
+        'model_type': 'internvl_chat',
+        'downsample_ratio': 0.5,
+        'dynamic_image_size': False,
+        'force_image_size': size.image_px,
+        'hidden_size': size.width,
+        'llm_config': _language_config(size, end_id, pad_id),
+        'max_dynamic_patch': 1,
+        'min_dynamic_patch': 1,
+        'pad2square': False,
+        'ps_version': 'v2',
+        'select_layer': -1,
+        'system_message': '',
+        'template': 'internvl2_5',
+        'tie_word_embeddings': True,
+        'torch_dtype': 'float16',
+        'use_thumbnail': False,
+        'vision_config': _vision_config(size),
+    }
+
+
+def _vision_config(size: ModelSize) -> dict[str, Any]:
+    return {
         'architectures': ['InternVisionModel'],
         'model_type': 'intern_vit_6b',
         'attention_dropout': 0.0,
@@ -52,7 +75,10 @@ def config(size: ModelSize, end_id: int, pad_id: int) -> dict[str, Any]:
         'torch_dtype': 'float16',
         'use_flash_attn': False,
     }
-    language = {
+
+
+def _language_config(size: ModelSize, end_id: int, pad_id: int) -> dict[str, Any]:
+    return {
         'architectures': ['Qwen2ForCausalLM'],
         'model_type': 'qwen2',
         'attention_dropout': 0.0,
@@ -77,26 +103,6 @@ def config(size: ModelSize, end_id: int, pad_id: int) -> dict[str, Any]:
         'use_cache': True,
         'use_sliding_window': False,
         'vocab_size': size.vocabulary,
-    }
-    return {
-        'architectures': ['InternVLChatModel'],
-        'model_type': 'internvl_chat',
-        'downsample_ratio': 0.5,
-        'dynamic_image_size': False,
-        'force_image_size': size.image_px,
-        'hidden_size': size.width,
-        'llm_config': language,
-        'max_dynamic_patch': 1,
-        'min_dynamic_patch': 1,
-        'pad2square': False,
-        'ps_version': 'v2',
-        'select_layer': -1,
-        'system_message': '',
-        'template': 'internvl2_5',
-        'tie_word_embeddings': True,
-        'torch_dtype': 'float16',
-        'use_thumbnail': False,
-        'vision_config': vision,
     }
 
 

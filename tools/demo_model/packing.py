@@ -1,4 +1,4 @@
-"""Prompts as token ids, and dialogues packed behind shared prefixes.
+"""Prompts as token ids, and dialogues packed after shared prefixes.
 
 The prompt is InternVL3's ChatML without a system turn: frames first, then the question.
 """

@@ -1,6 +1,6 @@
 """The compiled models of the emulator tests: where they are and what they are.
 
-`test/engines/sophgo/fixtures/README.md` tells what each shows and how it is rebuilt.
+`test/engines/sophgo/fixtures/README.md` says what each shows and how it is rebuilt.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _bytes(result: dict[str, Any]) -> Figure:
         moved,
         'bytes',
         result['least'],
-        'the fewest: position, mask element, what tells the token',
+        'the fewest: position, mask element, what gives the token',
         moved / result['least'],
         'ratio <= 1.1',
     )

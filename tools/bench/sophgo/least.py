@@ -19,7 +19,7 @@ class Least:
     Attributes:
         up: Host to chip.
         down: Chip to host.
-        host_chooses: Whether the token is chosen on the host, so that the chip has to be told.
+        host_chooses: Whether the token is chosen on the host, so that the chip has to be given it.
     """
 
     up: int

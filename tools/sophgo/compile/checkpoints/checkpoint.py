@@ -43,7 +43,7 @@ class Checkpoint:
         self.extra = extra
 
     def write(self, folder: Path, weights: dict[str, NDArray[np.generic]] | None = None) -> None:
-        """Write the whole folder anew; `weights` as they are to be stored, or as bfloat16."""
+        """Replace the whole folder; `weights` as they are to be stored, or as bfloat16."""
         shutil.rmtree(folder, ignore_errors=True)
         self.write_config(folder)
         if weights is None:

@@ -93,7 +93,11 @@ def mllama() -> Checkpoint:
     weights[f'{at}lm_head.weight'] = draw.matrix(VOCABULARY, HIDDEN, scale=4.0)
     ids = ids_of(MLLAMA_TOKENS)
     ends = [ids[t] for t in ('<|end_of_text|>', '<|eom_id|>', '<|eot_id|>')]
-    config = {
+    return Checkpoint(_config(ids, ends), weights, MLLAMA_TOKENS, _files(ids, ends))
+
+
+def _config(ids: dict[str, int], ends: list[int]) -> dict[str, Any]:
+    return {
         'architectures': ['MllamaForConditionalGeneration'],
         'model_type': 'mllama',
         'torch_dtype': 'bfloat16',
@@ -127,7 +131,11 @@ def mllama() -> Checkpoint:
             'supported_aspect_ratios': list(_ASPECT_RATIOS),
         },
     }
-    extra: dict[str, dict[str, Any]] = {
+
+
+def _files(ids: dict[str, int], ends: list[int]) -> dict[str, dict[str, Any]]:
+    """Return the JSON files beside config.json."""
+    return {
         'generation_config.json': {'bos_token_id': ids['<|begin_of_text|>'], 'eos_token_id': ends},
         'preprocessor_config.json': {
             'do_convert_rgb': True,
@@ -147,4 +155,3 @@ def mllama() -> Checkpoint:
             MLLAMA_TOKENS, '<|begin_of_text|>', '<|eot_id|>', '<|end_of_text|>'
         ),
     }
-    return Checkpoint(config, weights, MLLAMA_TOKENS, extra)

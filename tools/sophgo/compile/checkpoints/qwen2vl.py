@@ -42,7 +42,11 @@ def qwen2vl() -> Checkpoint:
     weights |= decoder(draw, 'model.', Decoder())
     weights['lm_head.weight'] = draw.matrix(VOCABULARY, HIDDEN, scale=4.0)
     ids = ids_of(QWEN2VL_TOKENS)
-    config = {
+    return Checkpoint(_config(ids), weights, QWEN2VL_TOKENS, _files(ids))
+
+
+def _config(ids: dict[str, int]) -> dict[str, Any]:
+    return {
         **language_config(),
         'architectures': ['Qwen2VLForConditionalGeneration'],
         'model_type': 'qwen2_vl',
@@ -56,7 +60,7 @@ def qwen2vl() -> Checkpoint:
         'eos_token_id': ids['<|im_end|>'],
         'vision_config': {
             'depth': QWEN_VIT['layers'],
-            'embed_dim': width,
+            'embed_dim': QWEN_VIT['width'],
             'mlp_ratio': 4,
             'num_heads': QWEN_VIT['heads'],
             'in_chans': 3,
@@ -67,7 +71,11 @@ def qwen2vl() -> Checkpoint:
             'temporal_patch_size': 2,
         },
     }
-    extra: dict[str, dict[str, Any]] = {
+
+
+def _files(ids: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Return the JSON files beside config.json."""
+    return {
         'generation_config.json': {'eos_token_id': [ids['<|im_end|>'], ids['<|endoftext|>']]},
         'preprocessor_config.json': {
             'min_pixels': 3136,
@@ -84,4 +92,3 @@ def qwen2vl() -> Checkpoint:
             QWEN2VL_TOKENS, '', '<|im_end|>', '<|endoftext|>'
         ),
     }
-    return Checkpoint(config, weights, QWEN2VL_TOKENS, extra)

@@ -303,7 +303,7 @@ class EngineLLM:
         """
         for given in (input, output):
             _check_is_dict(given)
-        _ = [int(i) for i in core_list]  # looked at by nobody, as in the binding
+        _ = [int(i) for i in core_list]  # ignored, as in the binding
         net = self._net(graph_name)
         with self._alone(graph_name):
             inputs = attach(graph_name, net.inputs, input)

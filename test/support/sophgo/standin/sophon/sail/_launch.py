@@ -84,10 +84,10 @@ def check_rooms(graph_name: str, net: Net, stage: int, outputs: c.Array[NetTenso
 
 
 def check_written(graph_name: str, outputs: c.Array[NetTensor]) -> None:
-    """Check that a dynamic net, which tells the shapes it wrote, wrote within its outputs.
+    """Check that a dynamic net, which reports the shapes it wrote, wrote within its outputs.
 
     Raises:
-        MisuseError: It did not; what lies behind is damaged.
+        MisuseError: It did not; what lies after them is damaged.
     """
     for index, tensor in enumerate(outputs):
         width = Dtype(tensor.dtype).host.itemsize

@@ -194,7 +194,7 @@ class Tensor:
     # -- data -----------------------------------------------------------------------------------
 
     def reshape(self, shape: Sequence[int]) -> None:
-        """Change the shape; memory of its own is allocated anew where the size changes.
+        """Change the shape; memory of its own is allocated again where the size changes.
 
         Foreign memory (a view's, a net's) stays what it is, so a tensor may say less than it has:
         dynamic nets want that. Source: sophon-sail, src/tensor.cpp, Tensor_CC::reset.
