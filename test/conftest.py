@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import leftovers, processes
 from support.domains import own_domain
 from support.environment import apply, on_domain
@@ -16,6 +17,9 @@ from support.sophgo.emulator import missing as missing_emulator
 
 IN_CI = os.environ.get('CI', '').lower() in {'1', 'true'}
 GONE_S = 20.0
+# A law holds however busy the machine is.
+settings.register_profile('untimed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('untimed')
 LONG_FILES = {'test_builds.py', 'test_known_answers.py', 'test_score.py', 'test_run.py'}
 _guardian = pytest.StashKey[Guardian]()
 _run = pytest.StashKey[str]()

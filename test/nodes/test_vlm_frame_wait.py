@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -95,8 +96,8 @@ def test_no_frame_in_time_is_refused_with_the_time_waited(client, frame_wait):
     answer = client.ask('see', cameras=['dead'], request_id='none')
     assert answer.error_code == answer.ERROR_NO_FRAME
     assert '/dead/image_raw' in answer.message
-    assert 'waited 0.' in answer.message
-    assert 0.5 <= answer.stats.frame_wait_s < 5
+    assert re.search(r'waited \d+\.\d', answer.message)
+    assert 0.5 <= answer.stats.frame_wait_s < LONG_S / 2
     assert [chunk.done for chunk in client.all_chunks_of('none')] == [True]
 
 

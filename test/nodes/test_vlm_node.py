@@ -49,7 +49,7 @@ def test_an_answer_names_its_frame_and_streams_what_it_says(client):
     assert (frame.camera, frame.topic, frame.width) == ('front', '/image_raw', 160)
     assert frame.header.frame_id == 'camera_optical_frame'
     assert answer.header == frame.header
-    assert 0 <= frame.age_s < 5
+    assert 0 <= frame.age_s < 60
     stats = answer.stats
     assert 0 < stats.time_to_first_token_s <= stats.total_s
     assert stats.answer_tokens > 0

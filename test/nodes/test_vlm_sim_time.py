@@ -137,7 +137,7 @@ def test_a_bag_that_starts_again_leaves_nothing_of_before(client, player):
     assert after.stats.window_truncated
     for frame in after.frames:
         assert again_ns <= stamp_ns(frame.header) <= player.now_ns
-        assert frame.age_s < 20
+        assert frame.age_s <= (player.now_ns - again_ns) / SECOND
 
 
 def test_loop_after_loop_every_question_is_answered_from_its_own_loop(client, player):

@@ -108,6 +108,7 @@ def test_colcon_builds_and_its_messages_cross(clean_tree, tmp_path, spawn, ros_d
     assert_messages_cross(spawn, sys.executable, prefix, setup, env)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.ros
 def test_pip_builds_in_a_fresh_environment_and_its_messages_cross(
     clean_tree, tmp_path, spawn, ros_domain

@@ -175,23 +175,50 @@ def tried(name, path, device_ids=()):
     return 'opened', ''
 
 
-@on_emulator
-def test_a_device_that_is_not_there_is_refused(bmodel):
-    for ids, message in (((1,), 'no Sophgo device 1: this machine has 1'), ((-1,), 'device -1')):
-        kind, found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), ids)
-        assert (kind, message in found) == ('DeviceError', True), found
+def tried_in_turn(cases):
+    """Open one engine after the other; return what came of each."""
+    return {what: tried(*case) for what, case in cases.items()}
+
+
+@pytest.fixture(scope='module')
+def on_one_bm1684x(bmodel):
+    """What comes of opening on one BM1684X, in one process: a refusal leaves nothing behind."""
+    other = 'internvl3_static_bf16_bm1688'
+    path = str(bmodel(STATIC))
+    cases = {
+        'device 1': (STATIC, path, (1,)),
+        'device -1': (STATIC, path, (-1,)),
+        'two devices': (STATIC, path, (0, 1)),
+        'another chip': (other, str(bmodel(other))),
+        'good': (STATIC, path),
+    }
+    return emulator.call('bm1684x', tried_in_turn, cases)
 
 
 @on_emulator
-def test_two_devices_for_one_model_are_refused(bmodel):
-    kind, found = emulator.call('bm1684x', tried, STATIC, str(bmodel(STATIC)), (0, 1))
+@pytest.mark.parametrize(
+    ('what', 'message'),
+    [('device 1', 'no Sophgo device 1: this machine has 1'), ('device -1', 'device -1')],
+)
+def test_a_device_that_is_not_there_is_refused(on_one_bm1684x, what, message):
+    kind, found = on_one_bm1684x[what]
+    assert (kind, message in found) == ('DeviceError', True), found
+
+
+@on_emulator
+def test_after_refusals_the_device_is_as_good_as_before(on_one_bm1684x):
+    assert on_one_bm1684x['good'] == ('opened', '')
+
+
+@on_emulator
+def test_two_devices_for_one_model_are_refused(on_one_bm1684x):
+    kind, found = on_one_bm1684x['two devices']
     assert (kind, found) == ('DeviceError', 'one device runs one model, 2 were named: [0, 1]')
 
 
 @on_emulator
-def test_a_model_for_another_chip_than_the_device_is_refused(bmodel):
-    name = 'internvl3_static_bf16_bm1688'
-    kind, found = emulator.call('bm1684x', tried, name, str(bmodel(name)))
+def test_a_model_for_another_chip_than_the_device_is_refused(on_one_bm1684x):
+    kind, found = on_one_bm1684x['another chip']
     assert (kind, found) == ('DeviceError', 'device 0 is a BM1684X, this model runs on BM1688')
 
 
