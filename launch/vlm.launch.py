@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from launch import LaunchContext
 
 
+RESPAWN_DELAY_S = 5.0
+
+
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments."""
     return [
@@ -71,6 +74,15 @@ def arguments() -> list[DeclareLaunchArgument]:
             default_value='true',
             choices=['true', 'false'],
             description='Configure and activate at start; a failed start then ends the node.',
+        ),
+        DeclareLaunchArgument(
+            'respawn',
+            default_value='false',
+            choices=['true', 'false'],
+            description=(
+                'Start the node again, 5 s later, whenever it has ended; also where its set-up is '
+                'wrong and a start fails for good.'
+            ),
         ),
         DeclareLaunchArgument(
             'use_sim_time',
@@ -123,6 +135,8 @@ def vlm_node(context: LaunchContext) -> list[Node]:
         name='vlm',
         namespace=value('namespace'),
         output='screen',
+        respawn=value('respawn') == 'true',
+        respawn_delay=RESPAWN_DELAY_S,
         parameters=parameters,
         arguments=['--ros-args', '--log-level', value('log_level')],
     )

@@ -51,6 +51,8 @@ class VlmSettings:
         device_ids: Chips of a machine that has several.
         engine_options: Name and value, for the engine and for the model's family.
         autostart: Configure and activate at start.
+        wait_for_model: The node is not activated before the model is loaded.
+        engine_stall_s: Longest step of the engine; 0 = from what steps were measured to cost.
         queue_size: Most requests that run or wait.
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
@@ -62,6 +64,8 @@ class VlmSettings:
     device_ids: tuple[int, ...]
     engine_options: tuple[tuple[str, str | int], ...]
     autostart: bool
+    wait_for_model: bool
+    engine_stall_s: float
     queue_size: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
@@ -122,6 +126,8 @@ def read_settings(node: Node) -> VlmSettings:
         device_ids=tuple(value_of(node, 'device_ids')),
         engine_options=tuple(_option(text) for text in value_of(node, 'engine_options') if text),
         autostart=value_of(node, 'autostart'),
+        wait_for_model=value_of(node, 'wait_for_model'),
+        engine_stall_s=value_of(node, 'engine_stall_s'),
         queue_size=value_of(node, 'queue_size'),
         cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'cameras'))),
         presets=tuple(filled(value_of(node, 'presets'))),
@@ -204,6 +210,25 @@ def _declare_engine(node: Node) -> None:
         description='Configure and activate at start; a failed start then ends the process '
         'with exit status 1.',
         read_only=True,
+    )
+    declare(
+        node,
+        'wait_for_model',
+        value=False,
+        description='Active means able to answer: with autostart the node is activated once the '
+        'model is loaded, and to activate it before fails. Otherwise requests are taken at once '
+        'and wait for the model.',
+        read_only=True,
+    )
+    declare(
+        node,
+        'engine_stall_s',
+        0.0,
+        's; an engine that gives no sign of life for so long is ended and started again; 0: as '
+        'long as its steps were measured to take at the start, times ten, at least 20 s.',
+        read_only=True,
+        low=0.0,
+        high=86400.0,
     )
     declare(
         node,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from edge_vlm_ros.engines.base import Engine
 from edge_vlm_ros.families import ModelFamily, family_options, read_family
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.serving.model_info import ModelSpec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,13 @@ class LoadedModel:
     model: str
     chip: str
     family_name: str
+
+    def close(self) -> None:
+        """Free the chip, whatever the engine raises; on the thread that loaded it."""
+        try:
+            self.engine.close()
+        except BaseException as error:  # noqa: BLE001 (vendor libraries raise anything)
+            _log.error('the engine cannot be closed', exc_info=error)
 
 
 @dataclass(frozen=True, slots=True)

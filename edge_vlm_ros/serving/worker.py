@@ -284,13 +284,7 @@ class ChipWorker:
             self._answer_questions()
         finally:
             if loaded is not None:
-                self._close_engine(loaded)
-
-    def _close_engine(self, loaded: LoadedModel) -> None:
-        try:
-            loaded.engine.close()
-        except BaseException as error:  # noqa: BLE001 (the thread ends anyway)
-            _log.error('the engine cannot be closed', exc_info=error)
+                loaded.close()
 
     def _open(self) -> LoadedModel:
         started_ns = self._clock.now_ns()
@@ -300,7 +294,7 @@ class ChipWorker:
             self._steps.warm_up()  # The very first run sets up caches and kernels.
             costs = self._steps.warm_up()
         except BaseException:
-            loaded.engine.close()
+            loaded.close()
             raise
         self._frames_per_input = loaded.family.frames_per_input
         limits = loaded.engine.limits

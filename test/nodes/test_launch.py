@@ -78,6 +78,7 @@ def test_the_arguments_of_the_launch_file_are_described():
         'model',
         'namespace',
         'params_file',
+        'respawn',
         'use_sim_time',
     }
     assert all(argument.description for argument in found.values())

@@ -75,7 +75,7 @@ def client(robot):
     return robot.client
 
 
-def test_killed_again_and_again_each_open_request_ends_once(client, robot):
+def test_killed_again_and_again_each_open_request_ends_once_and_one_is_lost(client, robot):
     loaded = client.ask('count').model
     assert loaded.endswith('script.yaml')
     for turn in range(3):
@@ -84,11 +84,13 @@ def test_killed_again_and_again_each_open_request_ends_once(client, robot):
         futures = [client.ask_later('count', request_id=request_id) for request_id in ids]
         client.until(lambda ids=ids: bool(client.chunks_of(ids[0])), what='a word')
         os.kill(model, signal.SIGKILL)
-        for request_id, future in zip(ids, futures, strict=True):
-            answer = client.result(future).answer
-            assert answer.error_code == answer.ERROR_ENGINE_DIED, request_id
+        died, waited = (client.result(future).answer for future in futures)
+        assert died.error_code == died.ERROR_ENGINE_DIED
+        assert died.message
+        assert waited.error_code == 0, waited.message
+        assert waited.text.endswith('ten'), 'it had no word yet: it was asked again'
+        for request_id, answer in zip(ids, (died, waited), strict=True):
             assert answer.request_id == request_id
-            assert answer.message
             assert (answer.model, answer.chip) == (loaded, 'scripted'), request_id
             chunks = client.all_chunks_of(request_id)
             assert chunks[-1].message == answer.message

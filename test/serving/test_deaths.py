@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections import Counter
@@ -226,3 +227,71 @@ def test_an_accident_in_any_stage_before_the_first_word_costs_nothing(ask_proces
     assert answer.error_code is ErrorCode.DEVICE
     assert 'scripted hang' in answer.message
     assert asker.answer(asker.ask('slow', 'b')).text == 'Here: slow'
+
+
+@pytest.mark.parametrize('ended_by', ['cancel', 'deadline'])
+def test_a_chip_that_does_not_let_an_ended_question_go_is_not_waited_for_as_long(
+    ask_process, ended_by
+):
+    bounds = ProcessSettings(stall_s=3600.0, first_backoff_s=0.05)
+    faults = [{'at': 'next_token', 'question': 'hang', 'kind': 'hang'}]
+    asker = ask_process(bounds, answers=[HERE], faults=faults).ready()
+    deadline_ns = time.monotonic_ns() + 1_000_000_000 if ended_by == 'deadline' else 0
+    asker.ask('hang', 'a', deadline_ns=deadline_ns)
+    asker.wait_for(lambda: asker.process.state.phase is EnginePhase.STALLED)
+    asker.process.cancel('a') if ended_by == 'cancel' else None
+    expected = ErrorCode.CANCELLED if ended_by == 'cancel' else ErrorCode.DEADLINE
+    assert asker.answer('a').error_code is expected
+    assert asker.answer(asker.ask('Well?', 'b')).text == 'Here: Well?'
+    assert asker.process.state.restarts == 1
+    (again,) = [state for state in asker.states if 'starting again' in state.message]
+    assert 'did not let an ended question go' in again.message
+    assert finals(asker) == Counter('ab')
+
+
+def test_a_chip_that_hangs_with_nobody_waiting_is_started_anew_too(ask_process):
+    faults = [{'at': 'next_token', 'question': 'hang', 'kind': 'hang'}]
+    asker = ask_process(answers=[HERE], faults=faults).ready()
+    asker.ask('hang', 'a')
+    asker.wait_for(lambda: asker.process.state.phase is EnginePhase.STALLED)
+    asker.process.cancel('a')
+    asker.wait_for(lambda: asker.process.state.restarts == 1)
+    asker.wait_for(lambda: asker.process.state.is_ready)
+
+
+def test_silence_is_told_and_so_is_its_end(ask_process):
+    asker = ask_process(answers=[TALK], latency=SLOWLY).ready()
+    asker.ask('Talk', 'a')
+    asker.wait_for(lambda: asker.chunks)
+    kill(signal.SIGSTOP)
+    asker.wait_for(lambda: asker.process.state.phase is EnginePhase.STALLED)
+    assert 'no sign of life for ' in asker.process.state.message
+    assert asker.process.state.message.endswith(' s in decode of request a')
+    assert asker.process.state.info is not None
+    asker.ask('Talk', 'b')
+    assert 'b' not in asker.finals(), 'questions are taken: the silence may end'
+    kill(signal.SIGCONT)
+    asker.wait_for(lambda: asker.process.state.is_ready)
+    assert asker.process.state.restarts == 0
+    asker.process.cancel()
+    assert asker.answer('a').error_code is ErrorCode.CANCELLED
+
+
+def test_descriptors_above_1023_work(ask_process):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in {-1, resource.RLIM_INFINITY} and hard < 2048:
+        pytest.skip(f'no more than {hard} descriptors are allowed here')
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    taken = []
+    try:
+        while not taken or taken[-1] < 1200:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        asker = ask_process(answers=[HERE]).ready()
+        assert asker.answer(asker.ask('Well?', 'a')).text == 'Here: Well?'
+        kill()
+        assert asker.answer(asker.ask('Well?', 'b')).text == 'Here: Well?'
+        asker.process.close()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

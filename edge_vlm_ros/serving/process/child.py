@@ -156,7 +156,9 @@ class _Service:
         except (EOFError, OSError):
             return 0
         assert isinstance(opening, OpenMessage)
-        logging.basicConfig(level=opening.log_level, handlers=[_ToParent(self._send)])
+        logging.basicConfig(
+            level=opening.log_level, format='%(message)s', handlers=[_ToParent(self._send)]
+        )
         logging.captureWarnings(capture=True)
         try:
             backend = self._open(opening)

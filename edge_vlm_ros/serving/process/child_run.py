@@ -23,7 +23,7 @@ from edge_vlm_ros.core import (
     ErrorCode,
 )
 from edge_vlm_ros.serving.process.channel import GarbledError
-from edge_vlm_ros.serving.process.launcher import Child
+from edge_vlm_ros.serving.process.launcher import OUTPUT_NAMES, Child
 from edge_vlm_ros.serving.process.messages import (
     BeatMessage,
     BegunMessage,
@@ -106,7 +106,9 @@ class ChildRun:
         self._questions = questions
         self._bounds = bounds
         self._clock = clock
-        self._log = Dam(on_log)
+        self._least_level = opening.log_level
+        # Each source has its own: prints without end do not keep back what is logged.
+        self._dams = {name: Dam(on_log) for name in (*OUTPUT_NAMES, '')}
         self._child = Child()
         self._heard_ns = clock.now_ns()
         self._ready_ns = 0
@@ -161,7 +163,8 @@ class ChildRun:
         self._sender.join()  # The channel is shut: no `send` waits any more.
         for output in self._child.outputs:
             self._log_all([*output.read(), *output.rest()])
-        self._log.end()
+        for dam in self._dams.values():
+            dam.end()
         self._child.close()
         return left_behind
 
@@ -213,7 +216,9 @@ class ChildRun:
 
     def _log_all(self, lines: Iterable[LogLine]) -> None:
         for line in lines:
-            self._log.put(line, self._clock.now_ns())
+            if line.level >= self._least_level:
+                dam = self._dams.get(line.name) or self._dams['']
+                dam.put(line, self._clock.now_ns())
 
     def _is_watching(self) -> bool:
         """Whether time matters: the child loads, works, or should."""
@@ -245,7 +250,7 @@ class ChildRun:
             if self._watch is not None:
                 self._watch.hear(now_ns, message.step)
         elif isinstance(message, LogMessage):
-            self._log.put(message.line, now_ns)
+            self._log_all([message.line])
         elif isinstance(message, StateMessage):
             state = message.state
             if state.phase is EnginePhase.FAILED:
@@ -327,4 +332,4 @@ class ChildRun:
             if isinstance(message, ChunkMessage):
                 self._questions.relay(message.chunk)
             elif isinstance(message, LogMessage):
-                self._log.put(message.line, self._clock.now_ns())
+                self._log_all([message.line])

@@ -31,6 +31,7 @@ _BOOT = (
 )
 # Chip libraries print what they like to standard output; errors, and last words, go to the other.
 _OUTPUTS = (('stdout', logging.DEBUG), ('stderr', logging.INFO))
+OUTPUT_NAMES = tuple(name for name, _ in _OUTPUTS)
 
 _left_behind: list[subprocess.Popen[bytes]] = []
 """Processes that could not be killed; each is reaped once its driver lets it go."""
