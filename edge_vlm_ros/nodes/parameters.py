@@ -22,12 +22,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 from edge_vlm_ros.core import BadRequestError
 from edge_vlm_ros.nodes.qos import RELIABILITIES
+from edge_vlm_ros.scheduling import QueuePolicy
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 CHIPS = ('bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted')
 TRANSPORTS = ('raw', 'compressed')
+QUEUE_POLICIES = tuple(policy.value for policy in QueuePolicy)
 PRESETS = {
     'scene': 'Describe what you see.',
     'path': 'Is the way ahead clear?',
@@ -59,6 +61,7 @@ class CameraSettings:
         buffer_bytes: Most bytes kept.
         buffer_fps: Frames kept a second beside the newest one; 0 = all.
         min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.
+        newest_question_wins: Of the questions about it, only the newest waits.
     """
 
     name: str
@@ -71,6 +74,7 @@ class CameraSettings:
     buffer_bytes: int = 128 * BYTES_PER_MEGABYTE
     buffer_fps: float = 0.0
     min_fps: float = 1.0
+    newest_question_wins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ class VlmSettings:
         engine_options: Name and value, for the engine and for the model's family.
         autostart: Configure and activate at start.
         queue_size: Most requests that run or wait.
+        queue_policy: What becomes of a request that finds no room, or that finds the chip at work.
+        session_ttl_s: A conversation not used for so long is forgotten.
+        session_max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
     """
@@ -96,6 +103,9 @@ class VlmSettings:
     engine_options: tuple[tuple[str, str | int], ...]
     autostart: bool
     queue_size: int
+    queue_policy: QueuePolicy
+    session_ttl_s: float
+    session_max_turns: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
 
@@ -157,6 +167,11 @@ def read_settings(node: Node) -> VlmSettings:
         engine_options=tuple(_option(text) for text in _value(node, 'engine_options') if text),
         autostart=_value(node, 'autostart'),
         queue_size=_value(node, 'queue_size'),
+        queue_policy=QueuePolicy(
+            _one_of('queue_policy', _value(node, 'queue_policy'), QUEUE_POLICIES)
+        ),
+        session_ttl_s=_value(node, 'session_ttl_s'),
+        session_max_turns=_value(node, 'session_max_turns'),
         cameras=tuple(_read_camera(node, name) for name in _filled(_value(node, 'cameras'))),
         presets=tuple(_filled(_value(node, 'presets'))),
     )
@@ -239,9 +254,43 @@ def _declare_engine(node: Node) -> None:
         node,
         'queue_size',
         8,
-        'Requests that run or wait, at most; one more is refused with ERROR_BUSY.',
+        'Requests that run or wait, at most; `queue_policy` says what becomes of one more.',
         read_only=True,
         low=1,
+        high=1000,
+    )
+    _declare_queue(node)
+
+
+def _declare_queue(node: Node) -> None:
+    _declare(
+        node,
+        'queue_policy',
+        QueuePolicy.QUEUE.value,
+        'What becomes of a request that comes while another is answered. reject: ERROR_BUSY. '
+        'queue: it waits; in a full queue, ERROR_BUSY. replace_oldest: it waits; in a full queue '
+        'the oldest one that waits, of the lowest priority, ends with ERROR_BUSY. preempt: unless '
+        'its priority is lower, the one that runs ends with ERROR_PREEMPTED and what it has said.',
+        read_only=True,
+        constraint=_choices(QUEUE_POLICIES),
+    )
+    _declare(
+        node,
+        'session_ttl_s',
+        1800.0,
+        's; a conversation that was not used for so long is forgotten.',
+        read_only=True,
+        low=1.0,
+        high=1e6,
+    )
+    _declare(
+        node,
+        'session_max_turns',
+        0,
+        'Turns of a conversation that are kept, the oldest go first; 0: as many as the context '
+        'holds.',
+        read_only=True,
+        low=0,
         high=1000,
     )
 
@@ -322,6 +371,12 @@ def _declare_camera(node: Node, name: str, topic: str) -> None:
         constraint=_choices(RELIABILITIES),
     )
     declare('qos.depth', 2, 'messages that wait in the middleware.', low=1, high=1000)
+    declare(
+        'newest_question_wins',
+        value=False,
+        description='of the questions about it, only the newest waits: older ones of no higher '
+        'priority end with ERROR_BUSY.',
+    )
     declare('buffer.frames', 300, 'frames kept, at most.', low=1, high=100_000)
     declare('buffer.seconds', 10.0, 's; older frames are dropped.', low=0.1, high=3600.0)
     declare('buffer.megabytes', 128.0, 'MB of frames kept, at most.', low=1.0, high=65536.0)
@@ -365,6 +420,7 @@ def _read_camera(node: Node, name: str) -> CameraSettings:
         buffer_bytes=round(value('buffer.megabytes') * BYTES_PER_MEGABYTE),
         buffer_fps=value('buffer.fps'),
         min_fps=value('min_fps'),
+        newest_question_wins=value('newest_question_wins'),
     )
 
 
