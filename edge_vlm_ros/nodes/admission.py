@@ -16,14 +16,16 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.nodes.conversions import (
     RequestFacts,
     age_s,
+    priority_from_ros,
     request_frames_from_ros,
     sampling_from_ros,
     time_from_ros,
 )
 from edge_vlm_ros.vision import ChosenFrames, choose_frames
+from edge_vlm_ros.vision.frame_sampler import LONGEST_WINDOW_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edge_vlm_ros.core import StoredFrame
     from edge_vlm_ros.nodes.conversions import AskRequest
@@ -33,6 +35,21 @@ if TYPE_CHECKING:
 
 LONG_AGO_S = 3600.0
 """A frame older than this has another clock than the node, most likely."""
+
+
+LIMITS = {
+    'last_seconds': LONGEST_WINDOW_S,
+    'max_age_s': 1e9,
+    'max_frames': 256,
+    'max_tokens': 1_000_000,
+    'timeout_s': 1e6,
+    'top_k': 1_000_000,
+}
+"""The largest value of a request's field that makes sense; the smallest is 0. As far as there is a
+parameter of that name, its range is the same."""
+
+FRAMES_PER_IMAGE = 2
+"""Most frames that any model family shows as one image (Qwen2-VL, of a video)."""
 
 
 class Feed(Protocol):
@@ -89,11 +106,12 @@ class Admitted:
         *,
         window_truncated: bool = False,
         continues_session: bool = False,
+        note: str = '',
     ) -> Admitted:
         """Return it with the frames that were chosen, and how they were."""
         return replace(
             self,
-            facts=replace(self.facts, window_truncated=window_truncated),
+            facts=replace(self.facts, window_truncated=window_truncated, note=note),
             question=replace(self.question, frames=frames, continues_session=continues_session),
         )
 
@@ -112,7 +130,8 @@ def admit(
     Raises:
         BadRequestError: The question is empty or too long, or a value is out of its range.
     """
-    timeout_s = _not_negative('timeout_s', request.timeout_s) or defaults.timeout_s
+    _check_numbers(request)
+    timeout_s = request.timeout_s or defaults.timeout_s
     question = Question(
         text=request.question,
         request_id=facts.request_id,
@@ -122,6 +141,7 @@ def admit(
         choices=tuple(request.choices),
         asked_ns=asked_ns,
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
+        priority=priority_from_ros(request.priority),
     )
     return Admitted(request, facts, question, defaults)
 
@@ -161,7 +181,7 @@ class Admission:
 
         Raises:
             BadRequestError: A value makes no sense, or no camera has that name (UNKNOWN_CAMERA).
-            TooManyFramesError: More frames than the model takes.
+            TooManyFramesError: More images, or more cameras, than the model takes images.
             NoFreshFrameError: A camera has no frame (NO_FRAME), or an old one (STALE_FRAME).
         """
         request = admitted.request
@@ -172,12 +192,12 @@ class Admission:
             frames, is_truncated = self._from_cameras(
                 request, admitted.defaults, now_ns, max_images
             )
-        if max_images and len(frames) > max_images:
-            raise TooManyFramesError(
-                f'the request is about {len(frames)} frames, the model takes {max_images}'
-            )
+        _check_count(frames, max_images)
         return admitted.with_frames(
-            frames, window_truncated=is_truncated, continues_session=is_continued
+            frames,
+            window_truncated=is_truncated,
+            continues_session=is_continued,
+            note=_note(request.max_frames, max_images, frames),
         )
 
     def _from_cameras(
@@ -186,13 +206,13 @@ class Admission:
         names = self._camera_names(request)
         most = _frames_each(request.max_frames, defaults.max_frames, max_images, len(names))
         as_of_ns = time_from_ros(request.as_of)
-        max_age_s = _not_negative('max_age_s', request.max_age_s) or defaults.max_age_s
+        max_age_s = request.max_age_s or defaults.max_age_s
         frames: list[StoredFrame] = []
         is_truncated = False
         for name in names:
             chosen = _choose(
                 self._feeds[name],
-                last_seconds=_not_negative('last_seconds', request.last_seconds),
+                last_seconds=request.last_seconds,
                 max_frames=most,
                 as_of_ns=as_of_ns,
                 now_ns=now_ns,
@@ -273,14 +293,46 @@ def _is_about_the_same(request: AskRequest) -> bool:
 
 
 def _frames_each(asked: int, default: int, max_images: int, cameras: int) -> int:
-    """Return how many frames each camera may give; what is asked for outright is not cut."""
-    if asked:
-        return max(1, asked // cameras)
-    most = min(default, max_images) if max_images else default
+    """Return how many frames each camera may give at most."""
+    most = asked or default
+    if max_images:
+        # The model process counts what was asked for: there a family may make one of several.
+        most = min(most, FRAMES_PER_IMAGE * max_images if asked else max_images)
     return max(1, most // cameras)
 
 
-def _not_negative(name: str, value: float) -> float:
-    if not 0.0 <= value < float('inf'):
-        raise BadRequestError(f'{name} is 0 or more, not {value}')
-    return value
+def _check_count(frames: Sequence[StoredFrame], max_images: int) -> None:
+    """Refuse what cannot be thinned out: each image, and one frame of each camera."""
+    cameras = {frame.source.camera for frame in frames} - {''}
+    images = sum(not frame.source.camera for frame in frames)
+    number = len(cameras) + images
+    if max_images and number > max_images:
+        what = 'cameras' if cameras else 'frames'
+        raise TooManyFramesError(
+            f'the request is about {number} {what}, the model takes {max_images} images'
+        )
+
+
+def _note(asked: int, max_images: int, frames: Sequence[StoredFrame]) -> str:
+    most = FRAMES_PER_IMAGE * max_images
+    if not max_images or asked <= most or len(frames) < most:
+        return ''
+    return f'max_frames is {asked}, the model takes {max_images} images'
+
+
+def _check_numbers(request: AskRequest) -> None:
+    """Refuse values that make no sense, whether or not they would be used.
+
+    Raises:
+        BadRequestError: One is out of its range; it names the range.
+    """
+    for name, most in LIMITS.items():
+        value = getattr(request, name)
+        if not 0 <= value <= most:  # Not so for NaN either.
+            raise BadRequestError(f'{name} is from 0 to {most:.10g}, not {value:.10g}')
+    as_of = request.as_of
+    if as_of.sec < 0 or as_of.nanosec >= NS_PER_S:
+        raise BadRequestError(
+            f'as_of is a time with sec from 0 and nanosec below {NS_PER_S}, not {as_of.sec} and '
+            f'{as_of.nanosec}'
+        )

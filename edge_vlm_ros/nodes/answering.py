@@ -29,6 +29,7 @@ from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes.admission import Admission, admit
 from edge_vlm_ros.nodes.conversions import RequestFacts
 from edge_vlm_ros.nodes.requests import OpenRequest, OpenRequests
+from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS = 16
 """Conversations that are kept."""
+
+MAX_KNOWN_SESSIONS = 1000
+"""Conversations whose names are known: a question that goes on with one that is kept no more, for
+whatever reason, is refused, and not answered about something else."""
 
 
 class RequestParameters(Protocol):
@@ -78,7 +83,8 @@ class Answering:
         waits: For a camera's next frame.
         clock: Steady time.
         wake: Wakes the executor; called on any thread.
-        limit: Most requests at a time.
+        limit: Most requests that run or wait.
+        policy: What becomes of one more.
     """
 
     def __init__(  # noqa: PLR0913 (keywords)
@@ -92,6 +98,7 @@ class Answering:
         clock: Clock,
         wake: Callable[[], None],
         limit: int,
+        policy: str = QueuePolicy.QUEUE.value,
     ) -> None:
         self.backend: Backend | None = None
         """What answers; None while nothing does."""
@@ -99,7 +106,9 @@ class Answering:
         self.closed = 'the node is unconfigured'
         """Why no request is taken; '' = requests are taken."""
 
-        self.requests = OpenRequests(publisher, wake, limit, self._info)
+        self.requests = OpenRequests(
+            publisher, wake, self._info, limit=limit, policy=policy, clock=clock
+        )
         self._node = node
         self._admission = Admission(cameras)
         self._parameters = parameters
@@ -108,6 +117,11 @@ class Answering:
         self._shown_sessions: OrderedDict[str, None] = OrderedDict()
         self._goal_requests: dict[bytes, str] = {}
         self._waiting_replies = 0
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The conversations that had a turn and were not reset, the one used last at the end."""
+        return tuple(self._shown_sessions)
 
     @property
     def has_replies_to_send(self) -> bool:
@@ -120,10 +134,6 @@ class Answering:
             self.requests.fail(request, error)
             if request.stream is not None:
                 request.stream.cancel()  # It is over; this frees the chip.
-
-    def forget_sessions(self) -> None:
-        """Take note that no conversation goes on: what has shown their frames is gone."""
-        self._shown_sessions.clear()
 
     # --- services and action ---------------------------------------------------------------------
 
@@ -143,6 +153,7 @@ class Answering:
             last_seconds=request.last_seconds,
             max_frames=request.max_frames,
             timeout_s=request.timeout_s,
+            priority=request.priority,
         )
         response.answer = await self.answer(ask, preset=request.preset)
         response.success = response.answer.error_code == AnswerMsg.ERROR_NONE
@@ -221,6 +232,7 @@ class Answering:
         )
         feedback = None if goal is None else _feedback_of(goal)
         self._waiting_replies += 1
+        self.requests.came()
         try:
             if preset is not None:
                 request.question = self._parameters.preset(preset)
@@ -307,7 +319,9 @@ class Answering:
             if not has_waited:
                 has_waited = True
                 request.reply.add_done_callback(self._waits.end)
+            request.waits_for_frame = True
             await self._waits.next_frame(request.reply, admitted.frame_wait_ns)
+            request.waits_for_frame = False
             waited_s = (self._clock.now_ns() - admitted.question.asked_ns) / NS_PER_S
             facts = replace(admitted.facts, frame_wait_s=waited_s)
             request.admitted = replace(admitted, facts=facts)
@@ -336,7 +350,7 @@ class Answering:
             return
         self._shown_sessions[session_id] = None
         self._shown_sessions.move_to_end(session_id)
-        while len(self._shown_sessions) > MAX_SESSIONS:
+        while len(self._shown_sessions) > MAX_KNOWN_SESSIONS:
             self._shown_sessions.popitem(last=False)
 
 

@@ -31,6 +31,7 @@ class CameraSettings:
         buffer_bytes: Most bytes kept.
         buffer_fps: Frames kept a second beside the newest one; 0 = all.
         min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.
+        newest_question_wins: Of the questions about it, only the newest waits.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CameraSettings:
     buffer_bytes: int = 128 * BYTES_PER_MEGABYTE
     buffer_fps: float = 0.0
     min_fps: float = 1.0
+    newest_question_wins: bool = False
 
 
 def declare_camera(node: Node, name: str, topic: str) -> None:
@@ -83,6 +85,12 @@ def _declare_topic(of_camera: Callable[..., None], default: CameraSettings) -> N
     )
     of_camera(
         'qos.depth', default.depth, 'messages that wait in the middleware.', low=1, high=1000
+    )
+    of_camera(
+        'newest_question_wins',
+        default.newest_question_wins,
+        'of the questions about it, only the newest waits: older ones of no higher priority end '
+        'with ERROR_BUSY.',
     )
 
 
@@ -148,4 +156,5 @@ def read_camera(node: Node, name: str) -> CameraSettings:
         buffer_bytes=round(value('buffer.megabytes') * BYTES_PER_MEGABYTE),
         buffer_fps=value('buffer.fps'),
         min_fps=value('min_fps'),
+        newest_question_wins=value('newest_question_wins'),
     )

@@ -17,9 +17,11 @@ from std_msgs.msg import Header
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
+    BadRequestError,
     CompressedImage,
     FrameRef,
     FrameSource,
+    Priority,
     RawImage,
     SamplingOptions,
     StoredFrame,
@@ -42,6 +44,10 @@ AskRequest: TypeAlias = 'AskService.Request | AskAction.Goal'
 """The service's request and the action's goal have the same fields."""
 
 
+_PRIORITIES = {-1: Priority.BACKGROUND, 0: Priority.NORMAL, 1: Priority.URGENT}
+"""By the constants of `srv/Ask.srv`: there, what is left at 0 is the ordinary."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
     """What the node notes of a request beside its question: who asks, and when in ROS time.
@@ -52,6 +58,7 @@ class RequestFacts:
         asked_ros_ns: ROS time when the request came, nanoseconds; ages are counted from it.
         window_truncated: The buffers held less than the seconds asked for.
         frame_wait_s: How long it waited for a frame, seconds of steady time.
+        note: How its frames were chosen, where the caller should know; for people.
     """
 
     request_id: str
@@ -59,6 +66,7 @@ class RequestFacts:
     asked_ros_ns: int = 0
     window_truncated: bool = False
     frame_wait_s: float = 0.0
+    note: str = ''
 
 
 def time_from_ros(stamp: Time) -> int:
@@ -117,6 +125,24 @@ def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingO
     )
 
 
+def message_to_ros(answer: Answer, facts: RequestFacts) -> str:
+    """Return what happened, for people; how frames were chosen is said of a good answer only."""
+    notes = [facts.note, answer.message] if answer.success else [answer.message]
+    return '; '.join(filter(None, notes))
+
+
+def priority_from_ros(priority: int) -> Priority:
+    """Return a request's priority.
+
+    Raises:
+        BadRequestError: It is none of the constants of `srv/Ask.srv`.
+    """
+    if priority not in _PRIORITIES:
+        listed = ', '.join(map(str, _PRIORITIES))
+        raise BadRequestError(f'priority is one of {listed}, not {priority}')
+    return _PRIORITIES[priority]
+
+
 def header_to_ros(frames: Sequence[StoredFrame | FrameRef]) -> Header:
     """Return stamp and frame_id of the newest of some frames; zero and empty for none."""
     if not frames:
@@ -147,7 +173,7 @@ def chunk_to_ros(
         message.done = True
         message.finish_reason = int(answer.finish_reason)
         message.error_code = int(answer.error_code)
-        message.message = answer.message
+        message.message = message_to_ros(answer, facts)
         message.stats = stats_to_ros(answer, facts)
     return message
 
@@ -163,7 +189,7 @@ def answer_to_ros(
         text=answer.text,
         finish_reason=int(answer.finish_reason),
         error_code=int(answer.error_code),
-        message=answer.message,
+        message=message_to_ros(answer, facts),
         choice=answer.choice,
         choice_valid=bool(answer.choice),
         frames=[frame_ref_to_ros(frame, facts) for frame in answer.frames],
@@ -194,6 +220,7 @@ def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
     return AnswerStatsMsg(
         queue_s=timings.queue_s,
         frame_wait_s=facts.frame_wait_s,
+        run_s=timings.run_s,
         decode_images_s=timings.prepare_s,
         encode_s=timings.encode_s,
         prefill_s=timings.prefill_s,

@@ -6,12 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from edge_vlm_ros.nodes import qos
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
     from edge_vlm_ros.nodes.status import NodeStatus
+
+
+MOST_NAMES = 100
+"""Requests that are named in diagnostics, by their turn; who asks for more has the number."""
+
+_NEXT = {
+    'reject': 'the next one is refused',
+    'queue': 'the next one is refused',
+    'replace_oldest': 'the next one takes the place of the oldest that waits',
+    'preempt': 'the next one takes the chip, or is refused',
+}
 
 
 def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
@@ -44,21 +57,30 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
 
 def queue_status(node: str, hardware: str, requests: OpenRequests) -> DiagnosticStatus:
     """Return the status of the queue of requests."""
-    number, limit = len(requests), requests.limit
+    number, limit, counts = len(requests), requests.limit, requests.counts
     is_full = number >= limit
-    message = (
-        f'full: {limit} requests run or wait, the next one is refused'
-        if is_full
-        else f'{number} of {limit} requests run or wait'
-    )
+    message = f'{number} of {limit} requests run or wait'
+    if is_full:
+        message = f'full: {message}, {_NEXT[requests.policy]}'
+    if requests.was_flooded:
+        message += (
+            f'; the middleware keeps {qos.SERVICE.depth} that came at once, and as many came '
+            'without a pause: more may have been lost, unseen'
+        )
     values = {
         'open': number,
         'limit': limit,
-        'answered': requests.counts.answered,
-        'failed': requests.counts.failed,
-        'cancelled': requests.counts.cancelled,
+        'policy': requests.policy,
+        'order': ', '.join(requests.by_turn()[:MOST_NAMES]),
+        'answered': counts.answered,
+        'failed': counts.failed,
+        'cancelled': counts.cancelled,
+        'turned_away': counts.turned_away,
+        'largest_burst': counts.largest_burst,
+        'inbox': qos.SERVICE.depth,
     }
-    return _status(f'{node}: queue', hardware, 'WARN' if is_full else 'OK', message, values)
+    level = 'WARN' if is_full or requests.was_flooded else 'OK'
+    return _status(f'{node}: queue', hardware, level, message, values)
 
 
 def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:

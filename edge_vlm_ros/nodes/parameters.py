@@ -25,12 +25,15 @@ from edge_vlm_ros.nodes.declaring import (
     declare,
     declare_names,
     filled,
+    one_of,
     value_of,
 )
+from edge_vlm_ros.scheduling import QueuePolicy
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+QUEUE_POLICIES = tuple(policy.value for policy in QueuePolicy)
 PRESETS = {
     'scene': 'Describe what you see.',
     'path': 'Is the way ahead clear?',
@@ -54,6 +57,9 @@ class VlmSettings:
         wait_for_model: The node is not activated before the model is loaded.
         engine_stall_s: Longest step of the engine; 0 = from what steps were measured to cost.
         queue_size: Most requests that run or wait.
+        queue_policy: What becomes of a request that finds no room, or that finds the chip at work.
+        session_ttl_s: A conversation not used for so long is forgotten.
+        session_max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
     """
@@ -67,6 +73,9 @@ class VlmSettings:
     wait_for_model: bool
     engine_stall_s: float
     queue_size: int
+    queue_policy: QueuePolicy
+    session_ttl_s: float
+    session_max_turns: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
 
@@ -129,6 +138,11 @@ def read_settings(node: Node) -> VlmSettings:
         wait_for_model=value_of(node, 'wait_for_model'),
         engine_stall_s=value_of(node, 'engine_stall_s'),
         queue_size=value_of(node, 'queue_size'),
+        queue_policy=QueuePolicy(
+            one_of('queue_policy', value_of(node, 'queue_policy'), QUEUE_POLICIES)
+        ),
+        session_ttl_s=value_of(node, 'session_ttl_s'),
+        session_max_turns=value_of(node, 'session_max_turns'),
         cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'cameras'))),
         presets=tuple(filled(value_of(node, 'presets'))),
     )
@@ -234,9 +248,43 @@ def _declare_engine(node: Node) -> None:
         node,
         'queue_size',
         8,
-        'Requests that run or wait, at most; one more is refused with ERROR_BUSY.',
+        'Requests that run or wait, at most; `queue_policy` says what becomes of one more.',
         read_only=True,
         low=1,
+        high=1000,
+    )
+    _declare_queue(node)
+
+
+def _declare_queue(node: Node) -> None:
+    declare(
+        node,
+        'queue_policy',
+        QueuePolicy.QUEUE.value,
+        'What becomes of a request that comes while another is answered. reject: ERROR_BUSY. '
+        'queue: it waits; in a full queue, ERROR_BUSY. replace_oldest: it waits; in a full queue '
+        'the oldest one that waits, of the lowest priority, ends with ERROR_BUSY. preempt: unless '
+        'its priority is lower, the one that runs ends with ERROR_PREEMPTED and what it has said.',
+        read_only=True,
+        constraint=choices(QUEUE_POLICIES),
+    )
+    declare(
+        node,
+        'session_ttl_s',
+        1800.0,
+        's; a conversation that was not used for so long is forgotten.',
+        read_only=True,
+        low=1.0,
+        high=1e6,
+    )
+    declare(
+        node,
+        'session_max_turns',
+        0,
+        'Turns of a conversation that are kept, the oldest go first; 0: as many as the context '
+        'holds.',
+        read_only=True,
+        low=0,
         high=1000,
     )
 

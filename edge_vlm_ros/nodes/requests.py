@@ -10,18 +10,23 @@ goes through it: a Future is completed and the executor woken.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge_vlm_ros.core import (
+    NS_PER_S,
     Answer,
     AnswerChunk,
     BadRequestError,
     BusyError,
     EdgeVlmError,
     ErrorCode,
+    Timings,
 )
+from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.conversions import RequestFacts, answer_to_ros, chunk_to_ros
+from edge_vlm_ros.scheduling import QueuePolicy
+from edge_vlm_ros.serving.endings import frames_of
 from edge_vlm_ros.serving.model_info import signed
 
 if TYPE_CHECKING:
@@ -29,10 +34,23 @@ if TYPE_CHECKING:
 
     from rclpy.task import Future
 
+    from edge_vlm_ros.core import Clock
     from edge_vlm_ros.msg import Answer as AnswerMsg
     from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
     from edge_vlm_ros.nodes.admission import Admitted
     from edge_vlm_ros.serving import AnswerStream, ModelInfo
+
+
+ON_THEIR_WAY = 100
+"""Requests above the queue's size that may be on their way to the model process, where it decides
+who has to go: its word takes a moment, and what waits here keeps its images."""
+
+PAUSE_NS = NS_PER_S // 20
+"""Requests that come one after the other without such a pause are one burst: the inbox was, or may
+have been, never empty between them."""
+
+FLOOD_NOTED_NS = 60 * NS_PER_S
+"""For so long diagnostics say that the inbox may have run over."""
 
 
 class AnswerPublisher(Protocol):
@@ -57,12 +75,14 @@ class OpenRequest:
         feedback: Given every chunk; the action's.
         stream: The backend's answer, and all that has been said of it; None until the backend was
             asked: before, the request may wait for a frame.
+        waits_for_frame: Whether it does just now.
     """
 
     admitted: Admitted
     reply: Future[AnswerMsg]
     feedback: Callable[[AnswerChunkMsg], None] | None = None
     stream: AnswerStream | None = None
+    waits_for_frame: bool = False
 
     @property
     def request_id(self) -> str:
@@ -72,11 +92,21 @@ class OpenRequest:
 
 @dataclass(slots=True)
 class RequestCounts:
-    """How requests ended, since the start."""
+    """How requests came and ended, since the start.
+
+    Attributes:
+        answered: With a good answer.
+        failed: For any other reason than the next two.
+        cancelled: Somebody took them back.
+        turned_away: There was no room for them (any more), or a newer one took the chip.
+        largest_burst: Most that came without a pause.
+    """
 
     answered: int = 0
     failed: int = 0
     cancelled: int = 0
+    turned_away: int = 0
+    largest_burst: int = 0
 
 
 class OpenRequests:
@@ -88,21 +118,31 @@ class OpenRequests:
     Args:
         publisher: Where answers go.
         wake: Wakes the executor, so that it sees a completed reply.
-        limit: Most requests at a time.
+        limit: Most requests that run or wait.
+        policy: What becomes of one more; anything but a `QueuePolicy` counts as 'queue'.
+        clock: Steady time.
         info: Says which model is loaded, for the answers that are made here; None = none is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords)
         self,
         publisher: AnswerPublisher,
         wake: Callable[[], None],
-        limit: int,
         info: Callable[[], ModelInfo | None],
+        *,
+        limit: int,
+        policy: str = QueuePolicy.QUEUE.value,
+        clock: Clock,
     ) -> None:
         self._publisher = publisher
         self._wake = wake
-        self._limit = limit
+        self._limit = 1 if policy == QueuePolicy.REJECT.value else limit
+        self._policy = policy
+        self._clock = clock
         self._info = info
+        self._came_ns = 0
+        self._burst = 0
+        self._flood_ns = 0
         self._open: dict[str, OpenRequest] = {}
         self._lock = threading.Lock()
         self.counts = RequestCounts()
@@ -112,8 +152,33 @@ class OpenRequests:
 
     @property
     def limit(self) -> int:
-        """Most requests at a time."""
+        """Most requests that run or wait."""
         return self._limit
+
+    @property
+    def policy(self) -> str:
+        """What becomes of one more."""
+        return self._policy
+
+    def by_turn(self) -> list[str]:
+        """Name the open requests: those that run, then the others by their turn."""
+        with self._lock:
+            return [request.request_id for request in sorted(self._open.values(), key=_turn)]
+
+    def came(self) -> None:
+        """Take note that a request has come; the executor's thread says so of each."""
+        now_ns = self._clock.now_ns()
+        has_paused = now_ns - self._came_ns >= PAUSE_NS
+        self._burst = 1 if has_paused else self._burst + 1
+        self._came_ns = now_ns
+        self.counts.largest_burst = max(self.counts.largest_burst, self._burst)
+        if self._burst >= qos.SERVICE.depth:
+            self._flood_ns = now_ns
+
+    @property
+    def was_flooded(self) -> bool:
+        """Whether lately so many came on end that the middleware may have dropped some unseen."""
+        return 0 < self._flood_ns > self._clock.now_ns() - FLOOD_NOTED_NS
 
     def check_room(self, request_id: str) -> None:
         """Refuse one more request, if there is no room; the executor's thread asks, then adds.
@@ -128,11 +193,9 @@ class OpenRequests:
                     f'a request with request_id {request_id!r} is still running',
                     ErrorCode.DUPLICATE_REQUEST,
                 )
-            if len(self._open) >= self._limit:
-                raise BusyError(
-                    f'{len(self._open)} requests run or wait, the limit is {self._limit} '
-                    '(parameter queue_size)'
-                )
+            refusal = self._refusal(len(self._open))
+        if refusal:
+            raise BusyError(refusal)
 
     def add(self, request: OpenRequest) -> None:
         """Take note of a request that is about to be asked."""
@@ -194,9 +257,36 @@ class OpenRequests:
         with self._lock:
             return [r for r in self._open.values() if request_id in {'', r.request_id}]
 
+    def _refusal(self, number: int) -> str:
+        """Say why there is no room for one more request; '' = there is."""
+        if self._policy == QueuePolicy.REJECT.value:
+            is_free = not number
+            return '' if is_free else 'another one is being answered (queue_policy is reject)'
+        if self._policy in {QueuePolicy.REPLACE_OLDEST.value, QueuePolicy.PREEMPT.value}:
+            most = self._limit + ON_THEIR_WAY  # The model process says who has to go.
+            where = 'run, wait or are on their way to the model'
+        else:
+            most, where = self._limit, 'run or wait'
+        if number < most:
+            return ''
+        return f'{number} requests {where}, the limit is {most} (parameter queue_size)'
+
     def _failed(self, request: OpenRequest, error: EdgeVlmError, text: str = '') -> Answer:
-        facts = request.admitted.facts
-        answer = Answer.failed(facts.request_id, error, session_id=facts.session_id, text=text)
+        admitted, stream = request.admitted, request.stream
+        question = admitted.question
+        timings = Timings.outside(
+            asked_ns=question.asked_ns,
+            now_ns=self._clock.now_ns(),
+            begun_ns=stream.begun_ns if stream is not None else 0,
+            first_text_ns=stream.first_text_ns if stream is not None else 0,
+        )
+        if request.waits_for_frame:  # From its coming on: nothing else takes time before.
+            facts = replace(admitted.facts, frame_wait_s=timings.total_s)
+            request.admitted = replace(admitted, facts=facts)
+        answer = Answer.failed(
+            request.request_id, error, session_id=question.session_id, text=text
+        )
+        answer = replace(answer, frames=frames_of(question), timings=timings)
         return signed(answer, self._info())
 
     def _publish(self, request: OpenRequest, chunk: AnswerChunk) -> None:
@@ -223,5 +313,13 @@ class OpenRequests:
             self.counts.answered += 1
         elif answer.error_code is ErrorCode.CANCELLED:
             self.counts.cancelled += 1
+        elif answer.error_code in {ErrorCode.BUSY, ErrorCode.PREEMPTED}:
+            self.counts.turned_away += 1
         else:
             self.counts.failed += 1
+
+
+def _turn(request: OpenRequest) -> tuple[bool, int]:
+    """Rank requests by their turn; of equal ones, the order in which they came holds."""
+    runs = request.stream is not None and request.stream.begun_ns > 0
+    return not runs, -request.admitted.question.priority

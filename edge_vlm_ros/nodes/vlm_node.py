@@ -59,6 +59,7 @@ from edge_vlm_ros.nodes.parameters import (
     read_settings,
 )
 from edge_vlm_ros.nodes.status import NodeStatus
+from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving import (
     EnginePhase,
     EngineState,
@@ -123,6 +124,7 @@ class VlmNode(LifecycleNode):
             clock=self._steady,
             wake=self._inbox.wake,
             limit=int(self.get_parameter('queue_size').value),
+            policy=str(self.get_parameter('queue_policy').value),
         )
         self._open_services()
         self._timer = self.create_timer(
@@ -274,7 +276,7 @@ class VlmNode(LifecycleNode):
             on_state=on_state,
             on_log=self._engine_log.on_line,
             log_level=self._engine_log.level,
-            settings=ServingSettings(max_waiting=settings.queue_size, max_sessions=MAX_SESSIONS),
+            settings=_serving_settings(settings),
             process_settings=ProcessSettings(stall_s=settings.engine_stall_s),
         )
         self._process = self._answering.backend = process
@@ -316,7 +318,6 @@ class VlmNode(LifecycleNode):
         if process is not None:
             process.close()
         self._answering.backend = None
-        self._answering.forget_sessions()
 
     def _close_cameras(self) -> None:
         for feed in self._feeds.values():
@@ -385,3 +386,16 @@ class VlmNode(LifecycleNode):
     def _on_time_jump(self, _jump: TimeJump) -> None:
         for feed in self._feeds.values():
             feed.clear()
+
+
+def _serving_settings(settings: VlmSettings) -> ServingSettings:
+    is_decided_here = settings.queue_policy in {QueuePolicy.REJECT, QueuePolicy.QUEUE}
+    return ServingSettings(
+        # Where the node counts, whatever it lets through finds room.
+        max_waiting=settings.queue_size if is_decided_here else settings.queue_size - 1,
+        queue_policy=settings.queue_policy,
+        newest_wins=tuple(each.name for each in settings.cameras if each.newest_question_wins),
+        max_sessions=MAX_SESSIONS,
+        session_ttl_s=settings.session_ttl_s,
+        max_session_turns=settings.session_max_turns,
+    )

@@ -3,7 +3,8 @@
 Questions, offered frames, cancels and the end come from any thread; they change the scheduler
 under one lock, so that a full queue, a cancel or a double request_id is answered at once, whatever
 the chip is doing. The thread itself asks the scheduler for the next work item, does it without the
-lock, and reports.
+lock, and reports. A second one only watches the time: a deadline holds also while the first sits
+in a native call.
 
 Answers are handed to their streams outside the lock: whoever listens may call back.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from edge_vlm_ros.core import (
+    NS_PER_S,
     AnswerChunk,
     BadRequestError,
     CancelledError,
@@ -62,6 +64,8 @@ from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_WAIT_NS = 3600 * NS_PER_S  # Above some weeks, waiting fails.
+
 
 class ChipWorker:
     """Answers questions one after the other on a thread of its own.
@@ -98,6 +102,7 @@ class ChipWorker:
         self._started = threading.Event()
         self._start_error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=CHIP_THREAD, daemon=True)
+        self._watch = threading.Thread(target=self._watch_time, name='chip-time', daemon=True)
 
     @property
     def info(self) -> ChipModelInfo:
@@ -115,6 +120,7 @@ class ChipWorker:
         if self._start_error is not None:
             self._thread.join()
             raise self._start_error
+        self._watch.start()
 
     def ask(
         self,
@@ -142,7 +148,7 @@ class ChipWorker:
             on_chunk=on_chunk,
             on_begun=on_begun,
         )
-        groups = self._that_fit(self._group(question.frames, question.shown_as))
+        groups = self._group(question.frames, question.shown_as, self._info.limits.max_images)
         running = Running(question, stream, groups, submitted_ns)
         refusal: EdgeVlmError | None = None
         try:
@@ -217,20 +223,11 @@ class ChipWorker:
     # --- what questions ask for ------------------------------------------------------------------
 
     def _group(
-        self, frames: Sequence[StoredFrame], shown_as: ShownAs | None
+        self, frames: Sequence[StoredFrame], shown_as: ShownAs | None, most: int = 0
     ) -> dict[FeatureKey, FrameGroup]:
         groups = group_frames(frames, shown_as, self._frames_per_input)
-        return {group.key: group for group in groups}
-
-    def _that_fit(self, groups: dict[FeatureKey, FrameGroup]) -> dict[FeatureKey, FrameGroup]:
-        """Leave out what cannot be shown in one prompt anyway, before it is prepared.
-
-        `ModelSteps` leaves out more where frames make several images, or many tokens.
-        """
-        most = self._info.limits.max_images
-        if not most or len(groups) <= most:
-            return groups
-        return {group.key: group for group in thin_out(tuple(groups.values()), most)}
+        # What cannot be shown in one prompt anyway is left out before it is prepared.
+        return {group.key: group for group in thin_out(groups, most or len(groups))}
 
     def _check_open(self) -> None:
         if self._is_stopping:
@@ -268,6 +265,22 @@ class ChipWorker:
                 chip=self._info.chip,
             )
             running.stream.finish(make_answer, running.tail if error is None else '')
+
+    # --- the time --------------------------------------------------------------------------------
+
+    def _watch_time(self) -> None:
+        while True:
+            with self._changed:
+                if self._is_stopping:
+                    return
+                now_ns = self._clock.now_ns()
+                finals = self._apply(self._scheduler.handle(Tick(now_ns)))
+                if not finals:
+                    asked = (running.question.deadline_ns for running in self._running.values())
+                    next_ns = min((due_ns for due_ns in asked if due_ns), default=0)
+                    left_ns = min(max(0, next_ns - now_ns), _LONGEST_WAIT_NS)
+                    self._changed.wait(left_ns / NS_PER_S if next_ns else None)
+            self._deliver(finals)
 
     # --- the thread ------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from array import array
 from dataclasses import replace
 
@@ -22,6 +24,7 @@ from edge_vlm_ros.core import (  # noqa: E402
     ErrorCode,
     FrameSource,
     NoFreshFrameError,
+    Priority,
     StoredFrame,
     TooManyFramesError,
 )
@@ -107,11 +110,79 @@ def test_a_clip_has_as_many_frames_as_are_asked_for_else_as_the_node_says():
     assert len(frames_of(choose({'last_seconds': 4.0}, max_images=4))) == 4
 
 
-def test_more_frames_than_the_model_takes_are_refused_with_both_numbers():
-    with pytest.raises(TooManyFramesError, match='6 frames, the model takes 4'):
-        choose({'last_seconds': 4.0, 'max_frames': 6}, max_images=4)
-    with pytest.raises(TooManyFramesError):
+def test_a_clip_of_more_frames_than_the_model_takes_is_sampled_down_and_says_so():
+    admitted = choose({'last_seconds': 4.0, 'max_frames': 40}, max_images=4)
+    # Twice as many: a family may show two frames as one image, the model process knows.
+    assert len(frames_of(admitted)) == 8
+    assert admitted.facts.note == 'max_frames is 40, the model takes 4 images'
+    assert choose({'last_seconds': 4.0, 'max_frames': 8}, max_images=4).facts.note == ''
+    both = {'last_seconds': 4.0, 'max_frames': 40, 'cameras': ['front', 'rear']}
+    cameras = [frame.source.camera for frame in frames_of(choose(both, max_images=4))]
+    assert (cameras.count('front'), cameras.count('rear')) == (4, 1)
+
+
+def test_what_cannot_be_sampled_down_is_refused_with_both_numbers():
+    with pytest.raises(TooManyFramesError, match='2 cameras, the model takes 1 images'):
         choose({'cameras': ['front', 'rear']}, max_images=1)
+    with pytest.raises(TooManyFramesError, match='3 frames, the model takes 2 images'):
+        choose({'images': [Image(encoding='mono8', width=1, height=1)] * 3}, max_images=2)
+
+
+ABSURD = [
+    ('timeout_s', 1e30, '1000000'),
+    ('timeout_s', -1.0, '1000000'),
+    ('timeout_s', math.nan, '1000000'),
+    ('timeout_s', math.inf, '1000000'),
+    ('max_age_s', 1e30, '1000000000'),
+    ('max_age_s', -1.0, '1000000000'),
+    ('max_age_s', math.nan, '1000000000'),
+    ('last_seconds', 1e30, '86400'),
+    ('last_seconds', -0.5, '86400'),
+    ('last_seconds', math.nan, '86400'),
+    ('max_frames', 2**32 - 1, '256'),
+    ('max_tokens', 2**32 - 1, '1000000'),
+    ('top_k', 2**32 - 1, '1000000'),
+    ('temperature', 1e30, '10'),
+    ('top_p', 1e30, '1'),
+    ('priority', 7, '-1, 0, 1'),
+    ('as_of', Time(sec=-5), 'sec from 0'),
+    ('as_of', Time(sec=5, nanosec=2**32 - 1), '1000000000'),
+]
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'limit'), ABSURD, ids=[f'{row[0]}-{n}' for n, row in enumerate(ABSURD)]
+)
+@pytest.mark.parametrize('images', [0, 1], ids=['of a camera', 'of an image'])
+def test_absurd_values_are_refused_with_the_value_and_the_limit_used_or_not(
+    name, value, limit, images
+):
+    shown = [Image(encoding='mono8', width=1, height=1)] * images
+    with pytest.raises(BadRequestError) as caught:
+        choose({name: value, 'images': shown})
+    message = caught.value.message
+    assert name in message
+    assert limit in message
+    number = value.nanosec if isinstance(value, Time) and value.nanosec else value
+    number = -5 if isinstance(value, Time) and not value.nanosec else number
+    assert re.search(rf'not .*{str(number).split("e", maxsplit=1)[0].removesuffix(".0")}', message)
+
+
+def test_a_priority_is_taken_over():
+    levels = [
+        admit_only(priority=number).question.priority
+        for number in (
+            Ask.Request.PRIORITY_BACKGROUND,
+            Ask.Request.PRIORITY_NORMAL,
+            Ask.Request.PRIORITY_URGENT,
+        )
+    ]
+    assert levels == list(Priority)
+
+
+def admit_only(**fields):
+    request = Ask.Request(question='Eh?', **fields)
+    return admit(request, RequestFacts('r', asked_ros_ns=NOW), DEFAULTS, asked_ns=5)
 
 
 def test_a_clip_of_several_cameras_shares_the_frames_between_them():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import pytest
 
 SCRIPT = """
-answers: [{answer: 'I see {images} images of {means}.'}]
+answers:
+  - {question: slow, answer: 'one two three four five six seven eight nine ten eleven twelve'}
+  - {answer: 'I see {images} images of {means}.'}
 latency: {decode_s: 0.02}
 """
 PEOPLE, EACH, QUEUE = 3, 10, 4
@@ -118,3 +121,151 @@ def test_twelve_goals_and_half_of_them_cancelled(client):
             assert answer.error_code in ({0} if i % 2 == 0 else {0, answer.ERROR_CANCELLED})
             assert result.success == (answer.error_code == 0)
             assert sum(chunk.done for chunk in client.all_chunks_of(f'g{group}{i}')) == 1
+
+
+def values_of_queue(client):
+    return {pair.key: pair.value for pair in client.status('queue').values}
+
+
+def test_of_three_hundred_callers_at_once_each_gets_a_reply(client, robot):
+    from edge_vlm_ros.srv import Ask
+    from rclpy.qos import QoSProfile
+
+    number = 300
+    before = int(values_of_queue(client)['turned_away'])
+    people = [robot.new_client() for _ in range(2)]
+    # Every reply goes to every client of the service: their own inboxes must be as large.
+    asks = [
+        person.node.create_client(Ask, 'ask', qos_profile=QoSProfile(depth=1000))
+        for person in people
+    ]
+    for person, ask in zip(people, asks, strict=True):
+        person.until(ask.service_is_ready, what='service ask')
+    image = client.grey(9)
+    futures = [
+        (people[n % 2], asks[n % 2].call_async(Ask.Request(question='see', images=[image])))
+        for n in range(number)
+    ]
+    answers = [person.result(future).answer for person, future in futures]
+    codes = Counter(answer.error_code for answer in answers)
+    assert set(codes) <= {0, answers[0].ERROR_BUSY}
+    assert codes[0] >= QUEUE
+    assert len({answer.request_id for answer in answers}) == number
+    client.until(
+        lambda: int(values_of_queue(client)['turned_away']) - before == number - codes[0],
+        what='all who were turned away in diagnostics',
+    )
+    values = values_of_queue(client)
+    assert (values['inbox'], values['policy']) == ('1000', 'queue')
+    assert 1 < int(values['largest_burst']) <= number
+
+
+def test_those_that_wait_see_their_turn_and_urgent_ones_come_first(client):
+    from edge_vlm_ros.srv import Ask
+
+    names = ['first', 'later', 'urgent']
+    futures = [
+        client.ask_later(
+            'slow',
+            request_id=name,
+            images=[client.grey(9)],
+            priority=Ask.Request.PRIORITY_URGENT if name == 'urgent' else 0,
+        )
+        for name in names
+    ]
+    client.until(
+        lambda: values_of_queue(client)['order'] == 'first, urgent, later', what='the order'
+    )
+    client.cancel('first')
+    first = client.result(futures[0]).answer
+    assert first.error_code == first.ERROR_CANCELLED
+    urgent = client.result(futures[2]).answer
+    later = client.result(futures[1]).answer
+    assert (urgent.error_code, later.error_code) == (0, 0)
+    assert urgent.stats.queue_s < later.stats.queue_s
+    for answer in (urgent, later):
+        stats = answer.stats
+        assert stats.queue_s > 0
+        assert stats.run_s > 0
+        assert abs(stats.queue_s + stats.run_s - stats.total_s) < 1e-3
+
+
+def start(robot, policy, **parameters):
+    node = {'chip': 'scripted', 'model': robot.script(SCRIPT), 'queue_size': 2, **parameters}
+    robot.vlm({**node, 'queue_policy': policy})
+    robot.client.until_state('ready')
+    return robot.client
+
+
+def begin(client, request_id, **fields):
+    """Start an answer that takes long; return its future once it speaks."""
+    future = client.ask_later('slow', request_id=request_id, images=[client.grey(9)], **fields)
+    client.until(lambda: bool(client.chunks_of(request_id)), what='its first words')
+    return future
+
+
+def test_with_reject_nobody_waits(other_robot):
+    client = start(other_robot, 'reject')
+    running = begin(client, 'a')
+    refused = client.ask('see', images=[client.grey(9)])
+    assert refused.error_code == refused.ERROR_BUSY
+    assert 'queue_policy is reject' in refused.message
+    assert client.result(running).answer.error_code == 0
+    assert client.ask('see', images=[client.grey(9)]).error_code == 0
+
+
+def test_with_replace_oldest_a_newer_request_takes_the_place_of_one_that_waits(other_robot):
+    client = start(other_robot, 'replace_oldest')
+    running = begin(client, 'a')
+    waiting = client.ask_later('see', request_id='b', images=[client.grey(9)])
+    client.until(lambda: values_of_queue(client)['order'] == 'a, b', what='b in the queue')
+    newer = client.ask_later('see', request_id='c', images=[client.grey(9)])
+    replaced = client.result(waiting).answer
+    assert replaced.error_code == replaced.ERROR_BUSY
+    assert 'made room' in replaced.message
+    assert replaced.stats.queue_s > 0
+    assert not running.done()
+    assert client.result(running).answer.error_code == 0
+    assert client.result(newer).answer.error_code == 0
+    for name in 'abc':
+        assert sum(chunk.done for chunk in client.all_chunks_of(name)) == 1
+
+
+def test_with_preempt_a_request_of_at_least_the_same_priority_takes_the_chip(other_robot):
+    from edge_vlm_ros.srv import Ask
+
+    client = start(other_robot, 'preempt')
+    running = begin(client, 'a')
+    background = Ask.Request.PRIORITY_BACKGROUND
+    waits = client.ask_later('see', request_id='low', images=[client.grey(9)], priority=background)
+    client.until(lambda: values_of_queue(client)['order'] == 'a, low', what='low in the queue')
+    assert client.ask('see', images=[client.grey(9)]).error_code == 0
+    preempted = client.result(running).answer
+    assert preempted.error_code == preempted.ERROR_PREEMPTED
+    assert preempted.finish_reason == preempted.FINISH_PREEMPTED
+    assert preempted.text
+    assert len(preempted.frames) == 1
+    assert ''.join(chunk.delta for chunk in client.all_chunks_of('a')) == preempted.text
+    assert client.result(waits).answer.error_code == 0
+
+
+def test_of_a_camera_whose_newest_question_wins_older_ones_that_wait_end(other_robot):
+    client = start(
+        other_robot,
+        'queue',
+        queue_size=4,
+        cameras='[front]',
+        **{'cameras.front.topic': '/image_raw', 'cameras.front.newest_question_wins': True},
+    )
+    client.project()
+    client.until_frames('front')
+    running = begin(client, 'a')
+    older = client.ask_later('see', request_id='b')
+    client.until(lambda: values_of_queue(client)['order'] == 'a, b', what='b in the queue')
+    newer = client.ask_later('see', request_id='c')
+    outdated = client.result(older).answer
+    assert outdated.error_code == outdated.ERROR_BUSY
+    assert 'newer question about the same camera' in outdated.message
+    assert [frame.camera for frame in outdated.frames] == ['front']
+    assert client.result(running).answer.error_code == 0
+    assert client.result(newer).answer.error_code == 0
