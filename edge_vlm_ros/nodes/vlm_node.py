@@ -342,7 +342,10 @@ class VlmNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         health = [feed.health() for feed in self._feeds.values()]
-        self._outlets.publish_diagnostics(self._status(), self._answering.requests, health)
+        answering = self._answering
+        self._outlets.publish_diagnostics(
+            self._status(), answering.requests, answering.sessions, health
+        )
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         for feed in self._feeds.values():
