@@ -8,7 +8,6 @@ Runs on Humble and later: only what its launch has is used here.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from edge_vlm_ros.core import launchable_chips
+from edge_vlm_ros.fastdds import PROFILE_NAME, is_profile_chosen, variables_to_set
 from launch import LaunchDescription
 
 if TYPE_CHECKING:
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
 
     from launch import LaunchContext
 
-CHIPS = ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted']
-PROFILE_VARIABLES = ['FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE']
-FAST_DDS_2_DISTROS = ['humble', 'iron', 'jazzy']
+
+RESPAWN_DELAY_S = 5.0
 
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments."""
     return [
         DeclareLaunchArgument(
-            'chip', default_value='cpu', choices=CHIPS, description='What runs the model.'
+            'chip',
+            default_value='cpu',
+            choices=[*launchable_chips()],
+            description='What runs the model.',
         ),
         DeclareLaunchArgument(
             'model',
@@ -73,6 +76,15 @@ def arguments() -> list[DeclareLaunchArgument]:
             description='Configure and activate at start; a failed start then ends the node.',
         ),
         DeclareLaunchArgument(
+            'respawn',
+            default_value='false',
+            choices=['true', 'false'],
+            description=(
+                'Start the node again, 5 s later, whenever it has ended; also where its set-up is '
+                'wrong and a start fails for good.'
+            ),
+        ),
+        DeclareLaunchArgument(
             'use_sim_time',
             default_value='false',
             choices=['true', 'false'],
@@ -95,15 +107,12 @@ def config_folder() -> Path:
 def shared_memory_profile() -> list[SetEnvironmentVariable]:
     """Return actions that set the Fast DDS profile for large images.
 
-    Nothing where the user has set one himself. The old variable only where Fast DDS 2 reads it:
-    Fast DDS 3 warns about it in every process.
+    Nothing where the user has set one already.
     """
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+    if is_profile_chosen():
         return []
-    profile = config_folder() / 'fastdds_shm.xml'
-    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
-    names = PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
-    return [SetEnvironmentVariable(name, str(profile)) for name in names]
+    profile = config_folder() / PROFILE_NAME
+    return [SetEnvironmentVariable(name, str(profile)) for name in variables_to_set()]
 
 
 def vlm_node(context: LaunchContext) -> list[Node]:
@@ -113,7 +122,10 @@ def vlm_node(context: LaunchContext) -> list[Node]:
         return LaunchConfiguration(name).perform(context)
 
     config = config_folder()
-    parameters: list[Any] = [str(config / 'vlm.yaml'), str(config / f'{value("chip")}.yaml')]
+    of_chip = config / f'{value("chip")}.yaml'
+    parameters: list[Any] = [str(config / 'vlm.yaml')]
+    if of_chip.is_file():  # a chip of another package has none here
+        parameters.append(str(of_chip))
     if value('params_file'):
         parameters.append(str(Path(value('params_file')).expanduser().resolve()))
     parameters.append(overrides(value))
@@ -123,6 +135,8 @@ def vlm_node(context: LaunchContext) -> list[Node]:
         name='vlm',
         namespace=value('namespace'),
         output='screen',
+        respawn=value('respawn') == 'true',
+        respawn_delay=RESPAWN_DELAY_S,
         parameters=parameters,
         arguments=['--ros-args', '--log-level', value('log_level')],
     )

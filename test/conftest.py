@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import leftovers, processes
 from support.domains import own_domain
 from support.environment import apply, on_domain
@@ -16,6 +17,10 @@ from support.sophgo.emulator import missing as missing_emulator
 
 IN_CI = os.environ.get('CI', '').lower() in {'1', 'true'}
 GONE_S = 20.0
+# A law holds however busy the machine is.
+settings.register_profile('untimed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('untimed')
+LONG_FILES = {'test_builds.py', 'test_known_answers.py', 'test_score.py', 'test_run.py'}
 _guardian = pytest.StashKey[Guardian]()
 _run = pytest.StashKey[str]()
 
@@ -60,6 +65,26 @@ def pytest_unconfigure(config):
         config.stash[_guardian].close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """In CI a test that is skipped has failed: whatever CI never runs, nobody runs."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, 'wasxfail'):
+        report.outcome = 'failed'
+        report.longrepr = f'in CI nothing is skipped: {call.excinfo.value}'
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Likewise for a whole file."""
+    report = yield
+    if IN_CI and report.skipped:
+        report.outcome = 'failed'
+        report.longrepr = f'in CI nothing is skipped: {report.longrepr}'
+    return report
+
+
 @pytest.fixture(scope='session', autouse=True)
 def nothing_is_left(pytestconfig):
     """After the last test no process that a test has started lives on."""
@@ -75,14 +100,36 @@ def _without(known, found):
     return {pid: command for pid, command in found.items() if pid not in known}
 
 
+def pytest_addoption(parser):
+    """Add the choice between what every run proves and what repeats it on more variants."""
+    parser.addoption(
+        '--exhaustive',
+        choices=('without', 'only'),
+        help='run without the tests marked so (make test), or only those (make test-exhaustive)',
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is not asked for; for several workers, put what takes longest first."""
+    choice = config.getoption('exhaustive')
+    if choice is not None:
+        chosen = [
+            item
+            for item in items
+            if (item.get_closest_marker('exhaustive') is not None) is (choice == 'only')
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+    if hasattr(config, 'workerinput'):
+        items.sort(key=lambda item: item.path.name not in LONG_FILES)  # stable
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Skip what cannot run here and say why; in CI everything must run."""
+    """Skip what cannot run here and say why."""
     for marker, lacks in REQUIREMENTS.items():
-        reason = lacks() if item.get_closest_marker(marker) else ''
-        if reason and IN_CI:
-            pytest.fail(f'in CI nothing is skipped: {reason}', pytrace=False)
-        if reason:
+        if item.get_closest_marker(marker) and (reason := lacks()):
             pytest.skip(reason)
 
 

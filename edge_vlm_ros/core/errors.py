@@ -120,7 +120,18 @@ class ModelFileError(EdgeVlmError):
     default_code = ErrorCode.MODEL_FILE
 
 
+class PackageError(ModelFileError):
+    """The deployer can act: an installed package that brings a chip or a family is broken."""
+
+
 class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 
     default_code = ErrorCode.DEVICE
+
+
+class SetupError(DeviceError):
+    """The deployer can act: a library or a device is not there, or is another than was named.
+
+    To try again would end likewise, unlike after other failures of a device.
+    """

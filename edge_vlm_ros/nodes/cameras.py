@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rclpy.callback_groups import CallbackGroup
     from rclpy.node import Node
 
+    from edge_vlm_ros.nodes.camera_parameters import CameraSettings
     from edge_vlm_ros.nodes.conversions import ImageMessage
-    from edge_vlm_ros.nodes.parameters import CameraSettings
 
 STEP_BACK_NS = NS_PER_S
 """A stamp so much older than the newest one means that time started again (a bag in a loop)."""

@@ -40,15 +40,20 @@ class NodeStatus:
     def state(self) -> str:
         """For people and launch files: a word, ': ' and more where there is more.
 
-        `failed: <why>`, and `loading: 12 of 30 parts` where the engine reports it.
+        `failed: <why>`, `stalled: no sign of life for 3.2 s in prefill of request x`, and
+        `loading: 12 of 30 parts` where the engine reports it.
         """
         if self.failure:
             return f'failed: {self.failure}'
+        if self.lifecycle == 'finalized':
+            return 'finalized'
         if self.engine is None:
             return 'unconfigured'
         if self.engine.phase is EnginePhase.STARTING:
             word = 'restarting' if self.engine.restarts else 'loading'
             return word if self.engine.loading is None else f'{word}: {self.engine.loading}'
+        if self.engine.phase is EnginePhase.STALLED:
+            return f'stalled: {self.engine.message}'
         return 'ready' if self.lifecycle == 'active' else 'inactive'
 
     @property

@@ -7,8 +7,12 @@ inactive, `~/state` says `loading` (and how far), and services, parameters and d
 as ever. *Activate* subscribes to the cameras and takes requests; those that come before the model
 is loaded wait for it, each no longer than its own timeout. Where loading fails after all (a
 damaged file, a dead chip), the node deactivates and cleans up by itself: it is unconfigured then,
-the reason in the log, in diagnostics and in every refused request. *Deactivate* ends the requests
-and keeps the weights; *cleanup* frees them.
+the reason in the log, in diagnostics and in every refused request. *Deactivate* ends the requests,
+at once and whatever the chip does, and keeps the weights; *cleanup* frees them.
+
+With `wait_for_model` active means able to answer: *activate* fails, and says why, while the model
+is not loaded; `autostart` activates when it is. A model process that dies later leaves the node
+active: its questions wait for the next one.
 
 Here the parts are wired together: `Answering` takes the requests, `Outlets` says what goes out,
 `CameraFeed`s keep frames, a `ModelProcess` answers. One thread runs every callback.
@@ -32,17 +36,22 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.task import Future
 
 from edge_vlm_ros.action import Ask as AskAction
-from edge_vlm_ros.core import CancelledError, EdgeVlmError, NotReadyError, SteadyClock
+from edge_vlm_ros.core import (
+    CancelledError,
+    EdgeVlmError,
+    NotReadyError,
+    SteadyClock,
+)
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.answering import MAX_SESSIONS, Answering
 from edge_vlm_ros.nodes.cameras import CameraFeed
+from edge_vlm_ros.nodes.declaring import SettingsError
+from edge_vlm_ros.nodes.engine_log import EngineLog
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
-from edge_vlm_ros.nodes.loading_log import LoadingLog
 from edge_vlm_ros.nodes.outlets import Outlets
 from edge_vlm_ros.nodes.parameters import (
     RequestDefaults,
-    SettingsError,
     VlmSettings,
     declare_parameters,
     read_preset,
@@ -59,6 +68,7 @@ from edge_vlm_ros.serving import (
     ServingSettings,
     check_spec,
 )
+from edge_vlm_ros.serving.process import ProcessSettings
 from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession
 
 if TYPE_CHECKING:
@@ -95,9 +105,10 @@ class VlmNode(LifecycleNode):
         """Done when the start failed, or the model process gave up; its result is the reason."""
 
         self._lifecycle: Lifecycle = 'unconfigured'
+        self._is_to_activate = False
         self._failure = ''
         self._process: ModelProcess | None = None
-        self._loading_log = LoadingLog()
+        self._engine_log = EngineLog(self.get_logger())
         self._feeds: dict[str, CameraFeed] = {}
         self._steady = SteadyClock()
         self._group = ReentrantCallbackGroup()
@@ -128,9 +139,17 @@ class VlmNode(LifecycleNode):
         self._status_changed()
 
     def start(self) -> bool:
-        """Configure and activate; tell whether the node is active. For `autostart`."""
+        """Configure and activate, for `autostart`; tell whether nothing went wrong.
+
+        With `wait_for_model` the node is activated later, when the model is loaded.
+        """
         success = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == success and self.trigger_activate() == success
+        if self.trigger_configure() != success:
+            return False
+        if self._unready():
+            self._is_to_activate = True
+            return True
+        return self.trigger_activate() == success
 
     # --- lifecycle -------------------------------------------------------------------------------
 
@@ -152,6 +171,10 @@ class VlmNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and take requests."""
         assert self.settings is not None
+        unready = self._unready()
+        if unready:
+            self.get_logger().error(f'cannot activate: {unready} (parameter wait_for_model)')
+            return TransitionCallbackReturn.FAILURE
         try:
             for camera in self.settings.cameras:
                 feed = CameraFeed(
@@ -174,6 +197,7 @@ class VlmNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model."""
+        self._is_to_activate = False
         self._close_process()
         self._enter('unconfigured')
         return super().on_cleanup(state)
@@ -185,7 +209,7 @@ class VlmNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that the node can be configured again."""
-        self.close()
+        self._end_all('the node had an error')
         self._enter('unconfigured')
         super().on_error(state)
         return TransitionCallbackReturn.SUCCESS
@@ -195,7 +219,13 @@ class VlmNode(LifecycleNode):
 
         Safe to call twice. Replies are sent by the executor: spin while `has_replies_to_send`.
         """
-        self._lifecycle = 'finalized'
+        if self._lifecycle != 'finalized':
+            self._end_all(reason)
+            self._lifecycle = 'finalized'
+            self._outlets.publish_state(self._status())
+
+    def _end_all(self, reason: str) -> None:
+        self._is_to_activate = False
         self._answering.closed = reason
         self._answering.end_all(CancelledError(reason))
         self._close_cameras()
@@ -244,7 +274,10 @@ class VlmNode(LifecycleNode):
         process = ModelProcess(
             spec,
             on_state=on_state,
+            on_log=self._engine_log.on_line,
+            log_level=self._engine_log.level,
             settings=_serving_settings(settings),
+            process_settings=ProcessSettings(stall_s=settings.engine_stall_s),
         )
         self._process = self._answering.backend = process
         process.start()
@@ -253,18 +286,24 @@ class VlmNode(LifecycleNode):
     def _on_engine_state(self, process: ModelProcess, state: EngineState) -> None:
         if process is not self._process:
             return  # Its last words; it was closed.
-        if state.is_ready and state.info is not None:
-            self.get_logger().info(f'ready: {state.info.model} on {state.info.chip}')
-        elif state.loading is not None:
-            if self._loading_log.is_worth_a_line(state.loading):
-                self.get_logger().info(state.message)
-        elif state.phase is EnginePhase.STARTING and state.restarts:
-            self.get_logger().warning(f'the model process is started again: {state.message}')
-        elif state.phase is EnginePhase.FAILED:
-            self._fail(f'the model cannot be loaded: {state.message}')
+        self._engine_log.on_state(state)
+        if state.phase is EnginePhase.FAILED:
+            what = 'the model cannot be loaded' if state.info is None else 'the model is given up'
+            self._fail(f'{what}: {state.message}')
             self._unload(EdgeVlmError(state.message, state.error_code))
+        elif state.is_ready and self._is_to_activate:
+            self._is_to_activate = False
+            self.trigger_activate()
         self._status_changed()
         self._publish_diagnostics()
+
+    def _unready(self) -> str:
+        """Say why the node cannot answer yet, if it must be able to before it is active."""
+        settings, process = self.settings, self._process
+        if settings is None or process is None or not settings.wait_for_model:
+            return ''
+        state = process.state
+        return '' if state.is_ready else f'the model is not ready: {state.message}'
 
     def _unload(self, error: EdgeVlmError) -> None:
         """Go back to unconfigured, the model process having given up."""

@@ -11,9 +11,11 @@ from edge_vlm_ros.core import (
     CancelledError,
     DeadlineError,
     EdgeVlmError,
+    ErrorCode,
     FrameRef,
     PreemptedError,
     RawImage,
+    SetupError,
 )
 from edge_vlm_ros.scheduling import Ended, Ending, Rejected
 
@@ -114,4 +116,7 @@ def known_error(error: BaseException) -> EdgeVlmError:
         return error
     if isinstance(error, SystemExit):
         return EdgeVlmError(f'the engine wanted to end the process: exit({error.code!r})')
-    return EdgeVlmError(f'{type(error).__name__}: {error}')
+    message = f'{type(error).__name__}: {error}'
+    if isinstance(error, ImportError):
+        return SetupError(message, ErrorCode.INTERNAL)
+    return EdgeVlmError(message)

@@ -34,6 +34,7 @@ from edge_vlm_ros.scheduling import (
     Prefilled,
     Prepare,
     Prepared,
+    QuestionOwner,
     Render,
     Rendered,
     Work,
@@ -49,6 +50,7 @@ from edge_vlm_ros.serving.shown_frames import (
     PreparedFrames,
     ShownFrames,
 )
+from edge_vlm_ros.serving.step import Step
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
 from edge_vlm_ros.vision import decode_frame
 
@@ -84,6 +86,8 @@ class ModelSteps:
         self._kept: dict[FeatureKey, _Kept] = {}
         self._record = KvRecord()
         self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
+        self._costs = StageCosts()
+        self._warm_pixels = 0
 
     def warm_up(self) -> StageCosts:
         """Run one small question through every stage; return what each cost."""
@@ -104,13 +108,15 @@ class ModelSteps:
         engine.decode(token, prompt.next_position)
         times_ns.append(self._clock.now_ns())
         engine.kv.truncate(0)
-        return StageCosts(
+        self._warm_pixels = inputs.pixels.size
+        self._costs = StageCosts(
             prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
             encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
             prefill_ms=prefill_ns / _NS_PER_MS,
             prefill_tokens=prefill_tokens,
             decode_ms=(times_ns[4] - times_ns[3]) / _NS_PER_MS,
         )
+        return self._costs
 
     def _warm_up_prefill(self, prompt: PromptPart, features: VisionFeatures) -> tuple[int, int]:
         """Prefill a prompt; return tokens and nanoseconds of its largest piece."""
@@ -122,6 +128,17 @@ class ModelSteps:
             costs.append((tokens, self._clock.now_ns() - started_ns))
             start += tokens
         return max(costs)
+
+    def step_of(self, work: Work) -> Step:
+        """Name a work item, and how much more than at the warm-up it has to do."""
+        owner = work.owner
+        request_id = owner.request_id if isinstance(owner, QuestionOwner) else ''
+        scale = 1.0
+        if isinstance(work, Prefill) and self._costs.prefill_tokens:
+            scale = (work.stop - work.start) / self._costs.prefill_tokens
+        elif isinstance(work, Encode) and self._warm_pixels and work.key in self._prepared:
+            scale = self._prepared[work.key].inputs.pixels.size / self._warm_pixels
+        return Step(type(work).__name__.lower(), request_id, max(1.0, scale))
 
     def do(self, work: Work, running: Running, should_stop: StopCheck) -> Outcome:
         """Do one work item of a question.
@@ -210,10 +227,9 @@ class ModelSteps:
             stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
             detokenizer=StreamingDetokenizer(self._family.tokenizer),
         )
-        if self._engine.limits.can_extend_prefix:
-            shared = self._record.shared(prompt, turn.keys)
-            # The last token is always run: its scores choose the answer's first token.
-            turn.reused_tokens = self._engine.keep(min(shared, len(prompt) - 1), prompt)
+        shared = self._record.shared(prompt, turn.keys)
+        # The last token is always run: its scores choose the answer's first token.
+        turn.reused_tokens = self._engine.usable_prefix(min(shared, len(prompt) - 1), prompt)
         self._engine.kv.truncate(turn.reused_tokens)
         self._record.truncate(turn.reused_tokens)
         needed = turn.needed(turn.reused_tokens)
@@ -290,7 +306,7 @@ class ModelSteps:
         self._record.truncate(0)
         try:
             self._engine.kv.truncate(0)
-        except Exception:  # noqa: BLE001 (vendor libraries raise anything)
+        except BaseException:  # noqa: BLE001 (vendor libraries raise anything)
             _log.exception('the KV cache cannot be reset')
 
 

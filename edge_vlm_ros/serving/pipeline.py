@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
-from edge_vlm_ros.engines import OnLoaded
+from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
 from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.step import OnStep
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.serving.worker import ChipWorker
 
@@ -55,7 +56,7 @@ class VlmPipeline:
         options: Mapping[str, object] | None = None,
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
         on_loaded: OnLoaded | None = None,
     ) -> VlmPipeline:
         """Load a model and warm it up. Takes seconds to minutes.
@@ -66,11 +67,11 @@ class VlmPipeline:
             model: Catalogue name or path; '' = the chip's default.
             device_ids: Devices of that kind; empty = the first one.
             model_dirs: Folders to look in before the usual ones.
-            options: The engine's own.
+            options: The family's and the engine's own, by name.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
-            on_work: Called on the worker's thread before each work item, and within long ones: a
-                sign of life.
+            on_work: Called on the worker's thread before each work item, within long ones, and
+                when there is nothing to do: a sign of life.
             on_loaded: Called on the worker's thread while the model loads, where it does so in
                 parts: parts loaded, parts in all.
 
@@ -83,7 +84,7 @@ class VlmPipeline:
         )
 
         def load() -> LoadedModel:
-            return load_model(wanted) if on_loaded is None else load_model(wanted, on_loaded)
+            return load_model(wanted, on_loaded or ignore_progress)
 
         return cls.start(load, settings, clock=clock, on_work=on_work)
 
@@ -94,7 +95,7 @@ class VlmPipeline:
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         *,
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
     ) -> VlmPipeline:
         """Start with an engine and a family of one's own; `load` runs on the chip's thread.
 

@@ -59,6 +59,7 @@ from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
 from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames, thin_out
+from edge_vlm_ros.serving.step import CHIP_THREAD, REST, OnStep, Step
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class ChipWorker:
         clock: Steady time.
         sessions: The conversations that go on.
         settings: The scheduler's bounds.
-        on_work: Called on the worker's thread before and within work items: a sign of life.
+        on_work: Called on the worker's thread before each work item, within long ones, and when
+            there is nothing to do: a sign of life.
     """
 
     def __init__(
@@ -84,13 +86,14 @@ class ChipWorker:
         clock: Clock,
         sessions: SessionStore,
         settings: SchedulerSettings = SchedulerSettings(),  # noqa: B008 (frozen)
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
     ) -> None:
         self._load = load
         self._clock = clock
         self._sessions = sessions
         self._settings = settings
         self._on_work = on_work
+        self._step = REST
         self._changed = threading.Condition()
         self._running: dict[str, Running] = {}
         self._offered: dict[FeatureKey, FrameGroup] = {}
@@ -98,7 +101,7 @@ class ChipWorker:
         self._is_stopping = False
         self._started = threading.Event()
         self._start_error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name='chip-worker', daemon=True)
+        self._thread = threading.Thread(target=self._run, name=CHIP_THREAD, daemon=True)
         self._watch = threading.Thread(target=self._watch_time, name='chip-time', daemon=True)
 
     @property
@@ -286,7 +289,7 @@ class ChipWorker:
         try:
             try:
                 loaded = self._open()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (told by `start`)
+            except BaseException as error:  # noqa: BLE001 (told by `start`; see `_do`)
                 self._start_error = known_error(error)
                 return
             finally:
@@ -294,7 +297,7 @@ class ChipWorker:
             self._answer_questions()
         finally:
             if loaded is not None:
-                loaded.engine.close()
+                loaded.close()
 
     def _open(self) -> LoadedModel:
         started_ns = self._clock.now_ns()
@@ -304,7 +307,7 @@ class ChipWorker:
             self._steps.warm_up()  # The very first run sets up caches and kernels.
             costs = self._steps.warm_up()
         except BaseException:
-            loaded.engine.close()
+            loaded.close()
             raise
         self._frames_per_input = loaded.family.frames_per_input
         limits = loaded.engine.limits
@@ -328,13 +331,15 @@ class ChipWorker:
                 finals = self._apply(self._scheduler.handle(Tick(now_ns)))
                 work = self._scheduler.next_work()
                 self._forget_evicted()
-                if isinstance(work, Idle) and not finals and not self._is_stopping:
+                is_idle = isinstance(work, Idle) and not finals
+                if is_idle and self._step.is_rest and not self._is_stopping:
                     self._changed.wait()
                 if self._is_stopping:
                     return
                 do = None if isinstance(work, Idle) else self._doer(work)
             self._deliver(finals)
             if isinstance(work, Idle) or do is None:
+                self._beat(REST)
                 continue
             outcome = do()
             with self._changed:
@@ -358,20 +363,24 @@ class ChipWorker:
     def _do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
         """Do one work item that is no question's; whatever goes wrong ends the offer."""
         try:
-            self._beat()
+            self._beat(self._steps.step_of(work))
             return self._steps.do_ahead(work, group)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
+        except BaseException as error:  # noqa: BLE001 (as in `_do`)
             self._take_failure(work, error)
             return Failed()
 
     def _do(self, work: Work, running: Running) -> Outcome:
-        """Do one work item of a question; whatever goes wrong ends this question and no other."""
+        """Do one work item of a question; whatever goes wrong ends this question and no other.
+
+        Whatever: vendor libraries call `exit`, and a panic of native code (a tokenizer in Rust) is
+        a `BaseException`. Nobody else can mean to stop this thread by one.
+        """
         started_ns = self._clock.now_ns()
         running.begin(started_ns)
         try:
-            self._beat()
+            self._beat(self._steps.step_of(work))
             return self._steps.do(work, running, lambda: self._is_over(running))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
+        except BaseException as error:  # noqa: BLE001 (said above)
             running.error = self._take_failure(work, error)
             return Failed()
         finally:
@@ -388,13 +397,14 @@ class ChipWorker:
             self._steps.reset_kv()
         return known
 
-    def _beat(self) -> None:
+    def _beat(self, step: Step) -> None:
+        self._step = step
         if self._on_work is not None:
-            self._on_work()  # Whoever asks is alive.
+            self._on_work(step)  # Whoever asks is alive.
 
     def _is_over(self, running: Running) -> bool:
         """Tell in the midst of a long step whether its question was ended or its time is over."""
-        self._beat()
+        self._beat(self._step)
         question = running.question
         is_ended = self._running.get(question.request_id) is not running
         return is_ended or 0 < question.deadline_ns <= self._clock.now_ns()

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer as Backend
 
 INTERNVL3 = {
@@ -31,10 +30,6 @@ PREPROCESSOR = {
     'resample': 3,
     'size': 112,
 }
-
-# A law holds however busy the machine is.
-settings.register_profile('untimed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile('untimed')
 
 
 def _made_tokenizers():

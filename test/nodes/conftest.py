@@ -63,7 +63,11 @@ class Robot:
             words += ['-p', f'{name}:={value}']
         for remap in remaps:
             words += ['-r', remap]
-        log = self.folder / f'{module}-{self._started}.log'
+        return self.run(module, words, env)
+
+    def run(self, name, words, env=None):
+        """Start a command on this robot's domain; it is gone after the test."""
+        log = self.folder / f'{name}-{self._started}.log'
         self._started += 1
         spawned = processes.spawn(words, log, on_domain(self.domain), env or {}, cwd=ROOT)
         self._stack.callback(spawned.stop)

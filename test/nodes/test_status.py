@@ -11,6 +11,7 @@ from edge_vlm_ros.serving import EnginePhase, EngineState, LoadProgress, ModelIn
 
 LOADING = EngineState(EnginePhase.STARTING, message='loading the model')
 READY = EngineState(EnginePhase.READY, ModelInfo(model='demo', chip='cpu'))
+STALLED = EngineState(EnginePhase.STALLED, message='no sign of life for 3 s')
 UNCONFIGURED = NodeStatus('unconfigured', 'cpu')
 INACTIVE = NodeStatus('inactive', 'cpu', model='demo', engine=READY)
 ACTIVE = replace(INACTIVE, lifecycle='active')
@@ -31,7 +32,9 @@ ACTIVE = replace(INACTIVE, lifecycle='active')
             '',
         ),
         (replace(ACTIVE, engine=replace(LOADING, restarts=1)), 'restarting', ''),
-        (NodeStatus('finalized', 'cpu'), 'unconfigured', 'the node is finalized'),
+        (replace(ACTIVE, engine=STALLED), 'stalled: no sign of life for 3 s', ''),
+        (NodeStatus('finalized', 'cpu'), 'finalized', 'the node is finalized'),
+        (replace(INACTIVE, lifecycle='finalized'), 'finalized', 'the node is finalized'),
     ],
 )
 def test_a_state_is_a_word_and_requests_are_taken_while_the_node_is_active(status, state, refusal):

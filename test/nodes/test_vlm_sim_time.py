@@ -137,7 +137,7 @@ def test_a_bag_that_starts_again_leaves_nothing_of_before(client, player):
     assert after.stats.window_truncated
     for frame in after.frames:
         assert again_ns <= stamp_ns(frame.header) <= player.now_ns
-        assert frame.age_s < 20
+        assert frame.age_s <= (player.now_ns - again_ns) / SECOND
 
 
 def test_loop_after_loop_every_question_is_answered_from_its_own_loop(client, player):
@@ -160,7 +160,6 @@ def buffered(client):
 def test_a_clock_that_stands_still_holds_up_neither_cancel_nor_deadline(client, player):
     player.rate = 0.0
     client.spin(0.2)
-    start = time.monotonic()
     late = client.ask('a long one', timeout_s=0.4, request_id='late')
     assert late.error_code == late.ERROR_DEADLINE
     assert late.text
@@ -179,7 +178,6 @@ def test_a_clock_that_stands_still_holds_up_neither_cancel_nor_deadline(client, 
     # Diagnostics go by steady time.
     client.diagnostics.clear()
     client.until(lambda: len(client.diagnostics) >= 2, 10, 'diagnostics')
-    assert time.monotonic() - start < 30
 
 
 def test_a_node_on_the_time_of_day_says_that_the_clocks_differ(client, other_robot):

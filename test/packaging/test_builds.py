@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ CROSS = Path(__file__).with_name('messages_cross.py')
 PYTHON_VERSION = f'python{sys.version_info.major}.{sys.version_info.minor}'
 # Set by the ROS wheels for the Python they are installed in; another one must find its own.
 WHEEL_VARIABLES = ('_ROS_WHEELS_BOOTSTRAP_COMPLETE', 'LD_LIBRARY_PATH')
-ROS_IS_SOURCED = 'ROS_DISTRO' in os.environ
+ROS_WHEELS = [d for d in distributions() if d.metadata['Name'] == 'ros-rclpy']
+ROS_IS_SOURCED = not ROS_WHEELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -106,6 +108,7 @@ def test_colcon_builds_and_its_messages_cross(clean_tree, tmp_path, spawn, ros_d
     assert_messages_cross(spawn, sys.executable, prefix, setup, env)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.ros
 def test_pip_builds_in_a_fresh_environment_and_its_messages_cross(
     clean_tree, tmp_path, spawn, ros_domain
@@ -151,6 +154,7 @@ def fresh_environment(tmp_path, *, with_ros):
     python = folder / 'bin' / 'python'
     if with_ros and not sourced:
         requirements = Path(__file__).resolve().parents[2] / 'tools' / 'setup' / 'requirements'
-        files = ['-r', requirements / 'ros-kilted.txt', '-r', requirements / 'build.txt']
+        distro = os.environ.get('ROS_DISTRO', 'kilted')  # run.sh names any other
+        files = ['-r', requirements / f'ros-{distro}.txt', '-r', requirements / 'build.txt']
         run([python, '-m', 'pip', 'install', '-q', *files], env=env)
     return env, python

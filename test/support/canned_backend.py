@@ -27,6 +27,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, signed
 from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.step import OnStep, Step
 from edge_vlm_ros.serving.stream import AnswerStream
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class CannedBackend:
         self,
         model: str,
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
     ) -> None:
         self._info = ModelInfo(model=model or 'canned', chip='canned', max_images=2)
         self._clock = clock or SteadyClock()
@@ -68,7 +69,7 @@ class CannedBackend:
         *,
         settings: ServingSettings | None = None,
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
         on_loaded: Callable[[int, int], None] | None = None,
     ) -> CannedBackend:
         """Open it, in three parts; the model 'broken' cannot be.
@@ -135,6 +136,8 @@ class CannedBackend:
 
     def _answer(self, question: Question, stream: AnswerStream) -> None:
         stream.begin(self._clock.now_ns())
+        if self._on_work is not None:
+            self._on_work(Step('answer', question.request_id))
         if 'crash' in question.text:
             os._exit(7)
         if 'fail' in question.text:
@@ -144,7 +147,7 @@ class CannedBackend:
         index = 0
         while index < len(words) or 'long' in question.text:
             if self._on_work is not None:
-                self._on_work()
+                self._on_work(Step('answer', question.request_id))
             if 0 < question.deadline_ns <= self._clock.now_ns():
                 self._fail(stream, DeadlineError('out of time'))
                 return

@@ -4,13 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from edge_vlm_ros.text import Tokenizer
-
-# A law holds however busy the machine is.
-settings.register_profile('untimed', deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile('untimed')
 
 
 def _made_tokenizers():

@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument(
         '--plain-priority',
         action='store_true',
-        help='do not ask Linux to put other work on this machine behind the benchmark',
+        help='do not ask Linux to let the benchmark go before other work on this machine',
     )
     args = parser.parse_args()
     try:

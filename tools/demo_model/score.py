@@ -21,20 +21,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edge_vlm_ros.demo.world import CLIP_FRAMES
 from tools.demo_model import heldout
+from tools.demo_model.asker import STILL_KINDS
 from tools.demo_model.data import MEAN, STD
 from tools.demo_model.heldout import HeldOutAsker
 from tools.demo_model.packing import ASSISTANT, Packer
-from tools.demo_model.questions import OUTSIDE, STILL_KINDS
 from tools.demo_model.runtime import OnnxModel, Past
-from tools.demo_model.scenes import CLIP_FRAMES, SceneSampler, Seen, look
+from tools.demo_model.sampler import SceneSampler
+from tools.demo_model.scenes import Seen, look
+from tools.demo_model.wordings import OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from tools.demo_model.questions import Dialogue
+    from tools.demo_model.asker import Dialogue
 
 TARGETS: Final = {
     'describe': 75,
@@ -105,9 +108,9 @@ def render_set(folder: Path, stills: int, clips: int) -> None:
 
 def objects_right(said: str, truth: str) -> tuple[int, int]:
     """Return how many things of a description are right, matched in order, and how many count."""
-    told, wanted = _THING.findall(said.lower()), _THING.findall(truth.lower())
-    hits = sum(a == b for a, b in zip(told, wanted, strict=False))
-    return hits, max(len(told), len(wanted))
+    said_things, wanted = _THING.findall(said.lower()), _THING.findall(truth.lower())
+    hits = sum(a == b for a, b in zip(said_things, wanted, strict=False))
+    return hits, max(len(said_things), len(wanted))
 
 
 class Scorer:
@@ -169,14 +172,14 @@ def score(model: Path, folder: Path, *, limit: int | None = None) -> Scorer:
     truth = json.loads((folder / 'truth.json').read_text())
     pixels = {k: np.load(folder / f'{k}.npy') for k in ('stills', 'clips')}
     asker = HeldOutAsker(random.Random(heldout.QUESTION_SEED))
-    words_only = scorer.look_at(pixels['stills'][:0])
+    no_frame = scorer.look_at(pixels['stills'][:0])
     for i, view in enumerate(truth['stills'][:limit]):
         things = [Seen(*s) for s in view['seen']]
         asked = [(k, d) for k in STILL_KINDS if (d := asker.ask(things, k)) is not None]
         scorer.ask(f'still {i}', scorer.look_at(pixels['stills'][i][None]), asked)
         alone = [d for _, d in asked if len(d) == 1]
         question = asker.rng.choice(alone)[0][0]
-        scorer.ask(f'still {i}', words_only, [('words alone', [(question, OUTSIDE)])])
+        scorer.ask(f'still {i}', no_frame, [('words alone', [(question, OUTSIDE)])])
     for i, view in enumerate(truth['clips'][:limit]):
         seen = [s and Seen(*s) for s in view['seen']]
         past = scorer.look_at(pixels['clips'][i])

@@ -1,8 +1,8 @@
 """The in-place backend on the stub: right through incoherent memory, few bytes, no leak."""
 
 import ctypes
-import inspect
 import shutil
+import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -16,13 +16,13 @@ from support.axera.stub.chip import stub_chip
 from support.axera.weights import tiny_weights
 
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
-from edge_vlm_ros.engines.axera.graphs import PrefillGroup
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.library import IoMeta
+from edge_vlm_ros.engines.axera.masks import PrefillMask
 from edge_vlm_ros.engines.axera.memory import Block
 from edge_vlm_ros.engines.axera.model import Model, _tensor
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
-from edge_vlm_ros.engines.axera.stack_memory import PrefillInputs
+from edge_vlm_ros.engines.axera.stack_memory import StepInputs
 from edge_vlm_ros.engines.base import never
 
 pytestmark = pytest.mark.axera
@@ -237,7 +237,7 @@ def test_three_rows_of_positions_reach_the_chip(chip):
     stub, library = chip
     mask, indices = Block(library, 16 * 32 * 2, 'mask'), Block(library, 3 * 16 * 4, 'indices')
     positions = np.arange(15, dtype=np.uint32).reshape(3, 5)
-    inputs = PrefillInputs(PrefillGroup(1, 16, 16), mask, indices, 3)
+    inputs = StepInputs(PrefillMask(16, 16), mask, indices, 3)
     inputs.write(positions, 7)
     seen = stub.device_bytes(indices.phy, indices.nbytes).view(np.uint32).reshape(3, 16)
     assert np.array_equal(seen[:, :5], positions)
@@ -298,8 +298,9 @@ def everything(library, files, rows):
 
 def caller():
     """Name the line of the package that asked for a flush or invalidate."""
-    frame = inspect.stack()[2]
-    return f'{frame.filename.rsplit("/", 1)[-1]}:{frame.function}:{frame.code_context[0].strip()}'
+    frame = sys._getframe(2)
+    code = frame.f_code
+    return f'{code.co_filename.rsplit("/", 1)[-1]}:{code.co_name}:{frame.f_lineno}'
 
 
 @pytest.mark.parametrize('rows', WAYS)

@@ -1,4 +1,4 @@
-"""A stand-in for the axmodel format: shape groups in plain text, weights as an npz behind them.
+"""A stand-in for the axmodel format: shape groups in plain text, weights as an npz after them.
 
     AXSTUB 1
     kind layer                    layer, post or vit
@@ -10,7 +10,7 @@
     <npz>                         weights; may be absent: a run then leaves its outputs alone
 
 The vendor's own format is a protobuf container that only the vendor's compiler writes; this one
-holds what its C library tells of a model (`AX_ENGINE_GetGroupIOInfo`), and what to compute.
+holds what its C library says of a model (`AX_ENGINE_GetGroupIOInfo`), and what to compute.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Tensor:
     """One input or output of a shape group.
 
     Attributes:
-        name: As `get_inputs` tells it.
+        name: As `get_inputs` gives it.
         dtype: A key of `DTYPES`.
         shape: All sizes fixed.
     """
@@ -192,6 +192,6 @@ def _arrays(packed: bytes) -> dict[str, NDArray[Any]]:
         with np.load(io.BytesIO(packed)) as found:
             return {name: found[name] for name in found.files}
     except (ValueError, OSError, EOFError, KeyError) as error:
-        raise AxmodelError(f'the npz behind the header: {error}') from error
+        raise AxmodelError(f'the npz after the header: {error}') from error
     except Exception as error:  # zipfile.BadZipFile among others
-        raise AxmodelError(f'the npz behind the header: {error}') from error
+        raise AxmodelError(f'the npz after the header: {error}') from error

@@ -33,7 +33,7 @@ class Layout:
         chunk: Tokens of a prefill run.
         histories: Cache rows of the prefill groups, in file order.
         capacities: Cache rows of the decode groups; the first one is group 0, the others stand
-            behind the prefill groups.
+            after the prefill groups.
         chip: What it is compiled for.
         prefix: Of the files' names.
         is_suffixed: Whether names in group g > 0 end in `_<g>`.

@@ -20,7 +20,7 @@ _HIDDEN = -65536.0
 def stack_shapes(layout: Layout, weights: Weights) -> StackShapes:
     """Tell what a set written by `sets.write_set` holds, without reading it."""
     first, *more = layout.capacities
-    behind = 1 + len(layout.histories)
+    more_from = 1 + len(layout.histories)
     return StackShapes(
         layers=len(weights.layers),
         hidden=weights.hidden,
@@ -33,7 +33,7 @@ def stack_shapes(layout: Layout, weights: Weights) -> StackShapes:
         ),
         decode=(
             DecodeGroup(0, first),
-            *(DecodeGroup(behind + i, capacity) for i, capacity in enumerate(more)),
+            *(DecodeGroup(more_from + i, capacity) for i, capacity in enumerate(more)),
         ),
     )
 

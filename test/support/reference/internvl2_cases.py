@@ -1,8 +1,8 @@
 """Tokenizer folders in the published forms of InternVL2 2B and 4B, tiny, and prompts for them.
 
 Added tokens, their places and flags as in OpenGVLab/InternVL2-2B (InternLM2: unused pieces of
-the model are renamed) and InternVL2-4B (Phi-3: tokens behind the model; those of the turns eat the
-blanks that follow them), tokenizer_config.json.
+the model are renamed) and InternVL2-4B (Phi-3: tokens after the model's; those of the turns eat
+the spaces that follow them), tokenizer_config.json.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m support.reference.sentencepiece_golden test/text/data
 
-writes prefix.model (a blank is put before a text, as in Llama's and Phi-3's), bare.model (none, as
+writes prefix.model (a space is put before a text, as in Llama's and Phi-3's), bare.model (none, as
 in InternLM2's) and sentencepiece.json (texts, their ids, the library's version). Needs the
 sentencepiece package; the corpus is our own.
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_vlm_ros.core import SamplingOptions
-from edge_vlm_ros.engines.sophgo.graphs import Contract, LogitsHead
+from edge_vlm_ros.engines.sophgo.contract import Contract
+from edge_vlm_ros.engines.sophgo.heads import LogitsHead
 
 _ID = 4
 _FLOAT = 4
@@ -18,7 +19,7 @@ class Least:
     Attributes:
         up: Host to chip.
         down: Chip to host.
-        host_chooses: Whether the token is chosen on the host, so that the chip has to be told.
+        host_chooses: Whether the token is chosen on the host, so that the chip has to be given it.
     """
 
     up: int

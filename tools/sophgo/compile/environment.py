@@ -15,29 +15,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-TPU_MLIR: Final = 'tpu_mlir==1.30.2'
-# What the compiler imports and does not declare, at the versions it was tried with.
-PACKAGES: Final = (
-    'numpy==1.24.3',
-    'setuptools<81',  # it asks pkg_resources where it lies
-    'tqdm',
-    'psutil',
-    'flatbuffers==24.12.23',
-    'typing_extensions',
-    'plotly==5.15.0',
-    'Pillow==10.0.0',
-    'opencv-python-headless==4.8.0.74',
-    'filelock',
-)
-# For models that come as ONNX parts. Without their dependencies: those would bring another numpy.
-ONNX_PACKAGES: Final = (
-    'onnx==1.14.1',
-    'onnxruntime==1.16.3',
-    'onnxsim==0.4.17',
-    'onnxruntime_extensions==0.13.0',
-    'protobuf==3.20.3',
-    'rich',
-)
+_TOOLS: Final = Path(__file__).resolve().parents[2]
+_REQUIREMENTS: Final = Path(__file__).resolve().parent / 'requirements'
+# The same release as the runtime library and the emulators of the tests: they come in its wheel.
+_TPU_MLIR: Final = _TOOLS / 'setup' / 'requirements' / 'emulator.txt'
 # Ubuntu 22.04's C library, which another system's loader does not fit: "stack smashing detected".
 _FOREIGN_LIBC: Final = ('libc.so.6', 'libm.so.6', 'libpthread.so.0')
 # Enough of GNU parallel for the converter: `parallel -j N ... < task.txt`.
@@ -69,16 +50,16 @@ class Environment:
         return self.folder / 'lib' / 'python3.10' / 'site-packages' / 'tpu_mlir'
 
     def create(self, python: str) -> None:
-        """Make it anew."""
+        """Make it from scratch."""
         shutil.rmtree(self.folder, ignore_errors=True)
         subprocess.run([python, '-m', 'venv', str(self.folder)], check=True)
-        self._pip(*PACKAGES)
-        self._pip('--no-deps', TPU_MLIR)
-        self._pip('--no-deps', *ONNX_PACKAGES)
+        self._pip('-r', _REQUIREMENTS / 'compiler.txt')
+        self._pip('--no-deps', '-r', _TPU_MLIR)
+        self._pip('--no-deps', '-r', _REQUIREMENTS / 'compiler_onnx.txt')
         self._mend()
 
-    def _pip(self, *packages: str) -> None:
-        command = [str(self.python), '-m', 'pip', 'install', '--quiet', *packages]
+    def _pip(self, *arguments: str | Path) -> None:
+        command = [self.python, '-m', 'pip', 'install', '--quiet', *arguments]
         subprocess.run(command, check=True)
 
     def _mend(self) -> None:

@@ -14,7 +14,7 @@ from support.c_library import CLibrary
 SOURCES: Final = Path(__file__).parent
 BUILDS: Final = SOURCES.parents[3] / 'build' / 'axera_stub'
 CHIPS: Final = {'ax650': (), 'ax630c': ('-DSTUB_AX630C',)}
-"""Chips it can be, with what tells the compiler."""
+"""Chips it can be, with the compiler's option for each."""
 
 _ENGINE: Final = 'libax_engine.so'
 _FLAGS: Final = (f'-Wl,-soname,{_ENGINE}',)

@@ -23,7 +23,7 @@ enum error {
     ERR_BAD_HANDLE = -0x1007,  /* unknown or destroyed */
     ERR_BAD_GROUP = -0x1008,   /* no such shape group, or the other run call is meant */
     ERR_BAD_IO = -0x1009,      /* wrong number of buffers, or one too small */
-    ERR_REFUSED = -0x100a,     /* told to refuse: see options */
+    ERR_REFUSED = -0x100a,     /* an option says so */
     ERR_COMPUTE = -0x100b,     /* the compute callback failed */
 };
 

@@ -1,6 +1,6 @@
 """Sessions on a card: the AXCL runtime, in Python alone.
 
-Names and dtypes are those of group 0, whatever the group, as that runtime tells them.
+Names and dtypes are those of group 0, whatever the group, as that runtime gives them.
 """
 
 from __future__ import annotations

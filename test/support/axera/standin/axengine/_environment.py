@@ -1,4 +1,4 @@
-"""What the stand-in is told by the environment; read when it is needed, not kept.
+"""What the environment chooses; read when it is needed, not kept.
 
 EDGE_VLM_AX_LIBRARY    folder with a libax_sys.so and a libax_engine.so to drive through ctypes;
                        without it both are Python (`_python_library`).

@@ -1,4 +1,4 @@
-"""What is told of a tensor."""
+"""What a session says of a tensor."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ What is here, with names, argument names and order as in sophon-sail 3.10.7 (`sr
 
 EDGE_VLM_SAIL_RELEASE chooses what an older release did: '3.9.1' has no `BmrtFlag` and no flags
 constructor, `update_data` does not look at the dtype, and `memory_set` fills with whatever lies
-behind its argument. The default is '3.10.7'.
+after its argument. The default is '3.10.7'.
 
 EDGE_VLM_EMULATOR_MEMORY makes the device's memory smaller than 3 GiB (bytes): an allocation or a
 model file beyond it is refused as a chip's driver refuses it. The emulator itself would end the
