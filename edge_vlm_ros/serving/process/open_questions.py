@@ -21,7 +21,8 @@ from edge_vlm_ros.core import (
     Timings,
 )
 from edge_vlm_ros.scheduling import oldest_of_lowest
-from edge_vlm_ros.serving.endings import frames_of, replaced_error
+from edge_vlm_ros.serving.endings import replaced_error
+from edge_vlm_ros.serving.frame_refs import frames_of
 from edge_vlm_ros.serving.model_info import ModelInfo, signed
 from edge_vlm_ros.serving.process.known_sessions import KnownSessions, lost_session
 from edge_vlm_ros.serving.stream import AnswerStream
