@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.requests import AnswerPublisher
     from edge_vlm_ros.serving import Backend, ModelInfo
 
-MAX_SESSIONS = 16
-"""Conversations that are kept."""
-
 MAX_KNOWN_SESSIONS = 1000
 """Conversations whose names are known: a question that goes on with one that is kept no more, for
 whatever reason, is refused, and not answered about something else."""

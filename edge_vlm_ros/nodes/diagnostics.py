@@ -1,4 +1,4 @@
-"""What goes to /diagnostics: one status for the engine, one for the queue, one for each camera."""
+"""What goes to /diagnostics: a status for engine, queue, conversations and each camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from edge_vlm_ros.nodes import qos
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 MOST_NAMES = 100
-"""Requests that are named in diagnostics, by their turn; who asks for more has the number."""
+"""Requests and conversations that are named in diagnostics."""
 
 _NEXT = {
     'reject': 'the next one is refused',
@@ -81,6 +81,19 @@ def queue_status(node: str, hardware: str, requests: OpenRequests) -> Diagnostic
     }
     level = 'WARN' if is_full or requests.was_flooded else 'OK'
     return _status(f'{node}: queue', hardware, level, message, values)
+
+
+def sessions_status(node: str, hardware: str, sessions: Sequence[str]) -> DiagnosticStatus:
+    """Return the status of the conversations.
+
+    Args:
+        node: The node's name.
+        hardware: Chip and device numbers.
+        sessions: Their names, the one used last at the end.
+    """
+    names = ', '.join(sessions[-MOST_NAMES:])
+    message = f'{len(sessions)} conversations had a turn and were not reset'
+    return _status(f'{node}: conversations', hardware, 'OK', message, {'names': names})
 
 
 def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:

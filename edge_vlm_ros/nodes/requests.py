@@ -26,7 +26,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.conversions import RequestFacts, answer_to_ros, chunk_to_ros
 from edge_vlm_ros.scheduling import QueuePolicy
-from edge_vlm_ros.serving.endings import frames_of
+from edge_vlm_ros.serving.frame_refs import frames_of
 from edge_vlm_ros.serving.model_info import signed
 
 if TYPE_CHECKING:

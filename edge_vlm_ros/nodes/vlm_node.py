@@ -43,7 +43,7 @@ from edge_vlm_ros.core import (
     SteadyClock,
 )
 from edge_vlm_ros.nodes import qos
-from edge_vlm_ros.nodes.answering import MAX_SESSIONS, Answering
+from edge_vlm_ros.nodes.answering import Answering
 from edge_vlm_ros.nodes.cameras import CameraFeed
 from edge_vlm_ros.nodes.declaring import SettingsError
 from edge_vlm_ros.nodes.engine_log import EngineLog
@@ -59,13 +59,11 @@ from edge_vlm_ros.nodes.parameters import (
     read_settings,
 )
 from edge_vlm_ros.nodes.status import NodeStatus
-from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving import (
     EnginePhase,
     EngineState,
     ModelProcess,
     ModelSpec,
-    ServingSettings,
     check_spec,
 )
 from edge_vlm_ros.serving.process import ProcessSettings
@@ -276,7 +274,7 @@ class VlmNode(LifecycleNode):
             on_state=on_state,
             on_log=self._engine_log.on_line,
             log_level=self._engine_log.level,
-            settings=_serving_settings(settings),
+            settings=settings.serving(),
             process_settings=ProcessSettings(stall_s=settings.engine_stall_s),
         )
         self._process = self._answering.backend = process
@@ -381,21 +379,11 @@ class VlmNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         health = [feed.health() for feed in self._feeds.values()]
-        self._outlets.publish_diagnostics(self._status(), self._answering.requests, health)
+        answering = self._answering
+        self._outlets.publish_diagnostics(
+            self._status(), answering.requests, answering.sessions, health
+        )
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         for feed in self._feeds.values():
             feed.clear()
-
-
-def _serving_settings(settings: VlmSettings) -> ServingSettings:
-    is_decided_here = settings.queue_policy in {QueuePolicy.REJECT, QueuePolicy.QUEUE}
-    return ServingSettings(
-        # Where the node counts, whatever it lets through finds room.
-        max_waiting=settings.queue_size if is_decided_here else settings.queue_size - 1,
-        queue_policy=settings.queue_policy,
-        newest_wins=tuple(each.name for each in settings.cameras if each.newest_question_wins),
-        max_sessions=MAX_SESSIONS,
-        session_ttl_s=settings.session_ttl_s,
-        max_session_turns=settings.session_max_turns,
-    )

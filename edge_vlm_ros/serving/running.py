@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -20,7 +21,7 @@ from edge_vlm_ros.core import (
     VisionFeatures,
 )
 from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
-from edge_vlm_ros.serving.conversation import Conversation
+from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
 from edge_vlm_ros.serving.frame_refs import claimed_size, reference
 from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames
 from edge_vlm_ros.serving.stream import AnswerStream
@@ -164,6 +165,27 @@ class Running:
                 yield from _shown([self.shown[key]])
             else:
                 yield from ((stored, claimed_size(stored)) for stored in group.frames)
+
+    def finish(
+        self, error: EdgeVlmError | None, sessions: SessionStore, info: ModelInfo, now_ns: int
+    ) -> None:
+        """Give out its answer, which is over; a whole one becomes a turn of its conversation.
+
+        Args:
+            error: Why it is not whole; None = it is.
+            sessions: The conversations that go on.
+            info: The model.
+            now_ns: Steady time, nanoseconds.
+        """
+        question, turn = self.question, self.turn
+        if error is None and turn is not None:
+            past = PastTurn(question.text, turn.new_frames, tuple(turn.tokens))
+            after = turn.conversation.with_turn(turn.prompt, past, question.system_prompt)
+            sessions.put(question.session_id, turn.before, after)
+        make_answer = partial(
+            self.answer, error=error, now_ns=now_ns, model=info.model, chip=info.chip
+        )
+        self.stream.finish(make_answer, self.tail if error is None else '')
 
     def answer(
         self, text: str, *, error: EdgeVlmError | None, now_ns: int, model: str, chip: str
