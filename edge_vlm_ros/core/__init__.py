@@ -19,6 +19,7 @@ from edge_vlm_ros.core.errors import (
 )
 from edge_vlm_ros.core.frames import (
     ArrivalTime,
+    BadFrame,
     Buffer,
     CompressedImage,
     FeatureKey,
@@ -52,6 +53,7 @@ __all__ = [
     'Answer',
     'AnswerChunk',
     'ArrivalTime',
+    'BadFrame',
     'BadImageError',
     'BadRequestError',
     'Buffer',

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
+    BadFrame,
     EdgeVlmError,
     ErrorCode,
     FeatureKey,
@@ -83,6 +85,7 @@ class Running:
         last_token_ns: Steady time of the last token.
         head_ns: What choosing the first token took, nanoseconds.
         spent_ns: By kind of work.
+        left_out: Frames of which nothing can be made, so that the question goes on without them.
         shown: Those of them that were prepared: for this question, or before.
         turn: Set once the prompt is written.
         reason: Why the answer ended; NONE while it goes on.
@@ -101,6 +104,7 @@ class Running:
     head_ns: int = 0
     spent_ns: dict[type[Work], int] = field(default_factory=dict)
     shown: dict[FeatureKey, ShownFrames] = field(default_factory=dict)
+    left_out: tuple[BadFrame, ...] = ()
     turn: Turn | None = None
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
@@ -148,11 +152,29 @@ class Running:
                 width=width,
                 height=height,
                 age_s=self._age_s(stored),
+                taken_ns=stored.taken_ns,
             )
             for frame in frames
             for stored, (width, height) in zip(
                 frame.group.frames, frame.prepared.sizes, strict=True
             )
+            if width
+        )
+
+    @property
+    def bad_frames(self) -> tuple[BadFrame, ...]:
+        """The question's frames that cannot be decoded."""
+        shown = [self.shown[key].prepared.bad_frames for key in self.groups if key in self.shown]
+        return (*self.left_out, *chain.from_iterable(shown))
+
+    def _message(self) -> str:
+        """Say what a good answer is not about; '' = it is about all that was asked."""
+        bad = self.bad_frames
+        if not bad:
+            return ''
+        return (
+            f'{len(bad)} of {len(self.question.frames)} frames could not be decoded: '
+            f'{bad[0].reason}'
         )
 
     def _age_s(self, stored: StoredFrame) -> float:
@@ -171,11 +193,12 @@ class Running:
             text=text,
             finish_reason=FinishReason.of_error(error.code) if error else self.reason,
             error_code=error.code if error else ErrorCode.NONE,
-            message=error.message if error else '',
+            message=error.message if error else self._message(),
             session_id=question.session_id,
             frames=self.frame_refs(),
             timings=self.timings(now_ns),
             model=model,
             chip=chip,
             choice=match_choice(text, question.choices) if question.choices and not error else '',
+            bad_frames=self.bad_frames,
         )
