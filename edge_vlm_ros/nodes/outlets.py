@@ -62,7 +62,7 @@ class Outlets:
         self, status: NodeStatus, requests: OpenRequests, cameras: Iterable[CameraHealth]
     ) -> None:
         """Publish one status for the engine, one for the queue, one for each camera."""
-        name = self._node.get_name()
+        name = self._node.get_fully_qualified_name()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [

@@ -24,6 +24,8 @@ from edge_vlm_ros.core import BadRequestError
 from edge_vlm_ros.nodes.qos import RELIABILITIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rclpy.node import Node
 
 CHIPS = ('bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted')
@@ -50,7 +52,7 @@ class CameraSettings:
 
     Attributes:
         name: As requests call it.
-        topic: As subscribed, before remapping; with '/compressed' for that transport.
+        topic: As subscribed, before remapping.
         transport: 'raw' (sensor_msgs/Image) or 'compressed' (sensor_msgs/CompressedImage).
         reliability: 'best_effort' or 'reliable'.
         depth: Messages that wait in the middleware.
@@ -59,6 +61,7 @@ class CameraSettings:
         buffer_bytes: Most bytes kept.
         buffer_fps: Frames kept a second beside the newest one; 0 = all.
         min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.
+        range16: Of 16-bit images, the values that become black and white; (0, 0) = not said.
     """
 
     name: str
@@ -71,6 +74,7 @@ class CameraSettings:
     buffer_bytes: int = 128 * BYTES_PER_MEGABYTE
     buffer_fps: float = 0.0
     min_fps: float = 1.0
+    range16: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,15 +309,17 @@ def _declare_camera(node: Node, name: str, topic: str) -> None:
         _declare(node, f'cameras.{name}.{part}', value, text, read_only=True, **limits)
 
     declare(
-        'topic',
-        topic,
-        'topic of its images; compressed transport adds "/compressed" where it is missing.',
-    )
-    declare(
         'transport',
         'raw',
         'sensor_msgs/Image or sensor_msgs/CompressedImage.',
         constraint=_choices(TRANSPORTS),
+    )
+    is_compressed = _value(node, f'cameras.{name}.transport') == 'compressed'
+    declare(
+        'topic',
+        f'{topic}/compressed' if is_compressed else topic,
+        'topic of its images, subscribed as it stands here whatever the transport; where it is '
+        'not set, compressed transport means the default with "/compressed" after it.',
     )
     declare(
         'qos.reliability',
@@ -333,6 +339,13 @@ def _declare_camera(node: Node, name: str, topic: str) -> None:
         high=1000.0,
     )
     declare(
+        'range_16bit',
+        [0, 0],
+        'lowest and highest value of 16-bit images (mono16, 16UC1, PNG and TIFF of 16 bits), '
+        'which become black and white; [0, 0]: the whole range, and an image that uses only its '
+        'lowest 14 bits, as of a thermal camera, is refused, and so is 16UC1.',
+    )
+    declare(
         'min_fps',
         1.0,
         'fewer frames a second than this is a warning in diagnostics; 0: never.',
@@ -349,8 +362,6 @@ def _read_camera(node: Node, name: str) -> CameraSettings:
     topic = value('topic')
     if not topic:
         raise SettingsError(f'cameras.{name}.topic is empty')
-    if transport == 'compressed' and not topic.endswith('/compressed'):
-        topic += '/compressed'
     reliability = _one_of(
         f'cameras.{name}.qos.reliability', value('qos.reliability'), tuple(RELIABILITIES)
     )
@@ -365,7 +376,19 @@ def _read_camera(node: Node, name: str) -> CameraSettings:
         buffer_bytes=round(value('buffer.megabytes') * BYTES_PER_MEGABYTE),
         buffer_fps=value('buffer.fps'),
         min_fps=value('min_fps'),
+        range16=_range16(f'cameras.{name}.range_16bit', value('range_16bit')),
     )
+
+
+def _range16(name: str, values: Sequence[int]) -> tuple[int, int]:
+    """Return the range of 16-bit images; (0, 0) where nothing is said."""
+    if len(values) == 0 or tuple(values) == (0, 0):
+        return (0, 0)
+    if len(values) != 2 or not 0 <= values[0] < values[1] <= 65535:
+        raise SettingsError(
+            f'{name} is two whole numbers from 0 to 65535, the lower one first, not {list(values)}'
+        )
+    return (values[0], values[1])
 
 
 def _names(node: Node, parameter: str, default: list[str], description: str) -> list[str]:

@@ -15,6 +15,9 @@ PROFILE_NAME = 'fastdds_shm.xml'
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 """Read by Fast DDS 3 (Kilted on) and by Fast DDS 2 (Humble to Jazzy)."""
 
+CYCLONE_PROFILE_NAME = 'cyclonedds.xml'
+CYCLONE_VARIABLE = 'CYCLONEDDS_URI'
+
 FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
 
 
@@ -57,6 +60,24 @@ def use_shared_memory_profile() -> Path | None:
     return profile
 
 
+def use_large_receive_buffers() -> str:
+    """Give Cyclone DDS in this process UDP buffers that hold large images, if the kernel lets it.
+
+    With the kernel's default it loses most raw images of 1080p; the buffer is the receiver's. Call
+    before `rclpy.init`. A variable that is set is left alone; with another middleware it has no
+    effect.
+
+    Returns:
+        What CYCLONEDDS_URI was set to; '' when the user has his own or ours is not installed.
+    """
+    profile = shipped_file(CYCLONE_PROFILE_NAME)
+    if profile is None or os.environ.get(CYCLONE_VARIABLE):
+        return ''
+    # As it stands: Cyclone DDS decodes no %20.
+    os.environ[CYCLONE_VARIABLE] = f'file://{profile}'
+    return os.environ[CYCLONE_VARIABLE]
+
+
 def profile_variables() -> tuple[str, ...]:
     """Name the variables to set: Fast DDS 3 warns in every process that has the old one."""
     is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
@@ -64,9 +85,14 @@ def profile_variables() -> tuple[str, ...]:
 
 
 def profile_path() -> Path | None:
-    """Return where the profile lies in the source tree, or where it is installed."""
+    """Return where the profile of Fast DDS lies."""
+    return shipped_file(PROFILE_NAME)
+
+
+def shipped_file(name: str) -> Path | None:
+    """Return where a file of config/ lies in the source tree, or where it is installed."""
     prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
     folders = [Path(__file__).resolve().parents[2]]
     folders += [Path(prefix) / 'share' / 'edge_vlm_ros' for prefix in prefixes if prefix]
-    profiles = (folder / 'config' / PROFILE_NAME for folder in folders)
+    profiles = (folder / 'config' / name for folder in folders)
     return next((profile for profile in profiles if profile.is_file()), None)

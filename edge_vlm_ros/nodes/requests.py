@@ -57,12 +57,15 @@ class OpenRequest:
         feedback: Given every chunk; the action's.
         stream: The backend's answer, and all that has been said of it; None until the backend was
             asked: before, the request may wait for a frame.
+        attempt: Completed with the backend's answer; one about damaged frames alone does not end
+            the request, for there may be others. Belongs to the executor.
     """
 
     admitted: Admitted
     reply: Future[AnswerMsg]
     feedback: Callable[[AnswerChunkMsg], None] | None = None
     stream: AnswerStream | None = None
+    attempt: Future[Answer] | None = None
 
     @property
     def request_id(self) -> str:
@@ -77,6 +80,12 @@ class RequestCounts:
     answered: int = 0
     failed: int = 0
     cancelled: int = 0
+
+
+def _is_about_damage(chunk: AnswerChunk, answer: Answer) -> bool:
+    """Tell whether nothing was said, for none of the cameras' frames could be decoded."""
+    is_bad = answer.error_code is ErrorCode.BAD_IMAGE and bool(answer.bad_frames)
+    return is_bad and chunk.sequence == 0
 
 
 class OpenRequests:
@@ -147,6 +156,9 @@ class OpenRequests:
                 return
             if chunk.answer is None:
                 self._publish(request, chunk)
+            elif request.attempt is not None and _is_about_damage(chunk, chunk.answer):
+                request.attempt.set_result(chunk.answer)
+                self._wake()
             else:
                 self._end(request, chunk, chunk.answer)
 
@@ -154,10 +166,13 @@ class OpenRequests:
         """End a request from here, with what had been said; tell whether this did it.
 
         The executor's thread alone. Where the backend was asked, the end goes the way of every
-        other chunk: through its stream, which has the text and takes one end.
+        other chunk: through its stream, which has the text and takes one end. That of an attempt
+        which is over has had it.
         """
-        if request.stream is not None:
-            return request.stream.finish(lambda text: self._failed(request, error, text))
+        if request.stream is not None and request.stream.finish(
+            lambda text: self._failed(request, error, text)
+        ):
+            return True
         with self._lock:
             if self._open.get(request.request_id) is not request:
                 return False
@@ -216,6 +231,8 @@ class OpenRequests:
             self._publisher.publish_answer(message)
         finally:
             request.reply.set_result(message)
+            if request.attempt is not None and not request.attempt.done():
+                request.attempt.set_result(answer)
             self._wake()
 
     def _count(self, answer: Answer) -> None:

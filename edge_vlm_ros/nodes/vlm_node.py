@@ -16,6 +16,7 @@ Here the parts are wired together: `Answering` takes the requests, `Outlets` say
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from edge_vlm_ros.action import Ask as AskAction
 from edge_vlm_ros.core import CancelledError, EdgeVlmError, NotReadyError, SteadyClock
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.answering import MAX_SESSIONS, Answering
-from edge_vlm_ros.nodes.cameras import CameraFeed
+from edge_vlm_ros.nodes.cameras import CameraFeed, time_of
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.loading_log import LoadingLog
@@ -98,10 +99,11 @@ class VlmNode(LifecycleNode):
         self._process: ModelProcess | None = None
         self._loading_log = LoadingLog()
         self._feeds: dict[str, CameraFeed] = {}
-        self._steady = SteadyClock()
+        steady = SteadyClock()
+        self._time = time_of(self, steady)
         self._group = ReentrantCallbackGroup()
         self._inbox = ExecutorInbox(self, self._group)
-        self._frame_waits = FrameWaits(self, self._steady, self._group)
+        self._frame_waits = FrameWaits(self, steady, self._group)
         self._outlets = Outlets(self)
         self._answering = Answering(
             self,
@@ -109,7 +111,7 @@ class VlmNode(LifecycleNode):
             publisher=self._outlets,
             parameters=self,
             waits=self._frame_waits,
-            clock=self._steady,
+            time=self._time,
             wake=self._inbox.wake,
             limit=int(self.get_parameter('queue_size').value),
         )
@@ -153,7 +155,7 @@ class VlmNode(LifecycleNode):
         try:
             for camera in self.settings.cameras:
                 feed = CameraFeed(
-                    self, camera, self._steady, self._group, self._frame_waits.frame_came
+                    self, camera, self._time, self._group, self._frame_waits.frame_came
                 )
                 self._feeds[camera.name] = feed
         except Exception as error:  # noqa: BLE001 - rclpy would hide it
@@ -320,6 +322,7 @@ class VlmNode(LifecycleNode):
         )
 
     def _tick(self) -> None:
+        self._time.now()  # It sees simulated time stand still only while it is looked at.
         for feed in self._feeds.values():
             feed.measure()
         self._publish_diagnostics()
@@ -342,7 +345,8 @@ class VlmNode(LifecycleNode):
         self._outlets.publish_state(status)
 
     def _publish_diagnostics(self) -> None:
-        health = [feed.health() for feed in self._feeds.values()]
+        max_age_s = self.defaults().max_age_s
+        health = [replace(feed.health(), max_age_s=max_age_s) for feed in self._feeds.values()]
         self._outlets.publish_diagnostics(self._status(), self._answering.requests, health)
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
