@@ -179,7 +179,9 @@ def data_files(stage: Path, *, skip: Path) -> dict[str, list[str]]:
 def version() -> str:
     """Return the version; package.xml is where it is written."""
     text = (ROOT / 'package.xml').read_text(encoding='utf-8')
-    return re.search(r'<version>([^<]+)</version>', text)[1]
+    found = re.search(r'<version>([^<]+)</version>', text)
+    assert found is not None, 'package.xml has no version'
+    return found[1]
 
 
 def requirements(name: str) -> list[str]:

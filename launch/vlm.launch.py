@@ -17,6 +17,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from edge_vlm_ros.core import launchable_chips
+from edge_vlm_ros.fastdds import PROFILE_NAME, is_profile_chosen, variables_to_set
 from launch import LaunchDescription
 
 if TYPE_CHECKING:
@@ -24,16 +26,15 @@ if TYPE_CHECKING:
 
     from launch import LaunchContext
 
-CHIPS = ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted']
-PROFILE_VARIABLES = ['FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE']
-FAST_DDS_2_DISTROS = ['humble', 'iron', 'jazzy']
-
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments."""
     return [
         DeclareLaunchArgument(
-            'chip', default_value='cpu', choices=CHIPS, description='What runs the model.'
+            'chip',
+            default_value='cpu',
+            choices=[*launchable_chips()],
+            description='What runs the model.',
         ),
         DeclareLaunchArgument(
             'model',
@@ -95,15 +96,12 @@ def config_folder() -> Path:
 def shared_memory_profile() -> list[SetEnvironmentVariable]:
     """Return actions that set the Fast DDS profile for large images.
 
-    Nothing where the user has set one himself. The old variable only where Fast DDS 2 reads it:
-    Fast DDS 3 warns about it in every process.
+    Nothing where the user has set one already.
     """
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+    if is_profile_chosen():
         return []
-    profile = config_folder() / 'fastdds_shm.xml'
-    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
-    names = PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
-    return [SetEnvironmentVariable(name, str(profile)) for name in names]
+    profile = config_folder() / PROFILE_NAME
+    return [SetEnvironmentVariable(name, str(profile)) for name in variables_to_set()]
 
 
 def receive_buffers() -> list[SetEnvironmentVariable]:
@@ -121,7 +119,10 @@ def vlm_node(context: LaunchContext) -> list[Node]:
         return LaunchConfiguration(name).perform(context)
 
     config = config_folder()
-    parameters: list[Any] = [str(config / 'vlm.yaml'), str(config / f'{value("chip")}.yaml')]
+    of_chip = config / f'{value("chip")}.yaml'
+    parameters: list[Any] = [str(config / 'vlm.yaml')]
+    if of_chip.is_file():  # a chip of another package has none here
+        parameters.append(str(of_chip))
     if value('params_file'):
         parameters.append(str(Path(value('params_file')).expanduser().resolve()))
     parameters.append(overrides(value))

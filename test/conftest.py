@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
-import itertools
 import os
 import signal
-import subprocess
-import tempfile
-import time
-from pathlib import Path
 
 import pytest
+from support import leftovers, processes
+from support.domains import own_domain
+from support.environment import apply, on_domain
+from support.guardian import Guardian
+from support.patience import Patience
 from support.sophgo.emulator import missing as missing_emulator
 
-ROOT = Path(__file__).resolve().parents[1]
-FASTDDS_PROFILE = ROOT / 'config' / 'fastdds_shm.xml'
-FAST_DDS_2_DISTROS = {'humble', 'iron', 'jazzy'}
 IN_CI = os.environ.get('CI', '').lower() in {'1', 'true'}
-# Fast DDS derives its ports from the domain: above 101 they leave the safe range.
-LAST_DOMAIN = 101
-_counter = itertools.count()
+GONE_S = 20.0
+LONG_FILES = {'test_builds.py', 'test_known_answers.py', 'test_score.py', 'test_run.py'}
+_guardian = pytest.StashKey[Guardian]()
+_run = pytest.StashKey[str]()
 
 
 def _lacks_ros() -> str:
@@ -42,22 +38,94 @@ def _lacks_torch() -> str:
 REQUIREMENTS = {'emulator': missing_emulator, 'reference': _lacks_torch, 'ros': _lacks_ros}
 
 
-def pytest_configure():
-    """Hear Ctrl-C also where the shell started us in the background, which ignores it.
+def pytest_configure(config):
+    """Take charge of the processes that tests start.
 
-    An ignored signal stays ignored in every process that a test starts.
+    A worker of pytest-xdist has a run of its own within that of the process which started it, and
+    whose guardian looks after both.
     """
+    # Ctrl-C is heard also where the shell started us in the background, which ignores it: an
+    # ignored signal stays ignored in every process that a test starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Humble's messages check the types of their fields always, the others only when they are told.
+    os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
+    config.stash[_run] = leftovers.enter_run(str(os.getpid()))
+    if not hasattr(config, 'workerinput'):
+        config.stash[_guardian] = Guardian(config.stash[_run])
 
 
+def pytest_unconfigure(config):
+    """Let the guardian end what is left."""
+    if _guardian in config.stash:
+        config.stash[_guardian].close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """In CI a test that is skipped has failed: whatever CI never runs, nobody runs."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, 'wasxfail'):
+        report.outcome = 'failed'
+        report.longrepr = f'in CI nothing is skipped: {call.excinfo.value}'
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Likewise for a whole file."""
+    report = yield
+    if IN_CI and report.skipped:
+        report.outcome = 'failed'
+        report.longrepr = f'in CI nothing is skipped: {report.longrepr}'
+    return report
+
+
+@pytest.fixture(scope='session', autouse=True)
+def nothing_is_left(pytestconfig):
+    """After the last test no process that a test has started lives on."""
+    own = leftovers.processes_of(pytestconfig.stash[_run])  # the guardian
+    yield
+    patience = Patience(GONE_S)
+    while left := _without(own, leftovers.processes_of(pytestconfig.stash[_run])):
+        assert not patience.is_over(), f'tests have left processes: {left}'
+        patience.look()
+
+
+def _without(known, found):
+    return {pid: command for pid, command in found.items() if pid not in known}
+
+
+def pytest_addoption(parser):
+    """Add the choice between what every run proves and what repeats it on more variants."""
+    parser.addoption(
+        '--exhaustive',
+        choices=('without', 'only'),
+        help='run without the tests marked so (make test), or only those (make test-exhaustive)',
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is not asked for; for several workers, put what takes longest first."""
+    choice = config.getoption('exhaustive')
+    if choice is not None:
+        chosen = [
+            item
+            for item in items
+            if (item.get_closest_marker('exhaustive') is not None) is (choice == 'only')
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+    if hasattr(config, 'workerinput'):
+        items.sort(key=lambda item: item.path.name not in LONG_FILES)  # stable
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Skip what cannot run here and say why; in CI everything must run."""
+    """Skip what cannot run here and say why."""
     for marker, lacks in REQUIREMENTS.items():
-        reason = lacks() if item.get_closest_marker(marker) else ''
-        if reason and IN_CI:
-            pytest.fail(f'in CI nothing is skipped: {reason}', pytrace=False)
-        if reason:
+        if item.get_closest_marker(marker) and (reason := lacks()):
             pytest.skip(reason)
 
 
@@ -68,114 +136,23 @@ def ros_domain(monkeypatch):
     The environment is set for the test's own process and for those it starts; the value is the
     domain id, for `rclpy.init(context=..., domain_id=...)`.
     """
-    domain, lock = _take_domain()
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
-    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', str(FASTDDS_PROFILE))
-    monkeypatch.delenv('FASTRTPS_DEFAULT_PROFILES_FILE', raising=False)
-    if os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS:
-        monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(FASTDDS_PROFILE))
-    yield domain
-    lock.close()
-
-
-def _take_domain():
-    """Return a domain id that no other test run on this machine holds, and the lock on it."""
-    folder = Path(tempfile.gettempdir()) / f'edge_vlm_ros_domains_{os.getuid()}'
-    folder.mkdir(exist_ok=True)
-    first = os.getpid() + next(_counter)
-    for offset in range(LAST_DOMAIN):
-        domain = 1 + (first + offset) % LAST_DOMAIN
-        lock = (folder / str(domain)).open('w')
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-        else:
-            return domain, lock
-    pytest.fail(f'all {LAST_DOMAIN} ROS domains are taken by other test runs')
-
-
-class Spawned:
-    """A process started by a test, with all its children in a process group of its own.
-
-    Args:
-        process: The started process.
-        log: The file its output goes to.
-    """
-
-    def __init__(self, process, log):
-        self.process = process
-        self.log = log
-
-    @property
-    def pid(self):
-        return self.process.pid
-
-    def output(self):
-        """Return what it has printed so far, standard error included."""
-        return self.log.read_text(errors='replace')
-
-    def wait_for_output(self, text, timeout_s=30.0):
-        """Wait until it has printed `text`."""
-        deadline = time.monotonic() + timeout_s
-        while text not in self.output():
-            if self.process.poll() is not None and text not in self.output():
-                pytest.fail(
-                    f'ended ({self.process.returncode}) without {text!r}:\n{self.output()}'
-                )
-            if time.monotonic() > deadline:
-                pytest.fail(f'no {text!r} within {timeout_s} s:\n{self.output()}')
-            time.sleep(0.02)
-
-    def wait(self, timeout_s=30.0):
-        """Wait for its end and return the exit status."""
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f'still running after {timeout_s} s:\n{self.output()}')
-
-    def signal(self, number):
-        """Send a signal to the process and its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-
-    def stop(self, timeout_s=10.0):
-        """End it as Ctrl-C does, harder if it does not obey; return the exit status."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if self.process.poll() is not None:
-                break
-            self.signal(number)
-            try:
-                self.process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                continue
-        self.signal(signal.SIGKILL)  # children that outlived it, too
-        return self.process.wait()
+    with own_domain() as domain:
+        apply(on_domain(domain), monkeypatch)
+        yield domain
 
 
 @pytest.fixture
 def spawn(tmp_path):
     """Start processes that are gone after the test: `spawn([sys.executable, '-m', ...])`.
 
-    Their output is kept in files and readable with `output()`.
+    Their output is kept in files and readable with `output()`; `env` is what changes in their
+    environment.
     """
     started = []
 
-    def start(command, **options):
+    def start(command, env=None, cwd=None):
         log = tmp_path / f'process-{len(started)}.log'
-        with log.open('w') as output:
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **options,
-            )
-        started.append(Spawned(process, log))
+        started.append(processes.spawn(command, log, env or {}, cwd=cwd))
         return started[-1]
 
     yield start

@@ -22,14 +22,14 @@ from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
-    BadRequestError,
     EdgeVlmError,
     FinishReason,
     Question,
     SamplingOptions,
     SteadyClock,
+    chip_named,
+    parse_option,
 )
-from edge_vlm_ros.models.catalogue import CHIPS
 from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
 
 DEFAULT_FRAMES = 8
@@ -47,15 +47,14 @@ def run(args: Namespace) -> int:
         KeyboardInterrupt: Ctrl-C before the last question was asked.
     """
     try:
-        if args.chip not in CHIPS:
-            known = ', '.join(CHIPS)
-            raise BadRequestError(f'there is no chip {args.chip!r}; chips are: {known}')
+        chip_named(args.chip)
         questions = list(_questions(args))
         spec = ModelSpec(
             chip=args.chip,
             model=args.model,
             device_ids=tuple(args.device_id),
             model_dirs=tuple(args.model_dir),
+            options=dict(map(parse_option, args.option)),
         )
         if args.verbose:
             _note(f'loading {args.model} on {args.chip} ...')

@@ -15,25 +15,13 @@ from edge_vlm_ros.cli.axera_probes import find_axera
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.findings import Finding, State, as_text
 from edge_vlm_ros.cli.machine import Machine, this_machine
-from edge_vlm_ros.cli.probes import (
-    find_module,
-    find_python,
-    find_ros,
-    find_shared_memory,
-)
+from edge_vlm_ros.cli.probes import find_ros, find_shared_memory
+from edge_vlm_ros.cli.python_probes import find_python
 from edge_vlm_ros.cli.sophgo_probes import find_sophgo
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import Answer
 
-MODEL_PATH_MODULES = (
-    ('numpy', 'numpy'),
-    ('cv2', 'opencv-python-headless'),
-    ('onnxruntime', 'onnxruntime'),
-    ('tokenizers', 'tokenizers'),
-    ('transformers', 'transformers'),
-    ('yaml', 'PyYAML'),
-)
 TRIAL_QUESTION = 'What do you see?'
 _CHAIN = 'The cpu chip with the demo model'
 _MODELS = 'Models'
@@ -58,22 +46,29 @@ def run(args: Namespace) -> int:
 
 def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     """Find one thing after the other; the trial of the whole chain comes last."""
-    yield find_python()
-    modules = [find_module(module, package) for module, package in MODEL_PATH_MODULES]
-    yield from modules
+    python = find_python()
+    yield from python
     yield from find_ros()
     yield from find_shared_memory()
     machine = this_machine()
     yield from find_sophgo(machine)
     yield from find_axera(machine)
-    missing = [finding.name for finding in modules if finding.state is not State.OK]
+    missing = [finding.name for finding in python if finding.state is State.MISSING]
     if missing:
         found = f'not tried without {", ".join(missing)}'
         yield Finding(_CHAIN, 'trial', State.MISSING, found, 'install what is missing above')
         return
+    yield from _find_packages()
     yield from _find_models(model_dirs)
     yield from _check_models(machine, model_dirs)
     yield _try_chain(model_dirs)
+
+
+def _find_packages() -> Iterator[Finding]:
+    """Say which chips and families other packages bring."""
+    from edge_vlm_ros.cli.package_probes import find_packages
+
+    yield from find_packages()
 
 
 def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
@@ -97,7 +92,7 @@ def _find_models(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
 
 def _check_models(machine: Machine, model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     """Say whether the models on this disk fit the chip that is here."""
-    from edge_vlm_ros.cli.model_room import check_models
+    from edge_vlm_ros.cli.memory_fit import check_models
 
     yield from check_models(machine, model_dirs)
 

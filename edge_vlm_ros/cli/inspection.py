@@ -9,12 +9,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge_vlm_ros.cli.exits import ExitCode
-from edge_vlm_ros.core import BadRequestError, ErrorCode, ModelFileError, ModelReport, ReportTable
+from edge_vlm_ros.core import (
+    BadRequestError,
+    ErrorCode,
+    ModelFileError,
+    ModelReport,
+    ReportTable,
+    chip_named,
+    chip_names,
+)
 from edge_vlm_ros.engines import inspect_model
 from edge_vlm_ros.engines.sophgo.bmodel_file import read_bmodel
 from edge_vlm_ros.models import catalogue_of, find_model, is_path, model_folders
-from edge_vlm_ros.models.axmodel_set import holds_axmodels
-from edge_vlm_ros.models.catalogue import CHIPS, SOPHGO_CHIPS
+from edge_vlm_ros.models.by_path import chips_for, files_in
 
 
 def run(args: Namespace) -> int:
@@ -65,17 +72,13 @@ def guess_chip(name: str, model_dirs: Iterable[Path]) -> str:
 def _chip_of_path(path: Path) -> str:
     if not path.exists():
         raise ModelFileError(f'{path}: no such file or folder')
-    bmodels = [path] if path.is_file() else [*path.glob('*.bmodel'), *path.glob('*/*.bmodel')]
-    if len(bmodels) == 1 and bmodels[0].suffix == '.bmodel':
-        return read_bmodel(bmodels[0]).chip.lower()
-    if bmodels and path.is_dir():
-        return _only(SOPHGO_CHIPS, str(path))
-    if path.is_dir() and holds_axmodels(path):
-        # Nothing in the names says which: both chips' files look alike.
-        return _only(('ax650', 'ax630c'), str(path))
-    if path.is_dir() and (path / 'onnx').is_dir():
-        return 'cpu'
-    return _only(CHIPS, str(path))
+    chips = chips_for(path)
+    if chips and all(chip_named(chip).vendor == 'Sophgo' for chip in chips):
+        # The file itself says which. Axera's do not: both chips' files look alike.
+        files = [path] if path.is_file() else files_in(path, chip_named(chips[0]).suffix)
+        if len(files) == 1:
+            return read_bmodel(files[0]).chip.lower()
+    return _only(chips or chip_names(), str(path))
 
 
 def _only(chips: tuple[str, ...], name: str) -> str:

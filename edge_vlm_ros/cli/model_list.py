@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_vlm_ros.core import ModelFileError, ModelFiles
-from edge_vlm_ros.models import catalogue_of, find_model, model_folders
+from edge_vlm_ros.core import EdgeVlmError, ModelFileError, ModelFiles, chip_named, chip_names
+from edge_vlm_ros.models import Catalogue, catalogue_of, find_model, model_folders
 from edge_vlm_ros.models.by_name import home_of, where_by_hand
-from edge_vlm_ros.models.catalogue import CHIPS, ModelEntry
+from edge_vlm_ros.models.catalogue import ModelEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,20 @@ def list_models(model_dirs: Iterable[Path], chip: str = '') -> list[ListedModel]
     folders = model_folders(dirs)
     catalogue = catalogue_of(folders)
     if chip:
-        catalogue.default_model(chip)
+        chip_named(chip)
     entries = catalogue.models_for(chip) if chip else catalogue.entries
-    entries = tuple(sorted(entries, key=lambda entry: CHIPS.index(entry.chip)))
+    order = chip_names()
     return [
-        _listed(
-            entry, dirs, folders[0], is_default=catalogue.defaults.get(entry.chip) == entry.name
-        )
-        for entry in entries
+        _listed(entry, dirs, folders[0], is_default=_is_default(catalogue, entry))
+        for entry in sorted(entries, key=lambda entry: order.index(entry.chip))
     ]
+
+
+def _is_default(catalogue: Catalogue, entry: ModelEntry) -> bool:
+    try:
+        return catalogue.default_model(entry.chip) == entry.name
+    except EdgeVlmError:  # a chip that has none, or of a broken package
+        return False
 
 
 def _listed(entry: ModelEntry, dirs: list[Path], home: Path, *, is_default: bool) -> ListedModel:

@@ -112,6 +112,14 @@ def _add_ask(commands: argparse._SubParsersAction[Any]) -> None:
     )
     ask.set_defaults(finish=partial(_finish_ask, error=ask.error), last_list_size=0)
     ask.add_argument('question', nargs='?', metavar='QUESTION', help='what to ask')
+    _add_frame_options(ask)
+    _add_conversation_options(ask)
+    _add_answer_options(ask)
+    _add_model_options(ask)
+    _add_output_options(ask)
+
+
+def _add_frame_options(ask: argparse.ArgumentParser) -> None:
     look = ask.add_argument_group('what to look at')
     look.add_argument(
         '--image',
@@ -134,6 +142,9 @@ def _add_ask(commands: argparse._SubParsersAction[Any]) -> None:
         metavar='SECONDS',
         help='look at the end of the video only (default: all of it)',
     )
+
+
+def _add_conversation_options(ask: argparse.ArgumentParser) -> None:
     talk = ask.add_argument_group('the conversation')
     talk.add_argument(
         '--turn',
@@ -144,6 +155,9 @@ def _add_ask(commands: argparse._SubParsersAction[Any]) -> None:
         help='earlier questions of the same conversation, asked first',
     )
     talk.add_argument('--system', default='', metavar='TEXT', help='who the model is to be')
+
+
+def _add_answer_options(ask: argparse.ArgumentParser) -> None:
     tokens = ask.add_argument_group('the answer')
     tokens.add_argument(
         '--choice',
@@ -193,7 +207,9 @@ def _add_ask(commands: argparse._SubParsersAction[Any]) -> None:
         metavar='SECONDS',
         help='give up after so long, counted once the model is loaded (default: never)',
     )
-    _add_model_options(ask)
+
+
+def _add_output_options(ask: argparse.ArgumentParser) -> None:
     out = ask.add_argument_group('output')
     out.add_argument(
         '--json',
@@ -221,6 +237,14 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_model_dir(group)
     _add_device_id(group)
+    group.add_argument(
+        '--option',
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help="an option of the model's family or of the chip's engine, such as max_tiles=4 or "
+        'threads=2 (a wrong name lists them); may be repeated',
+    )
 
 
 def _add_model_dir(parser: argparse._ActionsContainer) -> None:

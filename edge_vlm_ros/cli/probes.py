@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -17,8 +16,13 @@ from pathlib import Path
 
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
+from edge_vlm_ros.fastdds import (
+    PROFILE_NAME,
+    PROFILE_VARIABLES,
+    shipped_profile,
+    variables_to_set,
+)
 
-OLDEST_PYTHON = (3, 10)
 _IMPORT_TIMEOUT_S = 60.0
 _RMW_VARIABLE = 'RMW_IMPLEMENTATION'
 _MEGABYTE = 1024 * 1024
@@ -27,29 +31,8 @@ SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
 """A 1080p image has 6.2 MB; an image that does not fit the sender's segment is lost."""
 SMALLEST_SHM_BYTES = 128 * _MEGABYTE
 """Room for a camera, the node and a few listeners with a segment of 16 MB each."""
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
-PROFILE_NAME = 'fastdds_shm.xml'
-_ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted'}
+_ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted', 10: 'lyrical'}
 _INTERFACES = 'from edge_vlm_ros.msg import Answer; from edge_vlm_ros.srv import Ask'
-
-
-def find_python() -> Finding:
-    """Look at the Python this runs on."""
-    found = f'{platform.python_version()} ({sys.executable})'
-    if sys.version_info[:2] < OLDEST_PYTHON:
-        return Finding('Python', 'python', State.MISSING, found, 'use Python 3.10 or later')
-    return Finding('Python', 'python', State.OK, found)
-
-
-def find_module(module: str, package: str, *, topic: str = 'Python') -> Finding:
-    """Look for a module that the model path needs."""
-    error = import_error(f'import {module}')
-    if error is None:
-        return Finding(topic, package, State.OK, _version_of(module, package))
-    return Finding(
-        topic, package, State.MISSING, error, f'{sys.executable} -m pip install {package}'
-    )
 
 
 def import_error(code: str, *, without: str = '') -> str | None:
@@ -80,9 +63,10 @@ def import_error(code: str, *, without: str = '') -> str | None:
     return lines[-1] if lines else f'{code!r} ended with {done.returncode}'
 
 
-def _version_of(module: str, *packages: str) -> str:
+def version_of(module: str, *packages: str) -> str:
+    """Return the version of the first of these packages that is installed, or the module's own."""
     versions = filter(None, map(_installed_version, packages))
-    return next(versions, f'{module} (version unknown)')
+    return next(versions, '') or _own_version(module) or f'{module} (version unknown)'
 
 
 def _installed_version(package: str) -> str:
@@ -100,7 +84,7 @@ def find_ros() -> list[Finding]:
     if error is not None:
         remedy = "source /opt/ros/<distro>/setup.bash, or 'make setup' for ROS 2 from PyPI"
         return [Finding(topic, 'rclpy', State.ABSENT, error, remedy)]
-    rclpy_version = _version_of('rclpy', 'ros-rclpy', 'rclpy')
+    rclpy_version = version_of('rclpy', 'ros-rclpy', 'rclpy')
     major = rclpy_version.partition('.')[0]
     by_version = _ROS_OF_RCLPY.get(int(major), '') if major.isdigit() else ''
     distro = os.environ.get('ROS_DISTRO') or by_version or 'distribution unknown'
@@ -157,20 +141,10 @@ def _find_profile(topic: str) -> Finding:
     return Finding(topic, name, State.OK, f'{path}, segments of {size // _MEGABYTE} MB')
 
 
-def shipped_profile() -> Path | None:
-    """Return where this package's Fast DDS profile lies; None = nowhere to be found."""
-    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
-    places = [Path(prefix) / 'share/edge_vlm_ros/config' for prefix in prefixes if prefix]
-    places.append(Path(__file__).resolve().parents[2] / 'config')
-    return next((p / PROFILE_NAME for p in places if (p / PROFILE_NAME).is_file()), None)
-
-
 def export_line(profile: Path | None) -> str:
     """Return the shell line that sets the profile; its old name, too, where that one is read."""
     path = f'<edge_vlm_ros>/config/{PROFILE_NAME}' if profile is None else profile
-    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
-    names = PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
-    return ' '.join(['export', *(f'{name}={path}' for name in names)])
+    return ' '.join(['export', *(f'{name}={path}' for name in variables_to_set())])
 
 
 def _find_shm(topic: str) -> Finding:
@@ -210,7 +184,7 @@ def find_vendor_module(
     error = import_error(f'import {module}')
     if error is not None:
         return Finding(topic, module, State.WARNING, error, 'install its driver, or reinstall it')
-    found = _installed_version(package) or _own_version(module) or f'{module} (version unknown)'
+    found = version_of(module, package)
     if is_older(version_in(found), oldest):
         needed = '.'.join(map(str, oldest))
         return Finding(topic, module, State.WARNING, found, f'{needed} or later: {remedy}')

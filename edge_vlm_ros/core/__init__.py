@@ -1,7 +1,19 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
+from edge_vlm_ros.core.chips import (
+    CHIPS,
+    Chip,
+    FileForm,
+    broken_chips,
+    chip_named,
+    chip_names,
+    is_chip,
+    known_chips,
+    launchable_chips,
+)
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
+from edge_vlm_ros.core.config_file import ConfigFile
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadRequestError,
@@ -14,7 +26,10 @@ from edge_vlm_ros.core.errors import (
     ModelFileError,
     NoFreshFrameError,
     NotReadyError,
+    PackageError,
+    PreemptedError,
     PromptTooLongError,
+    SetupError,
     TooManyFramesError,
 )
 from edge_vlm_ros.core.frames import (
@@ -33,8 +48,28 @@ from edge_vlm_ros.core.frames import (
     ShownAs,
     StoredFrame,
 )
+from edge_vlm_ros.core.installed_rows import BrokenRow
 from edge_vlm_ros.core.limits import EngineLimits
+from edge_vlm_ros.core.model_config import ModelConfig
+from edge_vlm_ros.core.model_families import (
+    FAMILIES,
+    FamilyRow,
+    broken_families,
+    family_names,
+    family_of_type,
+    is_family,
+    known_families,
+    known_model_types,
+)
 from edge_vlm_ros.core.model_files import ModelFiles
+from edge_vlm_ros.core.options import (
+    Options,
+    count,
+    parse_option,
+    read_options,
+    takes,
+    unsupported,
+)
 from edge_vlm_ros.core.prompt import (
     Positions,
     PromptPart,
@@ -48,6 +83,8 @@ from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
 __all__ = [
+    'CHIPS',
+    'FAMILIES',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
     'Answer',
@@ -56,30 +93,39 @@ __all__ = [
     'BadFrame',
     'BadImageError',
     'BadRequestError',
+    'BrokenRow',
     'Buffer',
     'BusyError',
     'CancelledError',
+    'Chip',
     'Clock',
     'CompressedImage',
+    'ConfigFile',
     'CrossAttended',
     'DeadlineError',
     'DeviceError',
     'EdgeVlmError',
     'EngineLimits',
     'ErrorCode',
+    'FamilyRow',
     'FeatureKey',
+    'FileForm',
     'FinishReason',
     'Frame',
     'FrameKey',
     'FrameRef',
     'FrameSource',
     'ImageDigest',
+    'ModelConfig',
     'ModelFileError',
     'ModelFiles',
     'ModelReport',
     'NoFreshFrameError',
     'NotReadyError',
+    'Options',
+    'PackageError',
     'Positions',
+    'PreemptedError',
     'Priority',
     'PromptPart',
     'PromptTooLongError',
@@ -88,6 +134,7 @@ __all__ = [
     'ReportTable',
     'RgbImage',
     'SamplingOptions',
+    'SetupError',
     'ShownAs',
     'Spliced',
     'SteadyClock',
@@ -98,6 +145,23 @@ __all__ = [
     'VisionFeatures',
     'VisionInputs',
     'VisionSpan',
+    'broken_chips',
+    'broken_families',
+    'chip_named',
+    'chip_names',
+    'count',
+    'family_names',
+    'family_of_type',
+    'is_chip',
+    'is_family',
     'join_parts',
+    'known_chips',
+    'known_families',
+    'known_model_types',
+    'launchable_chips',
+    'parse_option',
+    'read_options',
+    'takes',
     'text_part',
+    'unsupported',
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from edge_vlm_ros.core.clock import NS_PER_S
 from edge_vlm_ros.core.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Timings:
     """What each stage of one answer cost. Seconds of steady time unless said.
 
     Attributes:
-        queue_s: Waiting for other questions.
+        queue_s: Question received to the start of its work: waiting for a frame, for the model to
+            be loaded, for other questions.
         prepare_s: Frames decoded, resized, normalised for the vision tower; 0 when that was done
             before.
         encode_s: Vision tower and projector; 0 when the features were cached.
@@ -75,6 +77,33 @@ class Timings:
     cached_prompt_tokens: int = 0
     vision_tokens: int = 0
     answer_tokens: int = 0
+
+    @classmethod
+    def outside(
+        cls, *, asked_ns: int, now_ns: int, begun_ns: int = 0, first_text_ns: int = 0
+    ) -> Timings:
+        """Return what is known where the work is not done: there a question may end, too.
+
+        Args:
+            asked_ns: Steady time when the question came, nanoseconds.
+            now_ns: Steady time of its end.
+            begun_ns: Steady time when work for it began; 0 = it only waited.
+            first_text_ns: Steady time of its first text; 0 = none came.
+        """
+
+        def seconds(stop_ns: int) -> float:
+            return max(0, stop_ns - asked_ns) / NS_PER_S
+
+        return cls(
+            queue_s=seconds(begun_ns or now_ns),
+            time_to_first_token_s=seconds(first_text_ns) if first_text_ns else 0.0,
+            total_s=seconds(now_ns),
+        )
+
+    @property
+    def run_s(self) -> float:
+        """From the start of its work to the final chunk; 0 where it only waited."""
+        return max(0.0, self.total_s - self.queue_s)
 
     @property
     def tokens_per_second(self) -> float:

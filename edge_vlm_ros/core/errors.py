@@ -85,7 +85,7 @@ class NoFreshFrameError(EdgeVlmError):
 
 
 class BusyError(EdgeVlmError):
-    """Load: the queue of questions is full."""
+    """Load: there is no room for this question (any more)."""
 
     default_code = ErrorCode.BUSY
 
@@ -102,6 +102,12 @@ class CancelledError(EdgeVlmError):
     default_code = ErrorCode.CANCELLED
 
 
+class PreemptedError(EdgeVlmError):
+    """A newer question of at least its priority took the chip."""
+
+    default_code = ErrorCode.PREEMPTED
+
+
 class NotReadyError(EdgeVlmError):
     """The model is not loaded yet, or the node is not active."""
 
@@ -114,7 +120,18 @@ class ModelFileError(EdgeVlmError):
     default_code = ErrorCode.MODEL_FILE
 
 
+class PackageError(ModelFileError):
+    """The deployer can act: an installed package that brings a chip or a family is broken."""
+
+
 class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 
     default_code = ErrorCode.DEVICE
+
+
+class SetupError(DeviceError):
+    """The deployer can act: a library or a device is not there, or is another than was named.
+
+    To try again would end likewise, unlike after other failures of a device.
+    """

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_vlm_ros.core.model_config import ModelConfig
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
@@ -14,16 +16,26 @@ class ModelFiles:
     Attributes:
         name: Catalogue name, or the path that was asked for.
         chip: 'cpu', 'bm1684x', ...
-        family: 'internvl', ...; '' where only config.json says it.
         folder: Where the weights lie.
         tokenizer_folder: Where config.json and the tokenizer lie; often the same folder.
-        weights: Path by part: 'vision_encoder', 'embed_tokens' and 'decoder_model_merged' for the
-            split ONNX layout, 'model' for a single file, 'script' for the scripted engine.
+        weights: Path by part. 'model' for a single file; 'vision_encoder', 'embed_tokens' and
+            'decoder_model_merged' for the split ONNX layout; 'layers.0' and so on, 'post',
+            'embed_tokens' and 'vision_encoder' for an axmodel set; 'script' for the scripted
+            engine. Of a catalogue model, the parts that its row names.
+        config: What config.json and its neighbours say.
     """
 
     name: str
     chip: str
-    family: str
     folder: Path
     tokenizer_folder: Path
     weights: Mapping[str, Path] = field(default_factory=dict)
+    config: ModelConfig = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'config', ModelConfig(self.tokenizer_folder))
+
+    @property
+    def family(self) -> str:
+        """'internvl', ...; '' where config.json names none that is known."""
+        return self.config.family

@@ -18,7 +18,7 @@ MAX_QUESTION_BYTES = 64 * 1024
 class Priority(IntEnum):
     """Which of the questions that wait is answered next: the highest, of equal ones the oldest.
 
-    A question that runs is not interrupted by a higher one.
+    Whether one that runs is interrupted by a higher one is the queue's policy.
     """
 
     BACKGROUND = 0

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from edge_vlm_ros.demo import truth
+from edge_vlm_ros.demo import truth, world
 from edge_vlm_ros.demo.truth import ClipTruth, Moment, Rule
 
-CLIP_SECONDS = 4.0
-CLIP_FRAMES = 8
 SLACK_BEFORE_S = 0.1
 SLACK_AFTER_S = 0.6
 """The answer stays true that long around the moment: asking and choosing frames takes time."""
@@ -57,9 +55,9 @@ QUERIES = (
     Query('description', 'Describe what you see.', truth.describe),
     *(
         Query('colour', f'What color is the {shape}?', truth.colour_of(shape))
-        for shape in ('ball', 'box', 'cone')
+        for shape in sorted(world.SHAPES)
     ),
-    Query('motion', 'What is moving?', truth.motion, CLIP_SECONDS, CLIP_FRAMES),
+    Query('motion', 'What is moving?', truth.motion, world.CLIP_SECONDS, world.CLIP_FRAMES),
     Query('path', 'Is the way ahead clear?', truth.path),
 )
 

@@ -1,7 +1,7 @@
 """What is true in a shipped clip, frame by frame, and whether an answer says so.
 
-The rules are those of the demo model's world (scenes.py and questions.py in tools/demo_model). A
-question whose answer would be a toss-up has no true answer here; it is not asked at that moment.
+The rules are those of `world`. A question whose answer would be a toss-up has no true answer here;
+it is not asked at that moment.
 """
 
 from __future__ import annotations
@@ -10,33 +10,17 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-PLACES = ('on the left', 'in the middle', 'on the right')
-BORDERS = (1 / 3, 2 / 3)
-BORDER_MARGIN = 0.03
-"""A centre this near to a border between thirds is in neither, share of the width."""
-CENTRE_GAP = 0.05
-"""Neighbours whose centres are nearer have no order, share of the width."""
-SIDE_SHIFT = 0.15
-"""What moves sideways moves at least so far, share of the width."""
-DISTANCE_CHANGE = 0.30
-"""What comes closer or goes away does so by at least this share of its distance."""
-TURN_DEG = 10.0
-"""A camera that turns turns at least so far."""
+from edge_vlm_ros.demo import world
+
 STILL_SHIFT = 0.02
 """Up to here nothing has moved, share of the width."""
 STILL_CHANGE = 0.03
 """Up to here nothing has come closer or gone away, share of the distance."""
 STILL_TURN_DEG = 1.0
 """Up to here the camera has not turned."""
-BLOCKED_M = 1.3
-CLEAR_M = 1.7
-"""What stands ahead blocks the way below 1.5 m; between these two it is a toss-up."""
-WHOLE = 0.75
-"""A thing that is visible to a smaller share is not asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +49,12 @@ class Thing:
     @property
     def third(self) -> int:
         """0, 1 or 2: left, middle, right."""
-        return sum(self.x >= border for border in BORDERS)
+        return world.third(self.x)
 
     @property
     def is_clear_of_borders(self) -> bool:
         """Whether it is plainly in its third."""
-        return all(abs(self.x - border) >= BORDER_MARGIN for border in BORDERS)
+        return world.is_clear_of_borders(self.x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +116,10 @@ def _moment(frame: dict[str, Any]) -> Moment:
 
 def describe(moments: Sequence[Moment]) -> str | None:
     """Tell what stands where in the last frame, left to right."""
-    things = sorted(moments[-1].things, key=lambda thing: thing.x)
-    gaps = [right.x - left.x for left, right in pairwise(things)]
-    if not _is_plain(things) or any(gap < CENTRE_GAP for gap in gaps):
+    things = moments[-1].things
+    if not _is_plain(things) or not world.are_in_order(thing.x for thing in things):
         return None
-    if not things:
-        return 'Nothing.'
-    parts = [f'a {thing.name} {PLACES[thing.third]}' for thing in things]
-    text = parts[0] if len(parts) == 1 else f'{", ".join(parts[:-1])} and {parts[-1]}'
-    return f'A{text[1:]}.'
+    return world.describe((thing.name, thing.x) for thing in things)
 
 
 def colour_of(shape: str) -> Rule:
@@ -161,12 +140,12 @@ def path(moments: Sequence[Moment]) -> str | None:
     things = moments[-1].things
     if not _is_plain(things):
         return None
-    ahead = sorted((t for t in things if t.third == 1), key=lambda thing: thing.distance_m)
-    if any(BLOCKED_M < thing.distance_m < CLEAR_M for thing in ahead):
+    ahead = [thing for thing in things if thing.third == world.MIDDLE]
+    if any(world.blocks_the_way(thing.distance_m) is None for thing in ahead):
         return None
-    if not ahead or ahead[0].distance_m >= CLEAR_M:
-        return 'Yes.'
-    return f'No, a {ahead[0].name} is in the way.'
+    blockers = [thing for thing in ahead if world.blocks_the_way(thing.distance_m)]
+    nearest = min(blockers, key=lambda thing: thing.distance_m, default=None)
+    return world.path_answer(nearest.name if nearest else None)
 
 
 def motion(moments: Sequence[Moment]) -> str | None:
@@ -177,16 +156,16 @@ def motion(moments: Sequence[Moment]) -> str | None:
     turn_deg = last.yaw_deg - first.yaw_deg
     if abs(turn_deg) > STILL_TURN_DEG:
         way = 'left' if turn_deg > 0 else 'right'
-        return f'The camera is turning {way}.' if abs(turn_deg) >= TURN_DEG else None
+        return world.turning(way) if abs(turn_deg) >= world.TURN_DEG else None
     then = {thing.name: thing for thing in first.things}
     now = {thing.name: thing for thing in last.things}
     if then.keys() != now.keys():
         return None
     movers = [name for name, thing in then.items() if not _stands(thing, now[name])]
     if not movers:
-        return 'Nothing is moving.'
+        return world.NOTHING_MOVES
     ways = [_way(then[name], now[name]) for name in movers]
-    return f'The {movers[0]} is moving {ways[0]}.' if len(ways) == 1 and ways[0] else None
+    return world.movement(movers[0], ways[0]) if len(ways) == 1 and ways[0] else None
 
 
 def _stands(then: Thing, now: Thing) -> bool:
@@ -197,15 +176,15 @@ def _stands(then: Thing, now: Thing) -> bool:
 def _way(then: Thing, now: Thing) -> str | None:
     """Return how one thing moved; None where it is too little, or both ways at once."""
     change, shift = now.distance_m / then.distance_m - 1, now.x - then.x
-    if (abs(change) >= DISTANCE_CHANGE) == (abs(shift) >= SIDE_SHIFT):
+    if (abs(change) >= world.DISTANCE_CHANGE) == (abs(shift) >= world.SIDE_SHIFT):
         return None
-    if abs(change) >= DISTANCE_CHANGE:
+    if abs(change) >= world.DISTANCE_CHANGE:
         return 'away' if change > 0 else 'closer'
     return 'right' if shift > 0 else 'left'
 
 
 def _are_whole(things: Sequence[Thing]) -> bool:
-    return all(thing.visible >= WHOLE for thing in things)
+    return all(thing.visible >= world.WHOLE for thing in things)
 
 
 def _is_plain(things: Sequence[Thing]) -> bool:

@@ -8,13 +8,13 @@ from edge_vlm_ros.engines.base import (
     NextToken,
     OnLoaded,
     StopCheck,
+    ignore_progress,
     never,
 )
 from edge_vlm_ros.engines.registry import (
-    engine_chips,
+    engine_options,
     inspect_model,
     open_engine,
-    require_engine,
 )
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     'NextToken',
     'OnLoaded',
     'StopCheck',
-    'engine_chips',
+    'engine_options',
+    'ignore_progress',
     'inspect_model',
     'never',
     'open_engine',
-    'require_engine',
 ]

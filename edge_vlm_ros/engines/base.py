@@ -45,6 +45,10 @@ OnLoaded: TypeAlias = Callable[[int, int], None]
 """Called on the engine's thread while a model loads: parts loaded, parts in all."""
 
 
+def ignore_progress(loaded: int, total: int) -> None:
+    """Let the progress of a load pass: the `OnLoaded` of who does not follow it."""
+
+
 def never() -> bool:
     """The `StopCheck` of a step that nobody gives up."""
     return False
@@ -68,7 +72,7 @@ class KVCache(Protocol):
 
 
 class Engine(Protocol):
-    """One model on one chip."""
+    """One model on one chip. Every call but `close` raises NotReadyError once it is closed."""
 
     @property
     def limits(self) -> EngineLimits:
@@ -84,29 +88,38 @@ class Engine(Protocol):
         """Run vision tower and projector on one frame.
 
         Raises:
+            EdgeVlmError: The pixels are not what the tower takes, or give another number of rows
+                than the prompt has room for.
             DeviceError: The chip failed.
         """
         ...
 
-    def keep(self, shared: int, prompt: PromptPart) -> int:
-        """Say how much of a prefix in the KV cache is worth keeping for a prompt.
+    def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+        """Say how much of a prefix in the KV cache to go on from for a prompt.
 
-        Less than `shared` where the rest could not be appended behind it, or would cost more than
-        starting again.
+        Less than `shared` where the rest could not be appended after it, or would cost more than
+        starting again; 0 where `limits.can_extend_prefix` says that nothing goes on.
 
         Args:
             shared: Tokens that the cache holds and the prompt begins with; below its length.
             prompt: The whole prompt.
+
+        Returns:
+            Tokens to keep, `shared` at most.
         """
         ...
 
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
-        """Cut the next `tokens` tokens, behind what the cache holds, into the cheapest pieces.
+        """Cut the next `tokens` tokens, after what the cache holds, into the cheapest pieces.
 
-        Each piece is one call of `prefill`, between which a cancel and other work get in.
+        Each piece is one call of `prefill`, between which a cancel and other work get in. This is
+        the one place where a prompt is cut.
 
         Returns:
             Tokens of each piece, in order; they add up to `tokens`.
+
+        Raises:
+            PromptTooLongError: They do not fit after what the cache holds.
         """
         ...
 
@@ -119,14 +132,17 @@ class Engine(Protocol):
         """Append a prompt part to the KV cache.
 
         Args:
-            part: Tokens, positions and vision spans; follows what the cache holds; best a piece
-                of `plan_prefill`.
+            part: Tokens, positions and vision spans; follows what the cache holds; a piece of
+                `plan_prefill`. Some engines take longer ones, too, none has to.
             features: By `VisionSpan.image`; at least those that the part's spans name.
-            should_stop: Asked between layers by engines that run them one by one.
+            should_stop: Asked before anything is run, and between layers by engines that run them
+                one by one.
 
         Raises:
-            PromptTooLongError: The part does not fit behind what the cache holds.
+            PromptTooLongError: The part does not fit after what the cache holds, or is longer than
+                what the engine runs at once there.
             CancelledError: `should_stop` said so; the cache holds what it held before.
+            EdgeVlmError: The part's ids, positions or features are not the model's.
             DeviceError: The chip failed.
         """
         ...
@@ -135,6 +151,7 @@ class Engine(Protocol):
         """Run the head on the last token appended (by prefill or decode).
 
         Raises:
+            EdgeVlmError: The cache was cut since, or what was to be appended last failed.
             DeviceError: The chip failed.
         """
         ...
@@ -147,7 +164,8 @@ class Engine(Protocol):
             position: Its position, as `PromptPart.next_position` counts.
 
         Raises:
-            PromptTooLongError: The context is full.
+            PromptTooLongError: The context is full, or the position past its last one.
+            EdgeVlmError: The model does not know the id.
             DeviceError: The chip failed.
         """
         ...

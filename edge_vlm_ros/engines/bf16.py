@@ -38,6 +38,13 @@ def from_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return widened.view(np.float32)
 
 
+def widen_bf16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
+    """Widen bfloat16 bit patterns into float32 memory of as many elements, which is kept."""
+    widened = out.view(np.uint32)
+    np.copyto(widened, bits.reshape(widened.shape))
+    np.left_shift(widened, _SHIFT, out=widened)
+
+
 def has_nan(bits: NDArray[np.uint16]) -> bool:
     """Tell whether any bfloat16 bit pattern is not a number."""
     return bool(((bits & _SIGNLESS) > _EXPONENT).any())

@@ -1,47 +1,42 @@
-"""Which engine drives which chip; its module and vendor's library load when it is opened."""
+"""Which engine drives which chip; its module and vendor's library load when it is opened.
+
+A chip's row names the module of its engine. It has these, the last two if there is something to
+say:
+
+    open_engine(files, device_ids, options, on_loaded) -> Engine
+    OPTIONS                                     the type of its options, see `core.options`
+    inspect_model(files, device_ids) -> ModelReport
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
-from edge_vlm_ros.core import BadRequestError, DeviceError, ErrorCode
+from edge_vlm_ros.core import (
+    BadRequestError,
+    ErrorCode,
+    Options,
+    SetupError,
+    chip_named,
+)
+from edge_vlm_ros.engines.base import ignore_progress
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import ModelFiles, ModelReport
     from edge_vlm_ros.engines.base import Engine, OnLoaded
 
-# Chip -> module with a function `open_engine(files, device_ids, options, on_loaded)` and, for the
-# accelerators, `inspect_model(files, device_ids)`.
-_ENGINES = {
-    'ax630c': 'edge_vlm_ros.engines.axera.engine',
-    'ax650': 'edge_vlm_ros.engines.axera.engine',
-    'cpu': 'edge_vlm_ros.engines.cpu.engine',
-    'bm1684x': 'edge_vlm_ros.engines.sophgo.engine',
-    'bm1688': 'edge_vlm_ros.engines.sophgo.engine',
-    'scripted': 'edge_vlm_ros.engines.scripted.engine',
-}
 
-
-def _unheard(loaded: int, total: int) -> None:
-    """Let progress pass."""
-
-
-def engine_chips() -> tuple[str, ...]:
-    """Name the chips that this build has an engine for."""
-    return tuple(_ENGINES)
-
-
-def require_engine(chip: str) -> None:
-    """Check that this build has an engine for a chip, before any file is looked for.
+def engine_options(chip: str) -> type[Options]:
+    """Return the type of the options that a chip's engine takes.
 
     Raises:
-        DeviceError: It has none.
+        BadRequestError: There is no such chip, or it has no engine.
+        SetupError: The module of its engine cannot be imported.
     """
-    if chip not in _ENGINES:
-        listed = ', '.join(_ENGINES)
-        raise DeviceError(f'this build has no engine for chip {chip!r}; it has: {listed}')
+    return cast('type[Options]', getattr(_module_of(chip), 'OPTIONS', Options))
 
 
 def open_engine(
@@ -49,25 +44,23 @@ def open_engine(
     files: ModelFiles,
     device_ids: Sequence[int] = (),
     options: Mapping[str, object] | None = None,
-    on_loaded: OnLoaded = _unheard,
+    on_loaded: OnLoaded = ignore_progress,
 ) -> Engine:
     """Load a model onto a chip: seconds to minutes. The engine belongs to the calling thread.
 
     Args:
-        chip: One of `engine_chips`.
+        chip: Its name.
         files: What `models.find_model` found for this chip.
         device_ids: Devices of that kind; empty = the first one.
-        options: The engine's own; for 'cpu' the fields of `CpuOptions`, for 'ax650' and 'ax630c'
-            those of `AxeraOptions`, for the others none.
+        options: The engine's own, by name; see `engine_options`.
         on_loaded: Called after each part, where a model loads in parts.
 
     Raises:
-        DeviceError: This build has no engine for the chip, or the device does not work.
+        BadRequestError: There is no such chip, it has no engine, or the engine no such option.
+        DeviceError: The device does not work, or the engine's module cannot be imported.
         ModelFileError: A file is missing, damaged or does not fit the others.
-        BadRequestError: An option the engine does not have.
     """
-    require_engine(chip)
-    module = import_module(_ENGINES[chip])
+    module = _module_of(chip)
     engine = module.open_engine(files, tuple(device_ids), options or {}, on_loaded)
     return cast('Engine', engine)
 
@@ -81,14 +74,28 @@ def inspect_model(chip: str, files: ModelFiles, device_ids: Sequence[int] = ()) 
         device_ids: As for `open_engine`.
 
     Raises:
-        DeviceError: No engine for the chip, or the device or its library does not work.
+        BadRequestError: No engine for the chip, or its models say nothing of themselves.
+        DeviceError: The device or its library does not work.
         ModelFileError: A file is missing, damaged or does not fit the others.
-        BadRequestError: The chip's models say nothing of themselves.
     """
-    require_engine(chip)
-    module = import_module(_ENGINES[chip])
+    module = _module_of(chip)
     if not hasattr(module, 'inspect_model'):
         raise BadRequestError(
             f'models for chip {chip} cannot be inspected', ErrorCode.UNSUPPORTED_OPTION
         )
     return cast('ModelReport', module.inspect_model(files, tuple(device_ids)))
+
+
+def _module_of(chip: str) -> ModuleType:
+    row = chip_named(chip)
+    if not row.engine:
+        raise BadRequestError(
+            f'chip {chip} has no engine: {row.backend} answers on it', ErrorCode.UNSUPPORTED_OPTION
+        )
+    try:
+        return import_module(row.engine)
+    except ImportError as error:
+        raise SetupError(
+            f'chip {chip}: {row.engine} cannot be imported: {error} '
+            "('edge-vlm doctor' says what is missing)"
+        ) from error

@@ -1,52 +1,71 @@
-"""Model families: each knows its pixels, its words and its positions."""
+"""Model families: each knows its pixels, its words and its positions.
+
+A family's row in `core.model_families` names its module. It has:
+
+    OPTIONS                             the type of its options, see `core.options`
+    read(config, options) -> FamilySettings
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import cast
 
-from edge_vlm_ros.core import ModelFileError
-from edge_vlm_ros.families.base import ModelFamily
-from edge_vlm_ros.families.config_file import ConfigFile
-from edge_vlm_ros.families.options import FamilyOptions
+from edge_vlm_ros.core import (
+    ModelConfig,
+    ModelFileError,
+    Options,
+    PackageError,
+    broken_families,
+    family_of_type,
+    known_model_types,
+    read_options,
+)
+from edge_vlm_ros.families.base import FamilySettings, ModelFamily
 
-__all__ = ['FamilyOptions', 'ModelFamily', 'load_family', 'supported_model_types']
-
-# model_type in config.json: module of this room, class. Imported when first needed.
-_FAMILIES = {
-    'internvl': ('internvl', 'InternVlFamily'),
-    'internvl_chat': ('internvl', 'InternVlFamily'),
-    'mllama': ('mllama', 'MllamaFamily'),
-    'qwen2_vl': ('qwen2_vl', 'Qwen2VlFamily'),
-}
-
-
-def supported_model_types() -> tuple[str, ...]:
-    """Return the values of `model_type` that `load_family` knows."""
-    return tuple(sorted(_FAMILIES))
+__all__ = ['FamilySettings', 'ModelFamily', 'family_options', 'read_family']
 
 
-def load_family(
-    folder: Path,
-    options: FamilyOptions = FamilyOptions(),  # noqa: B008 (frozen)
-) -> ModelFamily:
-    """Read what a model folder says about its family.
-
-    Args:
-        folder: With config.json, preprocessor and tokenizer files.
-        options: What may be chosen.
+def family_options(config: ModelConfig) -> type[Options]:
+    """Return the type of the options that a model's family takes.
 
     Raises:
-        ModelFileError: A file is missing or damaged, or the model is of an unknown family.
+        ModelFileError: config.json is missing or damaged, or no family knows the model.
     """
-    if not folder.is_dir():
-        raise ModelFileError(f'there is no model folder {folder}')
-    config = ConfigFile.read(folder / 'config.json')
-    found = config.text('model_type')
-    if found not in _FAMILIES:
-        raise config.error('model_type', f'one of {", ".join(supported_model_types())}')
-    module, name = _FAMILIES[found]
-    family: Any = getattr(import_module(f'{__name__}.{module}'), name)
-    loaded: ModelFamily = family.load(folder, options)
-    return loaded
+    return cast('type[Options]', _module_of(config).OPTIONS)
+
+
+def read_family(
+    config: ModelConfig, options: Mapping[str, object] | None = None
+) -> FamilySettings:
+    """Read and check what a model's files say about its family, before any engine is there.
+
+    Args:
+        config: The model's files; the tokenizer lies beside them.
+        options: The family's own, by name; see `family_options`.
+
+    Raises:
+        ModelFileError: A file is missing or damaged, or no family knows the model.
+        BadRequestError: The family has no such option.
+    """
+    module = _module_of(config)
+    chosen = read_options(module.OPTIONS, options or {}, f'family {config.family}')
+    return cast('FamilySettings', module.read(config, chosen))
+
+
+def _module_of(config: ModelConfig) -> ModuleType:
+    if not config.folder.is_dir():
+        raise ModelFileError(f'there is no model folder {config.folder}')
+    row = family_of_type(config.model_type)
+    if row is None:
+        error = config.model.error('model_type', f'one of {", ".join(known_model_types())}')
+        broken = ''.join(f'; broken: family {found}' for found in broken_families())
+        raise ModelFileError(f'{error.message}{broken}')
+    try:
+        return import_module(row.module)
+    except ImportError as error:
+        raise PackageError(
+            f'family {row.name}: {row.module} cannot be imported: {error}'
+        ) from error

@@ -1,4 +1,9 @@
-"""What every model family knows: its pixels, its words, its positions."""
+"""What every model family knows: its pixels, its words, its positions.
+
+A family is made in two steps. `FamilySettings` is what the model's files and the user's options
+say, checked before the engine loads, for minutes perhaps. `FamilySettings.bound_by` then makes the
+family, once, within what the engine takes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,21 @@ from edge_vlm_ros.core import EngineLimits, Frame, PromptPart, ShownAs, VisionIn
 from edge_vlm_ros.text import Tokenizer
 
 
+class FamilySettings(Protocol):
+    """What one model's files and the user's options say; immutable, and all of it checked."""
+
+    def bound_by(self, limits: EngineLimits) -> ModelFamily:
+        """Make the family, within what an engine takes.
+
+        Raises:
+            ModelFileError: The engine's vision tower is not this model's.
+            BadRequestError: The user asked for more than the engine takes.
+        """
+        ...
+
+
 class ModelFamily(Protocol):
-    """Preprocessing, prompt form and stop rule of one family of models."""
+    """Preprocessing, prompt form and stop rule of one model, for one engine."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -26,15 +44,7 @@ class ModelFamily(Protocol):
     def frames_per_input(self) -> int:
         """How many neighbouring frames of one camera's clip make one `VisionInputs`: 1 or more.
 
-        Valid after `fit`. A clip is cut into so many frames each, the last input having the rest.
-        """
-        ...
-
-    def fit(self, limits: EngineLimits) -> None:
-        """Bound what `preprocess` makes by what an engine takes; before the first frame.
-
-        Raises:
-            ModelFileError: The engine's vision tower is not this model's.
+        A clip is cut into so many frames each, the last input having the rest.
         """
         ...
 

@@ -11,24 +11,26 @@ Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from edge_vlm_ros.core import (
+    ConfigFile,
     EngineLimits,
     Frame,
+    ModelConfig,
     ModelFileError,
+    Options,
     PromptPart,
     ShownAs,
     VisionInputs,
     VisionSpan,
+    count,
+    text_part,
 )
-from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
-from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.families.options import ResizeFilter
 from edge_vlm_ros.families.templated import TemplatedFamily
+from edge_vlm_ros.families.tile_budget import TileCosts, choose_tiles
 from edge_vlm_ros.text import (
     CHATML,
     CHATML_TIGHT,
@@ -54,6 +56,25 @@ IMAGE_END = Special('</img>')
 PLACEHOLDER = '<IMG_CONTEXT>'
 
 _RESIZERS = {'exact': resize_exact, 'fast': resize_fast}
+_SHORT_QUESTION = 'What?'
+
+
+@dataclass(frozen=True, slots=True)
+class InternVlOptions(Options):
+    """What a user may choose.
+
+    Attributes:
+        max_tiles: Most tiles that one frame is cut into; 0 = as many as the model's files say and
+            the engine bears without a long wait. Every tile costs a run of the vision tower and
+            its share of context.
+        resize: Which filter.
+    """
+
+    max_tiles: int = count()
+    resize: ResizeFilter = 'exact'
+
+
+OPTIONS = InternVlOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +108,6 @@ class Patches:
         return None if tile_px % self.px or side != int(side) else int(side) ** 2
 
 
-@dataclass(frozen=True, slots=True)
-class InternVlSettings:
-    """What one model's files say.
-
-    Attributes:
-        form: Template and default system text.
-        tiling: How a frame that stands alone becomes tiles.
-        tokens_per_tile: Placeholders that one tile takes.
-        normalise: With the model's mean and deviation.
-        stop_tokens: Ids that end an answer, beside the template's own.
-        patches: Of a tile; None = the engine's tiles must have the size of `tiling`.
-    """
-
-    form: ConversationForm
-    tiling: Tiling
-    tokens_per_tile: int
-    normalise: Normaliser
-    stop_tokens: frozenset[int] = frozenset()
-    patches: Patches | None = None
-
-
 # The system texts the published models were tuned with: content of the models, not ours.
 _SYSTEM_OF_2 = '你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。'  # noqa: E501, RUF001
 _FORMS = {
@@ -123,87 +123,111 @@ _FORM_OF_CONVERTED = ConversationForm(CHATML, '')
 """Of folders in transformers' own layout: their chat_template adds no system text."""
 
 
+@dataclass(frozen=True, slots=True)
+class InternVlSettings:
+    """What one model's files and the options say.
+
+    Attributes:
+        tokenizer: The model's.
+        options: The user's.
+        form: Template and default system text.
+        tiling: How a frame that stands alone becomes tiles.
+        patches: Of a tile.
+        tokens_per_tile: Placeholders that one tile takes.
+        normalise: With the model's mean and deviation.
+        placeholder: Id that stands for a row of features.
+        stop_tokens: Ids that end an answer.
+    """
+
+    tokenizer: Tokenizer = field(repr=False)
+    options: InternVlOptions
+    form: ConversationForm
+    tiling: Tiling
+    patches: Patches
+    tokens_per_tile: int
+    normalise: Normaliser
+    placeholder: int
+    stop_tokens: frozenset[int]
+
+    def bound_by(self, limits: EngineLimits) -> InternVlFamily:
+        """Make the family with the engine's size of a tile, and as many tiles as it bears.
+
+        Raises:
+            ModelFileError: The engine's vision tower takes tiles of another size, and patches do
+                not divide that evenly.
+            BadRequestError: The user asked for more tiles than the engine takes.
+        """
+        fitted = self._with_tiles_of(limits)
+        most = choose_tiles(fitted.tile_costs(), self.options.max_tiles, limits)
+        tiling = replace(
+            fitted.tiling, max_tiles=most, min_tiles=min(fitted.tiling.min_tiles, most)
+        )
+        return InternVlFamily(replace(fitted, tiling=tiling))
+
+    def tile_costs(self) -> TileCosts:
+        """Say what the tiles of one frame cost."""
+        template = self.form.template
+        runs: tuple[Sequence[Piece], ...] = (
+            (*template.opening(self.form.system_text), IMAGE_START),
+            (IMAGE_END, '\n'),
+            (_SHORT_QUESTION, *template.closing()),
+        )
+        return TileCosts(
+            tiles=self.tiling.max_tiles,
+            thumbnails=int(self.tiling.use_thumbnail),
+            tile_tokens=self.tokens_per_tile,
+            text_tokens=sum(len(encode_pieces(self.tokenizer, pieces)) for pieces in runs),
+        )
+
+    def _with_tiles_of(self, limits: EngineLimits) -> InternVlSettings:
+        """Take over the size of a tile.
+
+        A vision tower may be compiled for smaller tiles than config.json says (364 px for the
+        AX630C, where it says 448), and then the file knows.
+        """
+        tile_px = limits.tile_px
+        if tile_px in {0, self.tiling.tile_px}:
+            return self
+        tokens = self.patches.tokens(tile_px)
+        if tokens is None:
+            check_tile_size(self.tiling.tile_px, limits)
+            return self
+        tiling = replace(self.tiling, tile_px=tile_px)
+        return replace(self, tiling=tiling, tokens_per_tile=tokens)
+
+
+def read(config: ModelConfig, options: InternVlOptions) -> InternVlSettings:
+    """Read what a model's files say; see `families.read_family`."""
+    tokenizer = Tokenizer.load(config.folder)
+    form = _form_of(config.model)
+    encode_pieces(tokenizer, (IMAGE_START, IMAGE_END))  # both must be there
+    return InternVlSettings(
+        tokenizer=tokenizer,
+        options=options,
+        form=form,
+        tiling=_tiling_of(config, options.max_tiles),
+        patches=_patches(config),
+        tokens_per_tile=_tokens_per_tile(config),
+        normalise=normaliser_of(config.preprocessor),
+        placeholder=tokenizer.token_id(PLACEHOLDER),
+        stop_tokens=stop_tokens_of(tokenizer, config, form.template.stop),
+    )
+
+
 class InternVlFamily(TemplatedFamily):
     """Preprocessing, prompt form and stop rule of one InternVL model.
 
     Use from one thread at a time.
 
     Args:
-        tokenizer: The model's.
-        settings: What the model's files say.
-        resize: Which filter.
-
-    Raises:
-        ModelFileError: The tokenizer lacks a token that the prompt needs.
+        settings: Within what the engine takes.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, settings: InternVlSettings, resize: ResizeFilter = 'exact'
-    ) -> None:
-        super().__init__(tokenizer, settings.form.template, settings.stop_tokens)
-        self._settings = settings
-        self._resize = _RESIZERS[resize]
-        self._placeholder = tokenizer.token_id(PLACEHOLDER)
-        encode_pieces(tokenizer, (IMAGE_START, IMAGE_END))  # both must be there
-
-    @staticmethod
-    def load(
-        folder: Path,
-        options: FamilyOptions = FamilyOptions(),  # noqa: B008 (frozen)
-    ) -> InternVlFamily:
-        """Read everything from a model folder.
-
-        Args:
-            folder: With config.json, preprocessor_config.json, the tokenizer's files and, where
-                the model has one, generation_config.json.
-            options: What may be chosen.
-
-        Raises:
-            ModelFileError: A file is missing, damaged, or says what this family cannot do.
-        """
-        config = ConfigFile.read(folder / 'config.json')
-        preprocessor = ConfigFile.read(folder / 'preprocessor_config.json')
-        generation = ConfigFile.read(folder / 'generation_config.json', may_be_missing=True)
-        tokenizer = Tokenizer.load(folder)
-        settings = InternVlSettings(
-            _form_of(config),
-            _tiling_of(config, preprocessor, options),
-            _tokens_per_tile(config),
-            normaliser_of(preprocessor),
-            stop_tokens_of(tokenizer, _language_sections(config), generation),
-            _patches(config),
-        )
-        return InternVlFamily(tokenizer, settings, options.resize)
-
-    @property
-    def settings(self) -> InternVlSettings:
-        """What the model's files say."""
-        return self._settings
-
-    @property
-    def frames_per_input(self) -> int:
-        """How many frames of a clip make one input: each frame is an image of its own."""
-        return 1
-
-    def fit(self, limits: EngineLimits) -> None:
-        """Take over the size of a tile; how many there are, `FamilyOptions.max_tiles` says.
-
-        A vision tower may be compiled for smaller tiles than config.json says (364 px for the
-        AX630C, where it says 448), and then the file knows.
-
-        Raises:
-            ModelFileError: The engine's vision tower takes tiles of another size, and patches do
-                not divide that evenly.
-        """
-        settings, tile_px = self._settings, limits.tile_px
-        if tile_px in {0, settings.tiling.tile_px}:
-            return
-        tokens = settings.patches.tokens(tile_px) if settings.patches else None
-        if tokens is None:
-            check_tile_size(settings.tiling.tile_px, limits)
-            return
-        tiling = replace(settings.tiling, tile_px=tile_px)
-        self._settings = replace(settings, tiling=tiling, tokens_per_tile=tokens)
+    def __init__(self, settings: InternVlSettings) -> None:
+        form, stop_tokens = settings.form, settings.stop_tokens
+        super().__init__(settings.tokenizer, form.template, stop_tokens, form.system_text)
+        self.settings = settings
+        self._resize = _RESIZERS[settings.options.resize]
 
     def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
@@ -220,36 +244,17 @@ class InternVlFamily(TemplatedFamily):
         Raises:
             BadImageError: A side of 0.
         """
-        tiling = self._settings.tiling
+        tiling = self.settings.tiling
         if shown_as is not ShownAs.ALONE:
             tiling = Tiling(tiling.tile_px, max_tiles=1)
         height, width = frame.pixels.shape[:2]
         grid = dynamic_tiles(width, height, tiling)
         pixels = pixels_for_grid(
-            frame.pixels, grid, tiling.tile_px, self._settings.normalise, self._resize
+            frame.pixels, grid, tiling.tile_px, self.settings.normalise, self._resize
         )
         shape = (grid.tiles, grid.rows, grid.columns)
-        tokens = grid.tiles * self._settings.tokens_per_tile
+        tokens = grid.tiles * self.settings.tokens_per_tile
         return VisionInputs(pixels, shape, tokens, images=grid.tiles)
-
-    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
-        """Make one input of one frame of a clip: `preprocess` of it, among several.
-
-        Raises:
-            BadImageError: A side of 0.
-        """
-        (frame,) = frames
-        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
-
-    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
-        """Render all that precedes the first question: system text, then frames, oldest first.
-
-        Args:
-            images: What was made of the frames; image i of the prompt is the i-th.
-            system_prompt: '' = the model's own default.
-        """
-        opening = self._template.opening(system_prompt or self._settings.form.system_text)
-        return self._render(opening, images, first_image=0, position=0)
 
     def _render(
         self,
@@ -267,16 +272,10 @@ class InternVlFamily(TemplatedFamily):
             label = [f'Frame{number + 1}: '] if len(images) > 1 else []
             ids += encode_pieces(self._tokenizer, [*before, *label, IMAGE_START])
             spans.append(VisionSpan(first_image + number, len(ids), len(ids) + image.tokens))
-            ids += [self._placeholder] * image.tokens
+            ids += [self.settings.placeholder] * image.tokens
             before = [IMAGE_END, '\n']
         ids += encode_pieces(self._tokenizer, before)
-        stop = position + len(ids)
-        return PromptPart(
-            tokens=np.array(ids, dtype=np.int64),
-            positions=np.arange(position, stop, dtype=np.int64),
-            next_position=stop,
-            spans=tuple(spans),
-        )
+        return replace(text_part(ids, position), spans=tuple(spans))
 
 
 def _form_of(config: ConfigFile) -> ConversationForm:
@@ -291,47 +290,44 @@ def _form_of(config: ConfigFile) -> ConversationForm:
     return form if own is None else ConversationForm(form.template, own)
 
 
-def _tiling_of(config: ConfigFile, preprocessor: ConfigFile, options: FamilyOptions) -> Tiling:
+def _tiling_of(config: ModelConfig, max_tiles: int) -> Tiling:
     """Read the tiling: from config.json, or from the preprocessor of transformers' own layout.
 
     Defaults are those of InternVLChatConfig.
     """
-    if config.text('model_type') == 'internvl':
+    model = config.model
+    if config.model_type == 'internvl':
         is_tiled, use_thumbnail = True, True
-        fewest = preprocessor.count('min_patches', 1)
-        most = preprocessor.count('max_patches', 12)
+        fewest = config.preprocessor.count('min_patches', 1)
+        most = config.preprocessor.count('max_patches', 12)
     else:
-        is_tiled = config.flag('dynamic_image_size', default=False)
-        use_thumbnail = config.flag('use_thumbnail', default=False)
-        fewest = config.count('min_dynamic_patch', 1)
-        most = config.count('max_dynamic_patch', 6)
+        is_tiled = model.flag('dynamic_image_size', default=False)
+        use_thumbnail = model.flag('use_thumbnail', default=False)
+        fewest = model.count('min_dynamic_patch', 1)
+        most = model.count('max_dynamic_patch', 6)
     if fewest > most:
-        raise ModelFileError(f'{config.path}: at least {fewest} tiles, but at most {most}')
+        raise ModelFileError(f'{model.path}: at least {fewest} tiles, but at most {most}')
     most = most if is_tiled else 1
-    most = min(most, options.max_tiles or most)
+    most = min(most, max_tiles or most)
     return Tiling(_tile_px(config), min(fewest, most), most, use_thumbnail)
 
 
-def _tile_px(config: ConfigFile) -> int:
+def _tile_px(config: ModelConfig) -> int:
     key = 'force_image_size'
-    forced = config.values.get(key)
-    return config.count(key) if forced else config.section('vision_config').count('image_size')
+    is_forced = bool(config.model.values.get(key))
+    return config.model.count(key) if is_forced else config.vision.count('image_size')
 
 
-def _patches(config: ConfigFile) -> Patches:
-    patch_px = config.section('vision_config').count('patch_size')
-    return Patches(patch_px, config.fraction('downsample_ratio', 0.5))
+def _patches(config: ModelConfig) -> Patches:
+    patch_px = config.vision.count('patch_size')
+    return Patches(patch_px, config.model.fraction('downsample_ratio', 0.5))
 
 
-def _tokens_per_tile(config: ConfigFile) -> int:
+def _tokens_per_tile(config: ModelConfig) -> int:
     """Return placeholders per tile: patches, shrunk by the pixel shuffle on either side."""
     tile_px, patches = _tile_px(config), _patches(config)
     tokens = patches.tokens(tile_px)
     if tokens is None:
         found = f'tiles of {tile_px} px, patches of {patches.px} px, ratio {patches.ratio}'
-        raise ModelFileError(f'{config.path}: {found} give no whole number of visual tokens')
+        raise ModelFileError(f'{config.model.path}: {found} give no whole number of visual tokens')
     return tokens
-
-
-def _language_sections(config: ConfigFile) -> tuple[ConfigFile, ...]:
-    return config, config.section('llm_config'), config.section('text_config')

@@ -27,22 +27,24 @@ chat_template.json.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edge_vlm_ros.core import (
     EngineLimits,
     Frame,
+    ModelConfig,
+    Options,
     PromptPart,
     ShownAs,
     VisionInputs,
     VisionSpan,
+    count,
+    text_part,
 )
-from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
-from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.families.options import ResizeFilter
 from edge_vlm_ros.families.templated import TemplatedFamily
 from edge_vlm_ros.text import LLAMA3, Piece, Special, Tokenizer, encode_pieces
 from edge_vlm_ros.vision import (
@@ -58,28 +60,78 @@ DATES = 'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n'
 """Content of the model's template, with its stand-in for today's date."""
 
 END_OF_MESSAGE = '<|eom_id|>'
-"""Ends an answer that calls a tool; not in every tokenizer."""
+"""Ends an answer that calls a tool."""
 
 _RESIZERS = {'exact': resize_exact_bilinear, 'fast': resize_fast}
 
 
 @dataclass(frozen=True, slots=True)
-class MllamaSettings:
-    """What one model's files say.
+class MllamaOptions(Options):
+    """What a user may choose.
 
     Attributes:
+        max_tiles: Most tiles that one frame is cut into; 0 = as the model's files say.
+        resize: Which filter.
+    """
+
+    max_tiles: int = count()
+    resize: ResizeFilter = 'exact'
+
+
+OPTIONS = MllamaOptions
+
+
+@dataclass(frozen=True, slots=True)
+class MllamaSettings:
+    """What one model's files and the options say.
+
+    Attributes:
+        tokenizer: The model's.
+        options: The user's.
         tile_px: Side of a tile.
         model_tiles: Tiles that the vision tower takes; those that an image lacks are zeros.
         max_tiles: Most tiles that an image is cut into; at most `model_tiles`.
         normalise: With the model's mean and deviation.
-        stop_tokens: Ids that end an answer, beside the template's own.
+        image: Id of the token that stands for an image.
+        stop_tokens: Ids that end an answer.
     """
 
+    tokenizer: Tokenizer = field(repr=False)
+    options: MllamaOptions
     tile_px: int
     model_tiles: int
     max_tiles: int
     normalise: Normaliser
-    stop_tokens: frozenset[int] = frozenset()
+    image: int
+    stop_tokens: frozenset[int]
+
+    def bound_by(self, limits: EngineLimits) -> MllamaFamily:
+        """Make the family: how many tiles there are, files and options say.
+
+        Raises:
+            ModelFileError: The engine's vision tower takes tiles of another size.
+        """
+        check_tile_size(self.tile_px, limits)
+        return MllamaFamily(self)
+
+
+def read(config: ModelConfig, options: MllamaOptions) -> MllamaSettings:
+    """Read what a model's files say; see `families.read_family`."""
+    tokenizer = Tokenizer.load(config.folder)
+    tiles = config.vision.count('max_num_tiles', 4)
+    most = config.preprocessor.count('max_image_tiles', tiles)
+    # Not in every tokenizer.
+    ends = [token for token in (END_OF_MESSAGE,) if tokenizer.find_token(token) is not None]
+    return MllamaSettings(
+        tokenizer=tokenizer,
+        options=options,
+        tile_px=_tile_px(config),
+        model_tiles=tiles,
+        max_tiles=min(most, tiles, options.max_tiles or most),
+        normalise=normaliser_of(config.preprocessor),
+        image=tokenizer.token_id(IMAGE.token),
+        stop_tokens=stop_tokens_of(tokenizer, config, (*LLAMA3.stop, *ends)),
+    )
 
 
 class MllamaFamily(TemplatedFamily):
@@ -88,74 +140,13 @@ class MllamaFamily(TemplatedFamily):
     Use from one thread at a time.
 
     Args:
-        tokenizer: The model's.
-        settings: What the model's files say.
-        resize: Which filter.
-
-    Raises:
-        ModelFileError: The tokenizer lacks a token that the prompt needs.
+        settings: The model's; its engine takes tiles of this size.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, settings: MllamaSettings, resize: ResizeFilter = 'exact'
-    ) -> None:
-        more = tokenizer.find_token(END_OF_MESSAGE)
-        ends = settings.stop_tokens if more is None else {*settings.stop_tokens, more}
-        super().__init__(tokenizer, LLAMA3, ends)
-        self._settings = settings
-        self._resize = _RESIZERS[resize]
-        self._image = tokenizer.token_id(IMAGE.token)
-
-    @staticmethod
-    def load(
-        folder: Path,
-        options: FamilyOptions = FamilyOptions(),  # noqa: B008 (frozen)
-    ) -> MllamaFamily:
-        """Read everything from a model folder.
-
-        Args:
-            folder: With config.json, preprocessor_config.json, the tokenizer's files and, where
-                the model has one, generation_config.json.
-            options: What may be chosen.
-
-        Raises:
-            ModelFileError: A file is missing, damaged, or says what this family cannot do.
-        """
-        config = ConfigFile.read(folder / 'config.json')
-        preprocessor = ConfigFile.read(folder / 'preprocessor_config.json')
-        generation = ConfigFile.read(folder / 'generation_config.json', may_be_missing=True)
-        tokenizer = Tokenizer.load(folder)
-        vision = config.section('vision_config')
-        tiles = vision.count('max_num_tiles', 4)
-        most = preprocessor.count('max_image_tiles', tiles)
-        settings = MllamaSettings(
-            tile_px=_tile_px(vision, preprocessor),
-            model_tiles=tiles,
-            max_tiles=min(most, tiles, options.max_tiles or most),
-            normalise=normaliser_of(preprocessor),
-            stop_tokens=stop_tokens_of(
-                tokenizer, (config, config.section('text_config')), generation
-            ),
-        )
-        return MllamaFamily(tokenizer, settings, options.resize)
-
-    @property
-    def settings(self) -> MllamaSettings:
-        """What the model's files say."""
-        return self._settings
-
-    @property
-    def frames_per_input(self) -> int:
-        """How many frames of a clip make one input: each frame is an image of its own."""
-        return 1
-
-    def fit(self, limits: EngineLimits) -> None:
-        """Check the size of a tile; how many there are, `FamilyOptions.max_tiles` says.
-
-        Raises:
-            ModelFileError: The engine's vision tower takes tiles of another size.
-        """
-        check_tile_size(self._settings.tile_px, limits)
+    def __init__(self, settings: MllamaSettings) -> None:
+        super().__init__(settings.tokenizer, LLAMA3, settings.stop_tokens)
+        self.settings = settings
+        self._resize = _RESIZERS[settings.options.resize]
 
     def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize one image, lay it on its canvas, normalise it and cut it into tiles.
@@ -172,7 +163,7 @@ class MllamaFamily(TemplatedFamily):
         Raises:
             BadImageError: A side of 0.
         """
-        settings = self._settings
+        settings = self.settings
         height, width = frame.pixels.shape[:2]
         most = settings.max_tiles if shown_as is ShownAs.ALONE else 1
         canvas = choose_canvas(width, height, settings.tile_px, most)
@@ -182,15 +173,6 @@ class MllamaFamily(TemplatedFamily):
         used = pixels[: canvas.rows * canvas.columns]
         pixels_for_canvas(frame.pixels, canvas, settings.normalise, self._resize, out=used)
         return VisionInputs(pixels, (1, canvas.rows, canvas.columns), tokens=0)
-
-    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
-        """Make one input of one frame of a clip: `preprocess` of it, among several.
-
-        Raises:
-            BadImageError: A side of 0.
-        """
-        (frame,) = frames
-        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then images, oldest first.
@@ -214,23 +196,15 @@ class MllamaFamily(TemplatedFamily):
         """Render pieces, then one token for each image."""
         ids = encode_pieces(self._tokenizer, pieces)
         places = range(len(ids), len(ids) + len(images))
-        ids += [self._image] * len(images)
-        stop = position + len(ids)
-        return PromptPart(
-            tokens=np.array(ids, dtype=np.int64),
-            positions=np.arange(position, stop, dtype=np.int64),
-            next_position=stop,
-            spans=tuple(
-                VisionSpan(first_image + number, place, place + 1)
-                for number, place in enumerate(places)
-            ),
-        )
+        ids += [self.settings.image] * len(images)
+        spans = (VisionSpan(first_image + n, place, place + 1) for n, place in enumerate(places))
+        return replace(text_part(ids, position), spans=tuple(spans))
 
 
-def _tile_px(vision: ConfigFile, preprocessor: ConfigFile) -> int:
+def _tile_px(config: ModelConfig) -> int:
     """Return the side of a tile, which both files must agree on."""
-    tile_px = vision.count('image_size', 560)
-    size = preprocessor.section('size')
+    tile_px = config.vision.count('image_size', 560)
+    size = config.preprocessor.section('size')
     for side in ('height', 'width'):
         if size.count(side, tile_px) != tile_px:
             raise size.error(side, f'{tile_px} as in config.json')

@@ -1,17 +1,16 @@
-"""What the files of a model folder say that several families read in the same way."""
+"""What the files of a model say that several families read in the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_vlm_ros.core import EngineLimits, ModelFileError
-from edge_vlm_ros.families.config_file import ConfigFile
+from edge_vlm_ros.core import ConfigFile, EngineLimits, ModelConfig, ModelFileError
 from edge_vlm_ros.text import Tokenizer
 from edge_vlm_ros.vision import Normaliser
 
 
 def normaliser_of(preprocessor: ConfigFile) -> Normaliser:
-    """Read mean and deviation from preprocessor_config.json.
+    """Read mean and deviation of pixels.
 
     Raises:
         ModelFileError: They are missing, or a deviation is 0.
@@ -23,24 +22,28 @@ def normaliser_of(preprocessor: ConfigFile) -> Normaliser:
 
 
 def stop_tokens_of(
-    tokenizer: Tokenizer, sections: Iterable[ConfigFile], generation: ConfigFile
+    tokenizer: Tokenizer, config: ModelConfig, named: Iterable[str]
 ) -> frozenset[int]:
-    """Return the end tokens the files name.
+    """Return the ids that end an answer: the template's own, and those that the files name.
 
     config.json may carry over the defaults of another model's configuration class, so there only
     ids of special tokens count.
 
     Args:
         tokenizer: The model's.
-        sections: Of config.json.
-        generation: generation_config.json; may be empty.
+        config: The model's files.
+        named: Tokens that the template ends an answer with.
 
     Raises:
-        ModelFileError: Something else than ids stands there.
+        ModelFileError: The tokenizer lacks one of them, or something else than ids stands in a
+            file.
     """
-    named = [token for section in sections for token in section.ids('eos_token_id')]
-    special = filter(tokenizer.is_special, named)
-    return frozenset(special).union(generation.ids('eos_token_id'))
+    sections = (config.model, config.language)
+    listed = [token for section in sections for token in section.ids('eos_token_id')]
+    special = filter(tokenizer.is_special, listed)
+    return frozenset(special).union(
+        config.generation.ids('eos_token_id'), map(tokenizer.token_id, named)
+    )
 
 
 def check_tile_size(tile_px: int, limits: EngineLimits) -> None:

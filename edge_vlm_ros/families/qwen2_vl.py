@@ -28,27 +28,29 @@ qwen_vl_utils (pixels of videos).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
-from pathlib import Path
 
 import numpy as np
 
 from edge_vlm_ros.core import (
     EngineLimits,
     Frame,
+    ModelConfig,
     ModelFileError,
+    Options,
     Positions,
     PromptPart,
     ShownAs,
     VisionInputs,
     VisionSpan,
+    count,
     join_parts,
     text_part,
+    unsupported,
 )
-from edge_vlm_ros.families.config_file import ConfigFile
 from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
-from edge_vlm_ros.families.options import FamilyOptions, ResizeFilter
+from edge_vlm_ros.families.options import ResizeFilter
 from edge_vlm_ros.families.templated import TemplatedFamily
 from edge_vlm_ros.text import CHATML, Piece, Special, Tokenizer, encode_pieces
 from edge_vlm_ros.vision import (
@@ -84,14 +86,56 @@ _RESIZERS = {'exact': resize_exact, 'fast': resize_fast}
 
 
 @dataclass(frozen=True, slots=True)
+class Qwen2VlOptions(Options):
+    """What a user may choose; 0 = as the model's files and the engine say.
+
+    Attributes:
+        min_pixels: Smaller images are enlarged to this many pixels.
+        max_pixels: Larger images are shrunk to this many pixels. Each 784 pixels cost a token of
+            context.
+        clip_pixels: As `max_pixels`, for each of several images and for each frame of a clip;
+            0 = a quarter of what an image alone may have.
+        resized_width: With `resized_height`, the size of every image, whatever its own; rounded to
+            what the model takes; 0 = by its own size.
+        resized_height: Likewise.
+        resize: Which filter.
+
+    Raises:
+        BadRequestError: Only one side of the size is given.
+    """
+
+    min_pixels: int = count()
+    max_pixels: int = count()
+    clip_pixels: int = count()
+    resized_width: int = count()
+    resized_height: int = count()
+    resize: ResizeFilter = 'exact'
+
+    def __post_init__(self) -> None:
+        Options.__post_init__(self)
+        if (self.resized_width > 0) != (self.resized_height > 0):
+            raise unsupported(
+                f'resized_width and resized_height go together; '
+                f'met {self.resized_width} and {self.resized_height}'
+            )
+
+
+OPTIONS = Qwen2VlOptions
+
+
+@dataclass(frozen=True, slots=True)
 class Qwen2VlSettings:
     """What one model's files and the options say.
 
     Attributes:
+        tokenizer: The model's.
+        options: The user's.
         alone: How an image that stands alone becomes patches.
         clip: The same for the frames of a clip; each of several images is shrunk like them.
         normalise: With the model's mean and deviation.
-        stop_tokens: Ids that end an answer, beside the template's own.
+        image: Id of an image's placeholder.
+        video: Id of a video's placeholder.
+        stop_tokens: Ids that end an answer.
         fixed_size: Width and height of every image, pixels; (0, 0) = by its own size.
         clip_share: An image of several gets this part of the patches that the engine takes of one
             alone; 1 where the user said how many pixels it has.
@@ -100,10 +144,14 @@ class Qwen2VlSettings:
         pairs_per_input: Pairs of a clip that the vision tower takes at once.
     """
 
+    tokenizer: Tokenizer = field(repr=False)
+    options: Qwen2VlOptions
     alone: Patching
     clip: Patching
     normalise: Normaliser
-    stop_tokens: frozenset[int] = frozenset()
+    image: int
+    video: int
+    stop_tokens: frozenset[int]
     fixed_size: tuple[int, int] = (0, 0)
     clip_share: int = _CLIP_SHARE
     most_patches: int = 0
@@ -115,8 +163,16 @@ class Qwen2VlSettings:
         """How each of several images becomes patches: shrunk more, enlarged no more than alone."""
         return _bounds(self.clip, self.alone.min_pixels, self.clip.max_pixels)
 
-    def bounded(self, limits: EngineLimits) -> Qwen2VlSettings:
-        """Return these settings within what an engine takes."""
+    def bound_by(self, limits: EngineLimits) -> Qwen2VlFamily:
+        """Make the family, its images bounded by what the vision tower and the context take.
+
+        A compiled vision tower takes `limits.max_patches`, or one grid only
+        (`limits.patch_grid`: then every image is squashed to it). Of the context a quarter is
+        left to words.
+
+        Raises:
+            ModelFileError: There is no room for even one block of patches.
+        """
         unit = self.alone.merge**2
         prompt_tokens = min(limits.longest_prompt, limits.context_tokens)
         room = prompt_tokens - prompt_tokens // _TEXT_SHARE
@@ -125,7 +181,7 @@ class Qwen2VlSettings:
         side = self.alone.patch_px
         clip = _within(self.clip, max(patches // self.clip_share, unit))
         pairs = 1 if rows else limits.max_patches * side**2 // clip.max_pixels
-        return replace(
+        bounded = replace(
             self,
             alone=_within(self.alone, patches),
             clip=clip,
@@ -134,6 +190,7 @@ class Qwen2VlSettings:
             most_patches=patches,
             longest_side=limits.max_grid_side * side,
         )
+        return Qwen2VlFamily(bounded)
 
     def size(self, width_px: int, height_px: int, patching: Patching) -> tuple[int, int]:
         """Return the width and height that an image is resized to.
@@ -157,84 +214,45 @@ class Qwen2VlSettings:
         return width, height
 
 
+def read(config: ModelConfig, options: Qwen2VlOptions) -> Qwen2VlSettings:
+    """Read what a model's files say; see `families.read_family`."""
+    tokenizer = Tokenizer.load(config.folder)
+    alone = _patching_of(config, options)
+    most = options.clip_pixels or min(alone.max_pixels // _CLIP_SHARE, CLIP_MAX_PIXELS)
+    encode_pieces(tokenizer, (VISION_START, VISION_END))  # both must be there
+    return Qwen2VlSettings(
+        tokenizer=tokenizer,
+        options=options,
+        alone=alone,
+        clip=_bounds(alone, options.min_pixels or CLIP_MIN_PIXELS, most),
+        normalise=normaliser_of(config.preprocessor),
+        image=tokenizer.token_id(IMAGE_PLACEHOLDER),
+        video=tokenizer.token_id(VIDEO_PLACEHOLDER),
+        stop_tokens=stop_tokens_of(tokenizer, config, (*CHATML.stop, END_OF_TEXT)),
+        fixed_size=(options.resized_width, options.resized_height),
+        clip_share=1 if options.clip_pixels else _CLIP_SHARE,
+    )
+
+
 class Qwen2VlFamily(TemplatedFamily):
     """Preprocessing, prompt form, positions and stop rule of one Qwen2-VL model.
 
     Use from one thread at a time.
 
     Args:
-        tokenizer: The model's.
-        settings: What the model's files say.
-        resize: Which filter.
-
-    Raises:
-        ModelFileError: The tokenizer lacks a token that the prompt needs.
+        settings: Within what the engine takes.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, settings: Qwen2VlSettings, resize: ResizeFilter = 'exact'
-    ) -> None:
-        ends = {*settings.stop_tokens, tokenizer.token_id(END_OF_TEXT)}
-        super().__init__(tokenizer, CHATML, ends)
-        self._settings = settings
-        self._resize = _RESIZERS[resize]
-        self._image = tokenizer.token_id(IMAGE_PLACEHOLDER)
-        self._video = tokenizer.token_id(VIDEO_PLACEHOLDER)
-        self._start, self._end = encode_pieces(tokenizer, (VISION_START, VISION_END))
-
-    @staticmethod
-    def load(
-        folder: Path,
-        options: FamilyOptions = FamilyOptions(),  # noqa: B008 (frozen)
-    ) -> Qwen2VlFamily:
-        """Read everything from a model folder.
-
-        Args:
-            folder: With config.json, preprocessor_config.json, the tokenizer's files and, where
-                the model has one, generation_config.json.
-            options: What may be chosen.
-
-        Raises:
-            ModelFileError: A file is missing, damaged, or says what this family cannot do.
-        """
-        config = ConfigFile.read(folder / 'config.json')
-        preprocessor = ConfigFile.read(folder / 'preprocessor_config.json')
-        generation = ConfigFile.read(folder / 'generation_config.json', may_be_missing=True)
-        tokenizer = Tokenizer.load(folder)
-        alone = _patching_of(config, preprocessor, options)
-        most = options.clip_pixels or min(alone.max_pixels // _CLIP_SHARE, CLIP_MAX_PIXELS)
-        sections = (config, config.section('text_config'))
-        settings = Qwen2VlSettings(
-            alone,
-            _bounds(alone, options.min_pixels or CLIP_MIN_PIXELS, most),
-            normaliser_of(preprocessor),
-            stop_tokens_of(tokenizer, sections, generation),
-            (options.resized_width, options.resized_height),
-            1 if options.clip_pixels else _CLIP_SHARE,
-        )
-        return Qwen2VlFamily(tokenizer, settings, options.resize)
-
-    @property
-    def settings(self) -> Qwen2VlSettings:
-        """What the model's files say, within the bounds of `fit`."""
-        return self._settings
+    def __init__(self, settings: Qwen2VlSettings) -> None:
+        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens, SYSTEM_TEXT)
+        self.settings = settings
+        self._resize = _RESIZERS[settings.options.resize]
+        self._start, self._end = encode_pieces(settings.tokenizer, (VISION_START, VISION_END))
 
     @property
     def frames_per_input(self) -> int:
         """How many neighbouring frames of a clip make one input: 2, or all that fit at once."""
-        return self._settings.clip.frames * self._settings.pairs_per_input
-
-    def fit(self, limits: EngineLimits) -> None:
-        """Bound the patches of an image by what the vision tower and the context take.
-
-        A compiled vision tower takes `limits.max_patches`, or one grid only
-        (`limits.patch_grid`: then every image is squashed to it). Of the context a quarter is
-        left to words.
-
-        Raises:
-            ModelFileError: There is no room for even one block of patches.
-        """
-        self._settings = self._settings.bounded(limits)
+        return self.settings.clip.frames * self.settings.pairs_per_input
 
     def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, normalise and cut one image as the model was trained.
@@ -249,7 +267,7 @@ class Qwen2VlFamily(TemplatedFamily):
         Raises:
             BadImageError: A side of 0, or one over 200 times the other.
         """
-        settings = self._settings
+        settings = self.settings
         patching = settings.alone if shown_as is ShownAs.ALONE else settings.several
         return self._input([frame], patching)
 
@@ -267,14 +285,14 @@ class Qwen2VlFamily(TemplatedFamily):
             BadImageError: A side of 0, or one over 200 times the other.
         """
         source = frames[0].source
-        inputs = self._input(frames, self._settings.clip)
+        inputs = self._input(frames, self.settings.clip)
         return replace(inputs, clip=source.camera or source.topic or 'clip')
 
     def _input(self, frames: Sequence[Frame], patching: Patching) -> VisionInputs:
         height_px, width_px = frames[0].pixels.shape[:2]
-        width, height = self._settings.size(width_px, height_px, patching)
+        width, height = self.settings.size(width_px, height_px, patching)
         resized = [self._resize(frame.pixels, width, height) for frame in frames]
-        normalise, step = self._settings.normalise, patching.frames
+        normalise, step = self.settings.normalise, patching.frames
         pairs = [
             cut_patches(resized[start : start + step], patching, normalise)
             for start in range(0, len(resized), step)
@@ -283,16 +301,6 @@ class Qwen2VlFamily(TemplatedFamily):
         grid = (len(pairs), height // patching.patch_px, width // patching.patch_px)
         tokens = len(pixels) // patching.merge**2
         return VisionInputs(pixels, grid, tokens, images=len(pairs))
-
-    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
-        """Render all that precedes the first question: system text, then images, oldest first.
-
-        Args:
-            images: What was made of the frames; image i of the prompt is the i-th.
-            system_prompt: '' = the model's own default.
-        """
-        opening = CHATML.opening(system_prompt or SYSTEM_TEXT)
-        return self._render(opening, images, first_image=0, position=0)
 
     def _render(
         self,
@@ -322,10 +330,10 @@ class Qwen2VlFamily(TemplatedFamily):
     ) -> PromptPart:
         """Write the placeholders of an image, or of the pairs of a clip."""
         _, rows, columns = images[0].grid
-        merge = self._settings.alone.merge
+        merge = self.settings.alone.merge
         pairs = sum(image.grid[0] for image in images)
         positions = _positions_of((pairs, rows // merge, columns // merge), position)
-        placeholder = self._video if images[0].clip else self._image
+        placeholder = self.settings.video if images[0].clip else self.settings.image
         stops = list(accumulate(image.tokens for image in images))
         spans = tuple(
             VisionSpan(first_image + number, stop - image.tokens, stop)
@@ -354,18 +362,17 @@ def _positions_of(grid: tuple[int, int, int], position: int) -> Positions:
     return np.indices(grid, np.int64).reshape(3, -1) + position
 
 
-def _patching_of(config: ConfigFile, preprocessor: ConfigFile, options: FamilyOptions) -> Patching:
-    """Read how images are cut; bounds stand in preprocessor_config.json in one of two forms."""
-    vision = config.section('vision_config')
-    patch_px = vision.count('patch_size', preprocessor.count('patch_size', 14))
+def _patching_of(config: ModelConfig, options: Qwen2VlOptions) -> Patching:
+    """Read how images are cut; the preprocessor's file has their bounds in one of two forms."""
+    preprocessor = config.preprocessor
     size = preprocessor.section('size')
     fewest = preprocessor.count('min_pixels', size.count('shortest_edge', 56 * 56))
     most = preprocessor.count('max_pixels', size.count('longest_edge', 1280 * 28 * 28))
     most = options.max_pixels or most
     return Patching(
-        patch_px,
-        vision.count('spatial_merge_size', 2),
-        vision.count('temporal_patch_size', 2),
+        config.vision.count('patch_size', preprocessor.count('patch_size', 14)),
+        config.vision.count('spatial_merge_size', 2),
+        config.vision.count('temporal_patch_size', 2),
         min(options.min_pixels or fewest, most),
         most,
     )

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from edge_vlm_ros.core import PromptPart, VisionInputs
+from edge_vlm_ros.core import Frame, PromptPart, ShownAs, VisionInputs
 from edge_vlm_ros.text import ChatTemplate, Piece, Tokenizer
 
 
 class TemplatedFamily(ABC):
-    """Question and next turn of a family, given how it renders pieces and images.
+    """Question and next turn of a family, given how it prepares and renders images.
 
     Args:
         tokenizer: The model's.
         template: Its form of a conversation.
-        stop_tokens: Ids that end an answer, beside the template's own.
-
-    Raises:
-        ModelFileError: The tokenizer lacks a token that the template needs.
+        stop_tokens: Ids that end an answer.
+        system_text: Used unless the question brings its own; '' = none.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, stop_tokens: Iterable[int]
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        stop_tokens: frozenset[int],
+        system_text: str = '',
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        ends = map(tokenizer.token_id, template.stop)
-        self._stop_tokens = frozenset(stop_tokens).union(ends)
+        self._stop_tokens = stop_tokens
+        self._system_text = system_text
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -38,6 +40,34 @@ class TemplatedFamily(ABC):
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end an answer."""
         return self._stop_tokens
+
+    @property
+    def frames_per_input(self) -> int:
+        """How many frames of a clip make one input: here each frame is an image of its own."""
+        return 1
+
+    @abstractmethod
+    def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
+        """Make one input of one frame; see `ModelFamily.preprocess`."""
+
+    def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
+        """Make one input of one frame of a clip: `preprocess` of it, among several.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        (frame,) = frames
+        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
+
+    def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
+        """Render all that precedes the first question: system text, then frames, oldest first.
+
+        Args:
+            images: What was made of the frames; image i of the prompt is the i-th.
+            system_prompt: '' = the model's own default.
+        """
+        opening = self._template.opening(system_prompt or self._system_text)
+        return self._render(opening, images, first_image=0, position=0)
 
     def render_suffix(self, question: str, position: int) -> PromptPart:
         """Render the question and the opening of the answer.

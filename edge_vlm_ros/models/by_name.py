@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_vlm_ros.core import ModelFileError, ModelFiles
+from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
 from edge_vlm_ros.models.axmodel_set import search_axmodel_set, set_wish
-from edge_vlm_ros.models.catalogue import AXERA_CHIPS, ModelEntry, RemoteFile
+from edge_vlm_ros.models.catalogue import ModelEntry, RemoteFile
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
-from edge_vlm_ros.models.texts import TEXTS_WANTED, find_texts
+from edge_vlm_ros.models.tokenizer_folder import TOKENIZER_WANTED, find_tokenizer
 
 REINSTALL = 'reinstall the package'
 _SHOWN = 4
@@ -30,13 +30,12 @@ def find_by_name(entry: ModelEntry, folders: Sequence[Path]) -> ModelFiles:
     best = min(tries, key=lambda found: len(found.problems))
     if best.problems:
         raise ModelFileError(_what_is_wrong(entry, best, candidates))
-    assert best.texts is not None
+    assert best.tokenizer is not None
     return ModelFiles(
         name=entry.name,
         chip=entry.chip,
-        family=entry.family,
         folder=best.folder,
-        tokenizer_folder=best.texts,
+        tokenizer_folder=best.tokenizer,
         weights=best.weights,
     )
 
@@ -53,13 +52,13 @@ def where_by_hand(entry: ModelEntry, home: Path) -> str:
     return f'copy its files into {home}'
 
 
-def find_entry_texts(entry: ModelEntry, folder: Path, folders: Sequence[Path]) -> Path | None:
+def find_entry_tokenizer(entry: ModelEntry, folder: Path, folders: Sequence[Path]) -> Path | None:
     """Find a model's tokenizer and config.json, given the folder of its weights."""
     others = []
     if entry.tokenizer:
         repository = entry.tokenizer.rpartition('/')[2]
         others = [folder / repository, *(place / repository for place in folders)]
-    return find_texts(folder, others)
+    return find_tokenizer(folder, others)
 
 
 def _candidates(entry: ModelEntry, folders: Sequence[Path]) -> list[Path]:
@@ -78,15 +77,15 @@ class _Search:
         self.weights: dict[str, Path] = {}
         self.missing: list[str] = []
         self.conflicts: list[str] = []
-        if entry.chip in AXERA_CHIPS:
+        if chip_named(entry.chip).file_form is FileForm.AXMODELS:
             self._look_for_set(entry)
         else:
             for part, file in entry.files.items():
                 for key, pattern in _expanded(part, file, entry.layers):
                     self._look_for(key, pattern)
-        self.texts = find_entry_texts(entry, folder, folders)
-        if self.texts is None:
-            self.missing.append(TEXTS_WANTED)
+        self.tokenizer = find_entry_tokenizer(entry, folder, folders)
+        if self.tokenizer is None:
+            self.missing.append(TOKENIZER_WANTED)
 
     @property
     def problems(self) -> list[str]:

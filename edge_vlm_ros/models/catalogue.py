@@ -9,13 +9,18 @@ from typing import Any
 
 import yaml
 
-from edge_vlm_ros.core import BadRequestError, ErrorCode, ModelFileError
+from edge_vlm_ros.core import (
+    BadRequestError,
+    ErrorCode,
+    ModelFileError,
+    chip_named,
+    chip_names,
+    family_names,
+    is_chip,
+    is_family,
+)
 
 CATALOGUE_NAME = 'catalogue.yaml'
-CHIPS = ('cpu', 'scripted', 'bm1684x', 'bm1688', 'ax650', 'ax630c')
-SOPHGO_CHIPS = ('bm1684x', 'bm1688')
-AXERA_CHIPS = ('ax650', 'ax630c')
-FAMILIES = ('internvl', 'qwen2_vl', 'mllama')
 TOKENIZER_PATTERNS = ('*.json', '*.txt', '*.model')
 """What is fetched of a tokenizer's repository; no weights, no code."""
 TOKENIZER_FOLDER = 'tokenizer'
@@ -125,8 +130,8 @@ class ModelEntry:
         if self.manual:
             commands.append(f'# {self.manual}; copy the files into {folder}')
         if self.tokenizer:
-            texts = HubFiles(self.tokenizer, patterns=TOKENIZER_PATTERNS)
-            commands.append(_hf_command(texts, folder / TOKENIZER_FOLDER))
+            wanted = HubFiles(self.tokenizer, patterns=TOKENIZER_PATTERNS)
+            commands.append(_hf_command(wanted, folder / TOKENIZER_FOLDER))
         return tuple(commands)
 
 
@@ -143,7 +148,12 @@ def _hf_command(wanted: HubFiles, folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All models known by name."""
+    """All models known by name.
+
+    Attributes:
+        entries: One for each model and chip.
+        defaults: Model by chip, where a user wants another one than the chip's own.
+    """
 
     entries: tuple[ModelEntry, ...]
     defaults: Mapping[str, str] = field(default_factory=dict)
@@ -153,17 +163,18 @@ class Catalogue:
         return tuple(entry for entry in self.entries if entry.chip == chip)
 
     def default_model(self, chip: str) -> str:
-        """Name the model of a chip when none is asked for.
+        """Name the model of a chip when none is asked for: a user's own choice, or the chip's.
 
         Raises:
-            BadRequestError: There is no such chip.
+            BadRequestError: There is no such chip, or it has none.
         """
-        if chip not in self.defaults:
-            listed = ', '.join(self.defaults)
+        row = chip_named(chip)
+        name = self.defaults.get(chip) or row.default_model
+        if not name:
             raise BadRequestError(
-                f'there is no chip {chip!r}; chips are: {listed}', ErrorCode.UNSUPPORTED_OPTION
+                f'chip {chip} has no default model: name one', ErrorCode.UNSUPPORTED_OPTION
             )
-        return self.defaults[chip]
+        return name
 
     def find(self, chip: str, name: str) -> ModelEntry:
         """Find a model by chip and name.
@@ -172,7 +183,7 @@ class Catalogue:
             BadRequestError: There is no such chip.
             ModelFileError: The chip has no model of that name.
         """
-        self.default_model(chip)
+        chip_named(chip)
         for entry in self.models_for(chip):
             if entry.name == name:
                 return entry
@@ -231,13 +242,17 @@ def _entry(row: Mapping[str, Any]) -> ModelEntry:
         sizes = {f'{heap}_mb': size for heap, size in row['soc_memory'].items()}
         typed['soc_memory'] = SocMemory(**sizes)
     entry = ModelEntry(**{**row, **typed})
-    for key, known in (('chip', CHIPS), ('family', FAMILIES)):
-        value = getattr(entry, key)
-        if value not in known:
-            raise ValueError(f'model {entry.name}: {key} {value!r} is none of {", ".join(known)}')
+    if not is_chip(entry.chip):
+        raise _unknown(entry, 'chip', entry.chip, chip_names())
+    if not is_family(entry.family):
+        raise _unknown(entry, 'family', entry.family, family_names())
     if not entry.files:
         raise ValueError(f'model {entry.name}: no files')
     return entry
+
+
+def _unknown(entry: ModelEntry, key: str, value: str, known: tuple[str, ...]) -> ValueError:
+    return ValueError(f'model {entry.name}: {key} {value!r} is none of {", ".join(known)}')
 
 
 def _remote_file(row: Mapping[str, Any]) -> RemoteFile:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
-from edge_vlm_ros.models.by_name import find_by_name, find_entry_texts, home_of
+from edge_vlm_ros.models.by_name import find_by_name, find_entry_tokenizer, home_of
 from edge_vlm_ros.models.catalogue import (
     TOKENIZER_FOLDER,
     TOKENIZER_PATTERNS,
@@ -15,7 +15,7 @@ from edge_vlm_ros.models.catalogue import (
     ModelEntry,
 )
 from edge_vlm_ros.models.hub import fetch_from_hub
-from edge_vlm_ros.models.vendor_files import fetch_file, fetch_texts
+from edge_vlm_ros.models.vendor_files import fetch_file, fetch_tokenizer
 
 HUB = 'https://huggingface.co'
 
@@ -45,7 +45,7 @@ def fetch_model(
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelFileError(f'{home}: {error.strerror}') from error
-    problems = [*_fetch_weights(entry, home, say), *_fetch_texts(entry, home, folders, say)]
+    problems = [*_fetch_weights(entry, home, say), *_fetch_tokenizer(entry, home, folders, say)]
     if problems:
         raise ModelFileError(_by_hand(entry, home, problems))
     return find_by_name(entry, folders)
@@ -66,22 +66,22 @@ def _fetch_weights(entry: ModelEntry, home: Path, say: Callable[[str], None]) ->
     return problems
 
 
-def _fetch_texts(
+def _fetch_tokenizer(
     entry: ModelEntry, home: Path, folders: list[Path], say: Callable[[str], None]
 ) -> list[str]:
     """Fetch tokenizer and config.json: from their repository, else from the vendor's zip."""
-    if find_entry_texts(entry, home, folders) is not None:
+    if find_entry_tokenizer(entry, home, folders) is not None:
         return []
     to = home / TOKENIZER_FOLDER
-    texts = HubFiles(entry.tokenizer, patterns=TOKENIZER_PATTERNS)
+    wanted = HubFiles(entry.tokenizer, patterns=TOKENIZER_PATTERNS)
     problems = []
     if entry.tokenizer:
         to.mkdir(exist_ok=True)
-        problems = _tried(partial(fetch_from_hub, texts, to, say))
+        problems = _tried(partial(fetch_from_hub, wanted, to, say))
     archive = entry.tokenizer_archive
     if problems and archive is not None:
-        say(f'{problems[0]}; taking the vendor`s {archive.path} instead')
-        failed = _tried(partial(fetch_texts, archive, home, to, say))
+        say(f"{problems[0]}; taking the vendor's {archive.path} instead")
+        failed = _tried(partial(fetch_tokenizer, archive, home, to, say))
         problems = [*problems, *failed] if failed else []
     return problems
 

@@ -48,7 +48,6 @@ def find_model(
     catalogue = catalogue_of(folders)
     name = name_or_path or catalogue.default_model(chip)
     if is_path(name):
-        catalogue.default_model(chip)
         return find_by_path(chip, name)
     return find_by_name(catalogue.find(chip, name), folders)
 

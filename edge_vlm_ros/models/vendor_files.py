@@ -22,7 +22,7 @@ from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.models.catalogue import RemoteFile
 
 CLIENT = 'dfss'
-_MISSING = 'dfss, the vendor`s client, is not installed (pip install dfss)'
+_MISSING = "dfss, the vendor's client, is not installed (pip install dfss)"
 # The client hands its arguments to a shell as they are.
 _PLAIN = re.compile(r'[\w@:./+-]+')
 _INCOMING = '.incoming'
@@ -49,20 +49,22 @@ def fetch_file(file: RemoteFile, folder: Path, say: Callable[[str], None]) -> No
         came.unlink()
     elif not _is_whole(file, came):
         came.unlink()
-        raise ModelFileError(f'{file.url}: came with another size or hash than the catalogue`s')
+        raise ModelFileError(f"{file.url}: came with another size or hash than the catalogue's")
     else:
         came.replace(place)
     _remove_if_empty(folder / _INCOMING)
 
 
-def fetch_texts(archive: RemoteFile, folder: Path, to: Path, say: Callable[[str], None]) -> None:
+def fetch_tokenizer(
+    archive: RemoteFile, folder: Path, to: Path, say: Callable[[str], None]
+) -> None:
     """Bring the tokenizer and config.json of a zip into the folder `to`.
 
     Raises:
         ModelFileError: No client, no server, or the zip is damaged.
     """
     came = _download(archive.url, folder / _INCOMING, say)
-    unpack_texts(came, to)
+    unpack_tokenizer(came, to)
     came.unlink()
     _remove_if_empty(folder / _INCOMING)
 
@@ -122,8 +124,8 @@ def unpack_file(archive: Path, place: Path) -> None:
         _write(packed, found[0], place)
 
 
-def unpack_texts(archive: Path, folder: Path) -> None:
-    """Take the texts of a zip into one folder, without the folders they lie in.
+def unpack_tokenizer(archive: Path, folder: Path) -> None:
+    """Take tokenizer and config.json of a zip into one folder, without the folders they lie in.
 
     Where a name comes twice, the one in a folder named after a tokenizer counts, then the one
     nearest to the top.
@@ -133,12 +135,12 @@ def unpack_texts(archive: Path, folder: Path) -> None:
     """
     chosen: dict[str, zipfile.ZipInfo] = {}
     with _opened(archive) as packed:
-        texts = [
+        small = [
             member
             for member in _files(packed)
             if _last_name(member).endswith(_TEXT_SUFFIXES) and member.file_size <= _LARGEST_TEXT
         ]
-        for member in sorted(texts, key=_worst_last, reverse=True):
+        for member in sorted(small, key=_worst_last, reverse=True):
             chosen[_last_name(member)] = member
         if 'config.json' not in chosen:
             raise ModelFileError(f'{archive.name} holds no config.json')

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
     from edge_vlm_ros.core import Clock
+    from edge_vlm_ros.nodes.camera_parameters import CameraSettings
     from edge_vlm_ros.nodes.conversions import ImageMessage
     from edge_vlm_ros.nodes.node_time import Moment
-    from edge_vlm_ros.nodes.parameters import CameraSettings
 
 LATE_NS = NS_PER_S
 """A stamp behind the newest one by less than this may be that of a frame which was overtaken; by

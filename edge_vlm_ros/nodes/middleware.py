@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_vlm_ros.fastdds import PROFILE_NAME, PROFILE_VARIABLES
+
 FAST_DDS_SEGMENT_BYTES = 512 * 1024
 """Shared memory of a process under Fast DDS, unless a profile says otherwise."""
 
@@ -22,8 +24,6 @@ PROFILE_SEGMENT_BYTES = 16 << 20
 UDP_BUFFER_BYTES = 212_992
 """Receive buffer of a socket on a stock Linux kernel; about what a few large fragments take."""
 
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-SHIPPED_PROFILE = 'fastdds_shm.xml'
 
 FAST_DDS_HINT = (
     'Images above 512 KB do not fit the default shared memory of Fast DDS and are lost without an '
@@ -77,7 +77,7 @@ class Losses:
                 f'{PROFILE_SEGMENT_BYTES / 1e6:.1f} MB that config/fastdds_shm.xml gives: start '
                 'the camera with a copy of it that has a larger segment_size'
             )
-        if self.profile and Path(self.profile).name != SHIPPED_PROFILE:
+        if self.profile and Path(self.profile).name != PROFILE_NAME:
             return (
                 'Fast DDS loses images that do not fit its shared memory without an error: start '
                 f'the camera, too, with the profile {self.profile}, and see that its segment_size '

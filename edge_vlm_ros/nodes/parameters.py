@@ -14,22 +14,23 @@ they stand beside the list, with dots (one key cannot be a list and a map at onc
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-
-from edge_vlm_ros.core import BadRequestError
-from edge_vlm_ros.nodes.qos import RELIABILITIES
+from edge_vlm_ros.core import BadRequestError, EdgeVlmError, chip_named, chip_names, parse_option
+from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
+from edge_vlm_ros.nodes.declaring import (
+    SettingsError,
+    choices,
+    declare,
+    declare_names,
+    filled,
+    value_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rclpy.node import Node
 
-CHIPS = ('bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted')
-TRANSPORTS = ('raw', 'compressed')
 PRESETS = {
     'scene': 'Describe what you see.',
     'path': 'Is the way ahead clear?',
@@ -37,44 +38,6 @@ PRESETS = {
     'count': 'How many objects are there?',
     'motion': 'What is moving?',
 }
-NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
-WHOLE_NUMBER = re.compile(r'[+-]?[0-9]+')
-BYTES_PER_MEGABYTE = 1_000_000
-
-
-class SettingsError(ValueError):
-    """A parameter's value makes no sense; the message names parameter and value."""
-
-
-@dataclass(frozen=True, slots=True)
-class CameraSettings:
-    """One camera.
-
-    Attributes:
-        name: As requests call it.
-        topic: As subscribed, before remapping.
-        transport: 'raw' (sensor_msgs/Image) or 'compressed' (sensor_msgs/CompressedImage).
-        reliability: 'best_effort' or 'reliable'.
-        depth: Messages that wait in the middleware.
-        buffer_frames: Most frames kept.
-        buffer_seconds: Oldest frame kept, behind the newest.
-        buffer_bytes: Most bytes kept.
-        buffer_fps: Frames kept a second beside the newest one; 0 = all.
-        min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.
-        range16: Of 16-bit images, the values that become black and white; (0, 0) = not said.
-    """
-
-    name: str
-    topic: str
-    transport: str = 'raw'
-    reliability: str = 'best_effort'
-    depth: int = 2
-    buffer_frames: int = 300
-    buffer_seconds: float = 10.0
-    buffer_bytes: int = 128 * BYTES_PER_MEGABYTE
-    buffer_fps: float = 0.0
-    min_fps: float = 1.0
-    range16: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +96,17 @@ def declare_parameters(node: Node) -> None:
     """
     _declare_engine(node)
     _declare_requests(node)
-    cameras = _names(node, 'cameras', ['camera'], 'Cameras by name, as requests call them.')
+    cameras = declare_names(node, 'cameras', ['camera'], 'Cameras by name, as requests call them.')
     for name in cameras:
-        _declare_camera(node, name, 'image_raw' if len(cameras) == 1 else f'{name}/image_raw')
-    presets = _names(
+        declare_camera(node, name, 'image_raw' if len(cameras) == 1 else f'{name}/image_raw')
+    presets = declare_names(
         node,
         'presets',
         list(PRESETS),
         'Prompts of the describe service; the first is its default.',
     )
     for name in presets:
-        _declare(node, f'presets.{name}', PRESETS.get(name, ''), f'Question of preset "{name}".')
+        declare(node, f'presets.{name}', PRESETS.get(name, ''), f'Question of preset "{name}".')
 
 
 def read_settings(node: Node) -> VlmSettings:
@@ -152,20 +115,19 @@ def read_settings(node: Node) -> VlmSettings:
     Raises:
         SettingsError: A value makes no sense.
     """
-    chip = _one_of('chip', _value(node, 'chip'), CHIPS)
     settings = VlmSettings(
-        chip=chip,
-        model=_value(node, 'model'),
-        model_dirs=tuple(_expanded(path) for path in _value(node, 'model_dirs') if path),
-        device_ids=tuple(_value(node, 'device_ids')),
-        engine_options=tuple(_option(text) for text in _value(node, 'engine_options') if text),
-        autostart=_value(node, 'autostart'),
-        queue_size=_value(node, 'queue_size'),
-        cameras=tuple(_read_camera(node, name) for name in _filled(_value(node, 'cameras'))),
-        presets=tuple(_filled(_value(node, 'presets'))),
+        chip=_chip(value_of(node, 'chip')),
+        model=value_of(node, 'model'),
+        model_dirs=tuple(_expanded(path) for path in value_of(node, 'model_dirs') if path),
+        device_ids=tuple(value_of(node, 'device_ids')),
+        engine_options=tuple(_option(text) for text in value_of(node, 'engine_options') if text),
+        autostart=value_of(node, 'autostart'),
+        queue_size=value_of(node, 'queue_size'),
+        cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'cameras'))),
+        presets=tuple(filled(value_of(node, 'presets'))),
     )
     for name in settings.presets:
-        if not _value(node, f'presets.{name}').strip():
+        if not value_of(node, f'presets.{name}').strip():
             raise SettingsError(f'presets.{name} is empty: give preset "{name}" a question')
     return settings
 
@@ -173,12 +135,12 @@ def read_settings(node: Node) -> VlmSettings:
 def read_request_defaults(node: Node) -> RequestDefaults:
     """Read what requests may leave open, as it is now."""
     return RequestDefaults(
-        max_frames=_value(node, 'max_frames'),
-        max_age_s=_value(node, 'max_age_s'),
-        frame_wait_s=_value(node, 'frame_wait_s'),
-        timeout_s=_value(node, 'timeout_s'),
-        max_tokens=_value(node, 'max_tokens'),
-        system_prompt=_value(node, 'system_prompt'),
+        max_frames=value_of(node, 'max_frames'),
+        max_age_s=value_of(node, 'max_age_s'),
+        frame_wait_s=value_of(node, 'frame_wait_s'),
+        timeout_s=value_of(node, 'timeout_s'),
+        max_tokens=value_of(node, 'max_tokens'),
+        system_prompt=value_of(node, 'system_prompt'),
     )
 
 
@@ -193,45 +155,49 @@ def read_preset(node: Node, settings: VlmSettings, name: str) -> str:
     name = name or settings.presets[0]
     if name not in settings.presets:
         raise BadRequestError(f'no preset {name!r}; there are {", ".join(settings.presets)}')
-    return str(_value(node, f'presets.{name}'))
+    return str(value_of(node, f'presets.{name}'))
 
 
 def _declare_engine(node: Node) -> None:
-    _declare(
-        node, 'chip', 'cpu', 'What runs the model.', read_only=True, constraint=_choices(CHIPS)
+    declare(
+        node,
+        'chip',
+        'cpu',
+        'What runs the model.',
+        read_only=True,
+        constraint=choices(chip_names()),
     )
-    _declare(
+    declare(
         node,
         'model',
         '',
         "Model: a name of the catalogue or a path; empty: the chip's default.",
         read_only=True,
     )
-    _declare(
+    declare(
         node,
         'model_dirs',
         [''],
         'Folders to look for models in, before the usual ones; ~ and $NAME are expanded.',
         read_only=True,
     )
-    _declare(
+    declare(
         node,
         'device_ids',
         [0],
         'Numbers of the chips to use, on machines with several.',
         read_only=True,
     )
-    _declare(
+    declare(
         node,
         'engine_options',
         [''],
-        'Options of the chip\'s engine (cpu: "threads=2"; ax650: "backend=portable") and of the '
-        'model\'s family ("resize=fast" or "resize=exact"; InternVL and Llama: "max_tiles=4"; '
-        'Qwen2-VL: "min_pixels", "max_pixels", "clip_pixels", "resized_width" with '
-        '"resized_height"), each as "name=value"; empty: none.',
+        'Options of the model\'s family ("resize=fast"; "max_tiles=4" where it tiles) and of the '
+        'chip\'s engine (cpu: "threads=2"), each as "name=value"; a name that neither has ends '
+        'the start with a list of those they have; empty: none.',
         read_only=True,
     )
-    _declare(
+    declare(
         node,
         'autostart',
         value=True,
@@ -239,7 +205,7 @@ def _declare_engine(node: Node) -> None:
         'with exit status 1.',
         read_only=True,
     )
-    _declare(
+    declare(
         node,
         'queue_size',
         8,
@@ -251,7 +217,7 @@ def _declare_engine(node: Node) -> None:
 
 
 def _declare_requests(node: Node) -> None:
-    _declare(
+    declare(
         node,
         'max_frames',
         8,
@@ -259,7 +225,7 @@ def _declare_requests(node: Node) -> None:
         low=1,
         high=256,
     )
-    _declare(
+    declare(
         node,
         'max_age_s',
         2.0,
@@ -268,7 +234,7 @@ def _declare_requests(node: Node) -> None:
         low=0.0,
         high=1e9,
     )
-    _declare(
+    declare(
         node,
         'frame_wait_s',
         1.0,
@@ -278,7 +244,7 @@ def _declare_requests(node: Node) -> None:
         low=0.0,
         high=3600.0,
     )
-    _declare(
+    declare(
         node,
         'timeout_s',
         120.0,
@@ -287,7 +253,7 @@ def _declare_requests(node: Node) -> None:
         low=0.0,
         high=1e6,
     )
-    _declare(
+    declare(
         node,
         'max_tokens',
         256,
@@ -295,7 +261,7 @@ def _declare_requests(node: Node) -> None:
         low=0,
         high=1_000_000,
     )
-    _declare(
+    declare(
         node,
         'system_prompt',
         '',
@@ -303,154 +269,18 @@ def _declare_requests(node: Node) -> None:
     )
 
 
-def _declare_camera(node: Node, name: str, topic: str) -> None:
-    def declare(part: str, value: Any, description: str, **limits: Any) -> None:
-        text = f'Camera "{name}": {description}'
-        _declare(node, f'cameras.{name}.{part}', value, text, read_only=True, **limits)
-
-    declare(
-        'transport',
-        'raw',
-        'sensor_msgs/Image or sensor_msgs/CompressedImage.',
-        constraint=_choices(TRANSPORTS),
-    )
-    is_compressed = _value(node, f'cameras.{name}.transport') == 'compressed'
-    declare(
-        'topic',
-        f'{topic}/compressed' if is_compressed else topic,
-        'topic of its images, subscribed as it stands here whatever the transport; where it is '
-        'not set, compressed transport means the default with "/compressed" after it.',
-    )
-    declare(
-        'qos.reliability',
-        'best_effort',
-        'best_effort takes from every publisher, reliable only from reliable ones.',
-        constraint=_choices(RELIABILITIES),
-    )
-    declare('qos.depth', 2, 'messages that wait in the middleware.', low=1, high=1000)
-    declare('buffer.frames', 300, 'frames kept, at most.', low=1, high=100_000)
-    declare('buffer.seconds', 10.0, 's; older frames are dropped.', low=0.1, high=3600.0)
-    declare('buffer.megabytes', 128.0, 'MB of frames kept, at most.', low=1.0, high=65536.0)
-    declare(
-        'buffer.fps',
-        0.0,
-        'frames a second kept for clips beside the newest one; 0: every frame.',
-        low=0.0,
-        high=1000.0,
-    )
-    declare(
-        'range_16bit',
-        [0, 0],
-        'lowest and highest value of 16-bit images (mono16, 16UC1, PNG and TIFF of 16 bits), '
-        'which become black and white; [0, 0]: the whole range, and an image that uses only its '
-        'lowest 14 bits, as of a thermal camera, is refused, and so is 16UC1.',
-    )
-    declare(
-        'min_fps',
-        1.0,
-        'fewer frames a second than this is a warning in diagnostics; 0: never.',
-        low=0.0,
-        high=1000.0,
-    )
-
-
-def _read_camera(node: Node, name: str) -> CameraSettings:
-    def value(part: str) -> Any:
-        return _value(node, f'cameras.{name}.{part}')
-
-    transport = _one_of(f'cameras.{name}.transport', value('transport'), TRANSPORTS)
-    topic = value('topic')
-    if not topic:
-        raise SettingsError(f'cameras.{name}.topic is empty')
-    reliability = _one_of(
-        f'cameras.{name}.qos.reliability', value('qos.reliability'), tuple(RELIABILITIES)
-    )
-    return CameraSettings(
-        name=name,
-        topic=topic,
-        transport=transport,
-        reliability=reliability,
-        depth=value('qos.depth'),
-        buffer_frames=value('buffer.frames'),
-        buffer_seconds=value('buffer.seconds'),
-        buffer_bytes=round(value('buffer.megabytes') * BYTES_PER_MEGABYTE),
-        buffer_fps=value('buffer.fps'),
-        min_fps=value('min_fps'),
-        range16=_range16(f'cameras.{name}.range_16bit', value('range_16bit')),
-    )
-
-
-def _range16(name: str, values: Sequence[int]) -> tuple[int, int]:
-    """Return the range of 16-bit images; (0, 0) where nothing is said."""
-    if len(values) == 0 or tuple(values) == (0, 0):
-        return (0, 0)
-    if len(values) != 2 or not 0 <= values[0] < values[1] <= 65535:
-        raise SettingsError(
-            f'{name} is two whole numbers from 0 to 65535, the lower one first, not {list(values)}'
-        )
-    return (values[0], values[1])
-
-
-def _names(node: Node, parameter: str, default: list[str], description: str) -> list[str]:
-    _declare(node, parameter, default, description, read_only=True)
-    names = _filled(_value(node, parameter))
-    for name in names:
-        if not NAME.fullmatch(name):
-            raise SettingsError(
-                f'{parameter}: {name!r} is no name (a letter, then letters, digits and _)'
-            )
-    if len(set(names)) != len(names):
-        raise SettingsError(f'{parameter}: a name stands there twice: {", ".join(names)}')
-    return names
-
-
-def _declare(  # noqa: PLR0913 - the parts of a ParameterDescriptor
-    node: Node,
-    name: str,
-    value: Any,
-    description: str,
-    *,
-    read_only: bool = False,
-    low: float | None = None,
-    high: float | None = None,
-    constraint: str = '',
-) -> None:
-    descriptor = ParameterDescriptor(
-        description=description, read_only=read_only, additional_constraints=constraint
-    )
-    if low is not None and high is not None:
-        if isinstance(value, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        else:
-            bounds = IntegerRange(from_value=int(low), to_value=int(high), step=1)
-            descriptor.integer_range = [bounds]
-    node.declare_parameter(name, value, descriptor)
-
-
-def _value(node: Node, name: str) -> Any:
-    return node.get_parameter(name).value
-
-
-def _filled(texts: list[str]) -> list[str]:
-    # A list parameter cannot be declared empty in every distribution: [''] stands for it.
-    return [text for text in texts if text]
-
-
-def _choices(values: Any) -> str:
-    return 'One of: ' + ', '.join(values)
-
-
-def _one_of(name: str, value: str, values: tuple[str, ...]) -> str:
-    if value not in values:
-        raise SettingsError(f'{name} is one of {", ".join(values)}, not {value!r}')
-    return value
+def _chip(name: str) -> str:
+    try:
+        return chip_named(name).name
+    except EdgeVlmError as error:
+        raise SettingsError(f'chip: {error.message}') from error
 
 
 def _option(text: str) -> tuple[str, str | int]:
-    name, equals, value = text.partition('=')
-    if not equals or not name:
-        raise SettingsError(f'engine_options: {text!r} is not of the form name=value')
-    return name, int(value) if WHOLE_NUMBER.fullmatch(value) else value
+    try:
+        return parse_option(text)
+    except BadRequestError as error:
+        raise SettingsError(f'engine_options: {error.message}') from error
 
 
 def _expanded(path: str) -> str:

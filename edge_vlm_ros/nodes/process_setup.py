@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from pathlib import Path
+
+from edge_vlm_ros.fastdds import is_profile_chosen, shipped_profile, variables_to_set
 
 # malloc.h of glibc.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
-PROFILE_NAME = 'fastdds_shm.xml'
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Read by Fast DDS 3 (Kilted on) and by Fast DDS 2 (Humble to Jazzy)."""
-
 CYCLONE_PROFILE_NAME = 'cyclonedds.xml'
 CYCLONE_VARIABLE = 'CYCLONEDDS_URI'
-
-FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
 
 
 def keep_freed_memory(trim_bytes: int = 256 << 20, mmap_bytes: int = 32 << 20) -> bool:
@@ -48,14 +43,12 @@ def use_shared_memory_profile() -> Path | None:
     are already set are left alone; with another middleware they have no effect.
 
     Returns:
-        The profile that was set; None when the user has his own or ours is not installed.
+        The profile that was set; None when the user has one already or ours is not installed.
     """
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        return None
-    profile = profile_path()
+    profile = None if is_profile_chosen() else shipped_profile()
     if profile is None:
         return None
-    for name in profile_variables():
+    for name in variables_to_set():
         os.environ[name] = str(profile)
     return profile
 
@@ -70,29 +63,9 @@ def use_large_receive_buffers() -> str:
     Returns:
         What CYCLONEDDS_URI was set to; '' when the user has his own or ours is not installed.
     """
-    profile = shipped_file(CYCLONE_PROFILE_NAME)
+    profile = shipped_profile(CYCLONE_PROFILE_NAME)
     if profile is None or os.environ.get(CYCLONE_VARIABLE):
         return ''
     # As it stands: Cyclone DDS decodes no %20.
     os.environ[CYCLONE_VARIABLE] = f'file://{profile}'
     return os.environ[CYCLONE_VARIABLE]
-
-
-def profile_variables() -> tuple[str, ...]:
-    """Name the variables to set: Fast DDS 3 warns in every process that has the old one."""
-    is_old = os.environ.get('ROS_DISTRO') in FAST_DDS_2_DISTROS
-    return PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
-
-
-def profile_path() -> Path | None:
-    """Return where the profile of Fast DDS lies."""
-    return shipped_file(PROFILE_NAME)
-
-
-def shipped_file(name: str) -> Path | None:
-    """Return where a file of config/ lies in the source tree, or where it is installed."""
-    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
-    folders = [Path(__file__).resolve().parents[2]]
-    folders += [Path(prefix) / 'share' / 'edge_vlm_ros' for prefix in prefixes if prefix]
-    profiles = (folder / 'config' / name for folder in folders)
-    return next((profile for profile in profiles if profile.is_file()), None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.logging import get_logger
 
-from edge_vlm_ros.nodes.parameters import SettingsError
+from edge_vlm_ros.nodes.declaring import SettingsError
 from edge_vlm_ros.nodes.ros_process import ros_process
 from edge_vlm_ros.nodes.spinning import spin_until, spin_while, stop_on_signals
 from edge_vlm_ros.nodes.vlm_node import VlmNode

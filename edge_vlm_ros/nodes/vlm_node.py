@@ -37,13 +37,13 @@ from edge_vlm_ros.core import CancelledError, EdgeVlmError, NotReadyError, Stead
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.answering import MAX_SESSIONS, Answering
 from edge_vlm_ros.nodes.cameras import CameraFeed, time_of
+from edge_vlm_ros.nodes.declaring import SettingsError
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.loading_log import LoadingLog
 from edge_vlm_ros.nodes.outlets import Outlets
 from edge_vlm_ros.nodes.parameters import (
     RequestDefaults,
-    SettingsError,
     VlmSettings,
     declare_parameters,
     read_preset,

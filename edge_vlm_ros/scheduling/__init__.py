@@ -19,6 +19,11 @@ from edge_vlm_ros.scheduling.events import (
 )
 from edge_vlm_ros.scheduling.feature_ledger import FeatureLedger
 from edge_vlm_ros.scheduling.notices import Ended, Ending, Evicted, Notice, OfferEnded, Rejected
+from edge_vlm_ros.scheduling.question_queue import (
+    QuestionQueue,
+    QueuePolicy,
+    oldest_of_lowest,
+)
 from edge_vlm_ros.scheduling.scheduler import Scheduler, SchedulerSettings
 from edge_vlm_ros.scheduling.work import (
     Decode,
@@ -60,6 +65,8 @@ __all__ = [
     'Prepared',
     'QuestionAsked',
     'QuestionOwner',
+    'QuestionQueue',
+    'QueuePolicy',
     'Rejected',
     'Render',
     'Rendered',
@@ -68,4 +75,5 @@ __all__ = [
     'Tick',
     'Work',
     'WorkDone',
+    'oldest_of_lowest',
 ]

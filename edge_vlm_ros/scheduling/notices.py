@@ -17,6 +17,14 @@ class Ending(Enum):
     FAILED = 'failed'
     CANCELLED = 'cancelled'
     DEADLINE = 'deadline'
+    PREEMPTED = 'preempted'
+    """A newer one of at least its priority took the chip from it."""
+
+    REPLACED = 'replaced'
+    """It waited, and had to make room for a newer one in a full queue."""
+
+    OUTDATED = 'outdated'
+    """It waited, and a newer one is about the same cameras."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A question was not let in: the queue is full.
+    """A question was not let in: there is no room for it.
 
     Attributes:
         request_id: The question's.

@@ -26,7 +26,7 @@ class OfferQueue:
     turn to the others nor takes theirs.
 
     Args:
-        max_keys: Most that wait; beyond that those go that would have come next. 0 or more.
+        max_keys: Most that wait; beyond that the camera with the most loses its oldest. 0 or more.
     """
 
     def __init__(self, max_keys: int) -> None:
@@ -58,12 +58,19 @@ class OfferQueue:
             del self._waiting[place]
         gone = [key for key in older if key not in self]
         while len(self) > self._max_keys:
-            gone.append(self._pop_next())
+            gone.append(max(self._waiting.values(), key=len)[0])
+            self.discard(gone[-1])
         return gone
 
     def take(self) -> FeatureKey | None:
         """Take out the next key; None = nothing waits."""
-        return self._pop_next() if self._waiting else None
+        if not self._waiting:
+            return None
+        place = next(iter(self._waiting))
+        first, *rest = self._waiting.pop(place)
+        if rest:
+            self._waiting[place] = rest  # At the end: it is the others' turn.
+        return first
 
     def discard(self, key: FeatureKey) -> bool:
         """Take out one key; tell whether it waited."""
@@ -74,10 +81,3 @@ class OfferQueue:
         if not self._waiting[place]:
             del self._waiting[place]
         return True
-
-    def _pop_next(self) -> FeatureKey:
-        place = next(iter(self._waiting))
-        first, *rest = self._waiting.pop(place)
-        if rest:
-            self._waiting[place] = rest  # At the end: it is the others' turn.
-        return first

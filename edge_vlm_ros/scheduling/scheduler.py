@@ -4,9 +4,10 @@ Rules, each held by a test:
 
 * One work item at a time: `next_work` gives the next one only after `WorkDone` of the last.
 * Of the questions that wait, the one of the highest priority is next; of equal ones, the one that
-  came first. One that runs, from its first work item on, is not interrupted. So a lower priority
-  may wait for as long as higher ones keep coming: its deadline ends that, nothing else does.
-* A full queue turns the newcomer away, whatever its priority.
+  came first. One that runs, from its first work item on, is not interrupted, but for `PREEMPT`. So
+  a lower priority may wait for as long as higher ones keep coming: its deadline ends that.
+* Where there is no room, the policy says who has to go (`QueuePolicy`): the newcomer, one that
+  waits or the one that runs. Of cameras whose newest question wins, older ones that wait go.
 * Every question that was asked gets exactly one `Ended` or `Rejected`.
 * A question takes these steps, and may be cancelled or run out of time between any two of them::
 
@@ -61,6 +62,7 @@ from edge_vlm_ros.scheduling.notices import (
     Rejected,
 )
 from edge_vlm_ros.scheduling.offer_queue import OfferQueue, place_of
+from edge_vlm_ros.scheduling.question_queue import QuestionQueue, QueuePolicy
 from edge_vlm_ros.scheduling.work import (
     Decode,
     Encode,
@@ -86,11 +88,15 @@ class SchedulerSettings:
         max_waiting: Questions that may wait beside the running one; 0 = none.
         max_cached_frames: Frames whose features are kept; also, how many offered ones may wait.
         max_cached_bytes: Bytes of features that are kept.
+        policy: Who has to go where there is no room.
+        newest_wins: Cameras of which only the newest question waits (see `QuestionQueue`).
     """
 
     max_waiting: int = 8
     max_cached_frames: int = 64
     max_cached_bytes: int = 256 * 2**20
+    policy: QueuePolicy = QueuePolicy.QUEUE
+    newest_wins: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -124,11 +130,10 @@ class Scheduler:
     """
 
     def __init__(self, settings: SchedulerSettings = SchedulerSettings()) -> None:
-        self._max_waiting = settings.max_waiting
+        self._queue = QuestionQueue(settings.max_waiting, settings.policy, settings.newest_wins)
         self._ledger = FeatureLedger(
             max_frames=settings.max_cached_frames, max_bytes=settings.max_cached_bytes
         )
-        self._waiting: dict[str, QuestionAsked] = {}  # In the order they came.
         self._running: _Steps | None = None
         self._under_way: Work | None = None
         # Not known by the request_id: that may be asked again while its cancelled work still runs.
@@ -140,19 +145,18 @@ class Scheduler:
     def __contains__(self, request_id: str) -> bool:
         """Whether this question waits or runs."""
         is_running = self._running is not None and self._running.request_id == request_id
-        return is_running or request_id in self._waiting
+        return is_running or request_id in self._queue
 
     @property
     def waiting(self) -> int:
         """Questions in the queue, the running one not counted."""
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def request_ids(self) -> tuple[str, ...]:
         """Every question that has not ended: the running one, then the others by their turn."""
         running = () if self._running is None else (self._running.request_id,)
-        by_turn = sorted(self._waiting.values(), key=lambda asked: -asked.priority)
-        return (*running, *(asked.request_id for asked in by_turn))
+        return (*running, *(asked.request_id for asked in self._queue.by_turn()))
 
     def handle(self, event: Event) -> tuple[Notice, ...]:
         """Take note of an event; return what follows from it beside work.
@@ -199,30 +203,40 @@ class Scheduler:
             raise ValueError(f'request_id is empty or already asked: {asked.request_id!r}')
         if self._running is None:
             return self._start(asked)
-        if len(self._waiting) >= self._max_waiting:
-            return [Rejected(asked.request_id, len(self._waiting), self._max_waiting)]
         chosen = self._running.asked
+        outdated = self._queue.take_outdated(asked)
+        notices: list[Notice] = [Ended(each.request_id, Ending.OUTDATED) for each in outdated]
+        if self._queue.preempts(asked, chosen):
+            ended = Ended(chosen.request_id, Ending.PREEMPTED)
+            return [*notices, ended, *self._start(asked)]
+        replaced = self._queue.take_replaced(asked)
+        if replaced is not None:
+            notices.append(Ended(replaced.request_id, Ending.REPLACED))
+        if self._queue.is_full:
+            return [*notices, self._reject(asked)]
         if asked.priority > chosen.priority and not self._running.is_begun:
-            self._waiting = {chosen.request_id: chosen, **self._waiting}
-            return self._start(asked)
-        self._waiting[asked.request_id] = asked
-        return []
+            self._queue.put_back(chosen)
+            return notices + self._start(asked)
+        self._queue.put(asked)
+        return notices
+
+    def _reject(self, asked: QuestionAsked) -> Rejected:
+        return Rejected(asked.request_id, len(self._queue), self._queue.max_waiting)
 
     def _start(self, asked: QuestionAsked) -> list[Notice]:
         self._running = _Steps(asked, deque(dict.fromkeys(asked.keys)))
         return [Evicted(key) for key in self._ledger.pin(asked.keys)]
 
     def _end(self, request_id: str, ending: Ending) -> list[Notice]:
-        if self._waiting.pop(request_id, None) is not None:
+        if self._queue.discard(request_id):
             return [Ended(request_id, ending)]
         if self._running is None or self._running.request_id != request_id:
             return []
         notices: list[Notice] = [Ended(request_id, ending)]
         self._running = None
-        if self._waiting:
-            # `max` finds the first of equal ones: the one that came first.
-            asked = max(self._waiting.values(), key=lambda asked: asked.priority)
-            return notices + self._start(self._waiting.pop(asked.request_id))
+        following = self._queue.take()
+        if following is not None:
+            return notices + self._start(following)
         return notices + [Evicted(key) for key in self._ledger.pin(())]
 
     def _end_overdue(self, now_ns: int) -> list[Notice]:
@@ -230,7 +244,7 @@ class Scheduler:
         # Those that wait first: none of them is started only to be ended.
         overdue = [
             question.request_id
-            for question in [*self._waiting.values(), *asked]
+            for question in [*self._queue.questions(), *asked]
             if 0 < question.deadline_ns <= now_ns
         ]
         return [

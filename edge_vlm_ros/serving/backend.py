@@ -13,11 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
+from edge_vlm_ros.core import FileForm, chip_named
 from edge_vlm_ros.serving.settings import ServingSettings
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import AnswerChunk, Clock, Question
     from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+    from edge_vlm_ros.serving.step import OnStep
     from edge_vlm_ros.serving.stream import AnswerStream
 
 
@@ -34,7 +36,10 @@ class Backend(Protocol):
         ...
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask, and return at once; the answer comes chunk by chunk.
 
@@ -42,6 +47,8 @@ class Backend(Protocol):
             question: Without a request_id it gets one (`AnswerStream.request_id`).
             on_chunk: Called with every chunk, in order, on any thread, also before this returns;
                 must be quick. May call back.
+            on_begun: Called once, on any thread, when work for the question begins, with the
+                steady time in nanoseconds; must be quick.
 
         Raises:
             BadRequestError: A question of this request_id has not ended (DUPLICATE_REQUEST).
@@ -82,17 +89,11 @@ class BackendType(Protocol):
         *,
         settings: ServingSettings,
         clock: Clock | None,
-        on_work: Callable[[], None] | None,
+        on_work: OnStep | None,
         on_loaded: Callable[[int, int], None] | None,
     ) -> Backend:
         """Open a backend; see `open_backend`."""
         ...
-
-
-def backend_of(chip: str) -> str:
-    """Name the class that answers on a chip, 'module:class'; the one place that decides by it."""
-    del chip  # Every chip there is runs a model in this process.
-    return 'edge_vlm_ros.serving.pipeline:VlmPipeline'
 
 
 def open_backend(
@@ -100,7 +101,7 @@ def open_backend(
     *,
     settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
     clock: Clock | None = None,
-    on_work: Callable[[], None] | None = None,
+    on_work: OnStep | None = None,
     on_loaded: Callable[[int, int], None] | None = None,
 ) -> Backend:
     """Open what answers questions on a chip. Takes seconds to minutes.
@@ -109,18 +110,19 @@ def open_backend(
         spec: Which model on which chip.
         settings: Bounds of queue, caches and sessions.
         clock: Steady time.
-        on_work: Called on a thread of the backend's before each step of work, and within long
-            ones: a sign of life. A model process that gives none while a question is open is
-            taken for hanging.
+        on_work: Called on a thread of the backend's before each step of work, within long ones,
+            and when there is nothing to do: a sign of life. A model process that gives none
+            while there is work is taken for hanging.
         on_loaded: Called while the model loads, where it does so in parts: parts loaded, parts in
             all.
 
     Raises:
         ModelFileError: Files are missing, damaged or of another kind.
-        DeviceError: There is no engine for the chip, or the chip does not work.
-        BadRequestError: An option that neither the model's family nor the chip's engine has.
+        DeviceError: The chip does not work.
+        BadRequestError: There is no such chip, or neither the model's family nor the chip's engine
+            has such an option.
     """
-    module, _, name = backend_of(spec.chip).partition(':')
+    module, _, name = chip_named(spec.chip).backend.partition(':')
     backend: BackendType = getattr(import_module(module), name)
     return backend.open(spec, settings=settings, clock=clock, on_work=on_work, on_loaded=on_loaded)
 
@@ -129,13 +131,13 @@ def check_spec(spec: ModelSpec) -> str:
     """Check all of a spec that can be checked at once; return what would be opened, for people.
 
     Raises:
-        ModelFileError: Files of the model are missing.
-        DeviceError: There is no engine for the chip.
-        BadRequestError: The chip has no model of that name.
+        ModelFileError: Files of the model are missing, or the chip has no model of that name.
+        BadRequestError: There is no such chip.
     """
-    from edge_vlm_ros.engines import require_engine
     from edge_vlm_ros.models import find_model
 
-    require_engine(spec.chip)
+    chip = chip_named(spec.chip)
+    if chip.file_form is FileForm.NO_FILES:
+        return f'{spec.model or chip.default_model} for {chip.name}'
     files = find_model(spec.chip, spec.model, spec.model_dirs)
     return f'{files.name} for {spec.chip} from {files.folder}'

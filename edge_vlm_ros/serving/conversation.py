@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class PastTurn:
+    """A finished turn, as it can be written again once older ones are forgotten.
+
+    Attributes:
+        text: The question.
+        frames: Those shown in it for the first time.
+        answer: The answer's tokens, without the stop token.
+    """
+
+    text: str
+    frames: tuple[ShownFrames, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """What was said and shown so far. Turns are added by making a new one.
 
@@ -33,11 +48,13 @@ class Conversation:
         system_prompt: Of the first turn; '' = the model's own.
         history: All tokens of the finished turns, without the last stop token; None = no turn yet.
         frames: All frames shown, oldest first; `VisionSpan.image` is an index into them.
+        turns: The finished turns, oldest first.
     """
 
     system_prompt: str = ''
     history: PromptPart | None = field(default=None, repr=False)
     frames: tuple[ShownFrames, ...] = ()
+    turns: tuple[PastTurn, ...] = field(default=(), repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -68,14 +85,11 @@ class Conversation:
             BadRequestError: Another system prompt than the conversation began with.
         """
         inputs = [frame.prepared.inputs for frame in frames]
+        if self.system_prompt or self.history is not None:
+            self._check_system_prompt(system_prompt)
         if self.history is None:
-            before = family.render_prefix(inputs, system_prompt)
+            before = family.render_prefix(inputs, system_prompt or self.system_prompt)
         else:
-            if system_prompt not in {'', self.system_prompt}:
-                raise BadRequestError(
-                    'the system prompt of a session is set by its first question; '
-                    'reset the session to change it'
-                )
             position = self.history.next_position
             turn = family.render_next_turn(inputs, len(self.frames), position)
             before = join_parts((self.history, turn))
@@ -84,24 +98,59 @@ class Conversation:
     def with_turn(
         self,
         prompt: PromptPart,
-        answer_tokens: Iterable[int],
-        frames: Sequence[ShownFrames],
+        turn: PastTurn,
         system_prompt: str,
     ) -> Conversation:
         """Return the conversation after one more turn.
 
         Args:
             prompt: What `render` gave for it.
-            answer_tokens: The answer's, without the stop token.
-            frames: The new frames of the turn.
+            turn: What was asked, shown and answered.
             system_prompt: The question's.
         """
-        answer = answer_part(answer_tokens, prompt.next_position, like=prompt)
+        answer = answer_part(turn.answer, prompt.next_position, like=prompt)
+        is_first = self.history is None and not self.system_prompt
         return Conversation(
-            system_prompt=system_prompt if self.history is None else self.system_prompt,
+            system_prompt=system_prompt if is_first else self.system_prompt,
             history=join_parts((prompt, answer)),
-            frames=(*self.frames, *frames),
+            frames=(*self.frames, *turn.frames),
+            turns=(*self.turns, turn),
         )
+
+    def without_oldest(
+        self, family: ModelFamily, number: int, *, is_about_shown: bool
+    ) -> tuple[Conversation, tuple[ShownFrames, ...]]:
+        """Return the conversation without its oldest turns, as if they had never been.
+
+        Args:
+            family: The model's; it writes the other turns again.
+            number: Turns to forget.
+            is_about_shown: The next question brings no frames: those shown last are kept, also
+                where their turn goes; the oldest turn that stays shows them.
+
+        Returns:
+            The conversation, and the frames kept that no turn of it shows: the next one has to.
+        """
+        if not number:
+            return self, ()
+        gone, kept = self.turns[:number], self.turns[number:]
+        carried: tuple[ShownFrames, ...] = ()
+        if is_about_shown and not any(turn.frames for turn in kept):
+            carried = next((turn.frames for turn in reversed(gone) if turn.frames), ())
+        shorter = Conversation(self.system_prompt)
+        for turn in kept:
+            again = PastTurn(turn.text, (*carried, *turn.frames), turn.answer)
+            carried = ()
+            prompt = shorter.render(family, again.text, again.frames)
+            shorter = shorter.with_turn(prompt, again, '')
+        return shorter, carried
+
+    def _check_system_prompt(self, system_prompt: str) -> None:
+        if system_prompt not in {'', self.system_prompt}:
+            raise BadRequestError(
+                'the system prompt of a session is set by its first question; '
+                'reset the session to change it'
+            )
 
 
 def answer_part(token_ids: Iterable[int], first_position: int, *, like: PromptPart) -> PromptPart:
@@ -127,6 +176,7 @@ class SessionStore:
         max_sessions: The one not used for longest goes first.
         max_bytes: Of the frames they keep; likewise.
         ttl_s: A session not used for so long is forgotten, seconds.
+        max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
     """
 
     def __init__(
@@ -136,7 +186,9 @@ class SessionStore:
         max_sessions: int = 16,
         max_bytes: int = 256 * 2**20,
         ttl_s: float = 1800.0,
+        max_turns: int = 0,
     ) -> None:
+        self.max_turns = max_turns
         self._clock = clock
         self._max_sessions = max_sessions
         self._max_bytes = max_bytes

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import NS_PER_S, BusyError, CancelledError, DeadlineError, EdgeVlmError
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BusyError,
+    CancelledError,
+    DeadlineError,
+    EdgeVlmError,
+    ErrorCode,
+    FrameRef,
+    PreemptedError,
+    RawImage,
+    SetupError,
+)
 from edge_vlm_ros.scheduling import Ended, Ending, Rejected
 
 if TYPE_CHECKING:
+    from edge_vlm_ros.core import Question, StoredFrame
     from edge_vlm_ros.serving.running import Running
 
 
@@ -25,15 +37,77 @@ class Final:
     error: EdgeVlmError | None = None
 
 
+def reference(stored: StoredFrame, size: tuple[int, int], asked_ns: int) -> FrameRef:
+    """Name a frame that an answer is based on.
+
+    Args:
+        stored: The frame.
+        size: Width and height, pixels; (0, 0) = not known.
+        asked_ns: Steady time when the question came, nanoseconds; 0 = not known.
+    """
+    since_ns = asked_ns - stored.received_ns if stored.received_ns else 0
+    return FrameRef(
+        stored.source,
+        stored.stamp_ns,
+        *size,
+        age_s=max(0, since_ns) / NS_PER_S,
+        taken_ns=stored.taken_ns,
+    )
+
+
+def frames_of(question: Question) -> tuple[FrameRef, ...]:
+    """Name the frames of a question that ends where they are not decoded.
+
+    The size of a compressed one is not known there.
+    """
+    return tuple(
+        reference(stored, claimed_size(stored), question.asked_ns) for stored in question.frames
+    )
+
+
+def claimed_size(stored: StoredFrame) -> tuple[int, int]:
+    """Return width and height of a frame that was not decoded; (0, 0) for a compressed one."""
+    image = stored.image
+    return (image.width, image.height) if isinstance(image, RawImage) else (0, 0)
+
+
+def replaced_error() -> EdgeVlmError:
+    """Say why a question that waited in a full queue is over."""
+    return BusyError('the queue was full: this question waited longest and made room for a newer')
+
+
+def _outdated() -> EdgeVlmError:
+    return BusyError('a newer question about the same camera came while this one waited')
+
+
+def _preempted() -> EdgeVlmError:
+    return PreemptedError('a newer question of at least this priority took the chip')
+
+
+def _cancelled() -> EdgeVlmError:
+    return CancelledError('the question was taken back')
+
+
+_TURNED_OUT = {
+    Ending.CANCELLED: _cancelled,
+    Ending.REPLACED: replaced_error,
+    Ending.OUTDATED: _outdated,
+    Ending.PREEMPTED: _preempted,
+}
+"""A new error each: one that was raised would carry its traceback along."""
+
+
 def error_of(running: Running, notice: Ended | Rejected) -> EdgeVlmError | None:
     """Put into words why a question is over; None = it was answered."""
     if isinstance(notice, Rejected):
+        if not notice.max_waiting:
+            return BusyError('another question is being answered, and none may wait')
         return BusyError(
             f'{notice.waiting} questions wait already, the queue holds {notice.max_waiting}; '
             f'this one would have been number {notice.waiting + 1}'
         )
-    if notice.ending is Ending.CANCELLED:
-        return CancelledError('the question was taken back')
+    if notice.ending in _TURNED_OUT:
+        return _TURNED_OUT[notice.ending]()
     if notice.ending is Ending.DEADLINE:
         allowed_s = (running.question.deadline_ns - running.asked_ns) / NS_PER_S
         return DeadlineError(
@@ -48,4 +122,7 @@ def known_error(error: BaseException) -> EdgeVlmError:
         return error
     if isinstance(error, SystemExit):
         return EdgeVlmError(f'the engine wanted to end the process: exit({error.code!r})')
-    return EdgeVlmError(f'{type(error).__name__}: {error}')
+    message = f'{type(error).__name__}: {error}'
+    if isinstance(error, ImportError):
+        return SetupError(message, ErrorCode.INTERNAL)
+    return EdgeVlmError(message)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from edge_vlm_ros.engines import OnLoaded, open_engine, require_engine
+from edge_vlm_ros.core import ModelFiles, takes, unsupported
+from edge_vlm_ros.engines import OnLoaded, engine_options, ignore_progress, open_engine
 from edge_vlm_ros.engines.base import Engine
-from edge_vlm_ros.families import FamilyOptions, load_family
-from edge_vlm_ros.families.base import ModelFamily
+from edge_vlm_ros.families import ModelFamily, family_options, read_family
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.serving.model_info import ModelSpec
-from edge_vlm_ros.serving.tiles import choose_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class LoadedModel:
 
     Attributes:
         engine: Belongs to the thread that loaded it.
-        family: The model's.
+        family: The model's, made for this engine.
         model: Catalogue name or path.
         chip: 'cpu', 'bm1684x', ...
         family_name: 'internvl', ...
@@ -33,11 +32,20 @@ class LoadedModel:
     family_name: str
 
 
-def unheard(loaded: int, total: int) -> None:
-    """Let the progress of a load pass."""
+@dataclass(frozen=True, slots=True)
+class ChosenOptions:
+    """A user's options, by whom they are for.
+
+    Attributes:
+        family: Of the model's family.
+        engine: Of the chip's engine.
+    """
+
+    family: Mapping[str, object]
+    engine: Mapping[str, object]
 
 
-def load_model(spec: ModelSpec, on_loaded: OnLoaded = unheard) -> LoadedModel:
+def load_model(spec: ModelSpec, on_loaded: OnLoaded = ignore_progress) -> LoadedModel:
     """Find a model's files, load them onto the chip.
 
     Args:
@@ -47,26 +55,37 @@ def load_model(spec: ModelSpec, on_loaded: OnLoaded = unheard) -> LoadedModel:
 
     Raises:
         ModelFileError: Files are missing, damaged or of another kind.
-        DeviceError: There is no engine for the chip, or the chip does not work.
-        BadRequestError: An option that neither family nor engine has, or more tiles than the
-            engine takes.
+        DeviceError: The chip does not work.
+        BadRequestError: There is no such chip, an option is unknown to family and engine, or it
+            asks for more than the engine takes.
     """
-    require_engine(spec.chip)
     files = find_model(spec.chip, spec.model, spec.model_dirs)
-    names = {field.name for field in fields(FamilyOptions)}
-    chosen: dict[str, Any] = {n: v for n, v in spec.options.items() if n in names}
-    options = FamilyOptions(**chosen)
+    options = sort_options(spec.options, files)
     # Before the engine, which may take minutes: what is wrong with these files is said at once.
-    family = load_family(files.tokenizer_folder, options)
-    rest = {name: value for name, value in spec.options.items() if name not in names}
-    engine = open_engine(spec.chip, files, spec.device_ids, rest, on_loaded)
+    settings = read_family(files.config, options.family)
+    engine = open_engine(spec.chip, files, spec.device_ids, options.engine, on_loaded)
     try:
-        family.fit(engine.limits)
-        tiles = choose_tiles(family, options.max_tiles, engine.limits)
-        if tiles != options.max_tiles:
-            family = load_family(files.tokenizer_folder, replace(options, max_tiles=tiles))
-            family.fit(engine.limits)
+        family = settings.bound_by(engine.limits)
     except BaseException:
         engine.close()
         raise
     return LoadedModel(engine, family, files.name, spec.chip, files.family)
+
+
+def sort_options(options: Mapping[str, object], files: ModelFiles) -> ChosenOptions:
+    """Say whom each option is for: the model's family, or else the chip's engine.
+
+    Raises:
+        BadRequestError: One is for neither; lists what both take.
+    """
+    of_family = family_options(files.config).names()
+    of_engine = engine_options(files.chip).names()
+    for name in options:
+        if name not in {*of_family, *of_engine}:
+            family = takes(f'family {files.family}', of_family)
+            chip = takes(f'chip {files.chip}', of_engine)
+            raise unsupported(f'there is no option {name!r} here: {family}; {chip}')
+    return ChosenOptions(
+        {name: value for name, value in options.items() if name in of_family},
+        {name: value for name, value in options.items() if name not in of_family},
+    )

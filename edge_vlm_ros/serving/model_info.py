@@ -18,7 +18,7 @@ class ModelSpec:
         model: Catalogue name or path; '' = the chip's default.
         device_ids: Devices of that kind; empty = the first one.
         model_dirs: Folders to look in before the usual ones.
-        options: The family's (`FamilyOptions`) and the engine's own, by name.
+        options: The family's and the engine's own, by name; each of them has a type for its own.
     """
 
     chip: str = 'cpu'

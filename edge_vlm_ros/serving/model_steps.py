@@ -19,11 +19,9 @@ from edge_vlm_ros.core import (
     Frame,
     FrameSource,
     PromptPart,
-    PromptTooLongError,
     SamplingOptions,
     ShownAs,
     Spliced,
-    TooManyFramesError,
     VisionFeatures,
     join_parts,
 )
@@ -39,11 +37,13 @@ from edge_vlm_ros.scheduling import (
     Prefilled,
     Prepare,
     Prepared,
+    QuestionOwner,
     Render,
     Rendered,
     Work,
 )
 from edge_vlm_ros.serving.conversation import SessionStore, answer_part
+from edge_vlm_ros.serving.fitting import PromptFitter
 from edge_vlm_ros.serving.kv_record import KvRecord
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
@@ -52,8 +52,8 @@ from edge_vlm_ros.serving.shown_frames import (
     FrameGroup,
     PreparedFrames,
     ShownFrames,
-    count_frames,
 )
+from edge_vlm_ros.serving.step import Step
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
 from edge_vlm_ros.vision import decode_frame, decode_image
 
@@ -88,6 +88,9 @@ class ModelSteps:
         self._prepared: dict[FeatureKey, PreparedFrames] = {}  # With pixels, to be encoded.
         self._kept: dict[FeatureKey, _Kept] = {}
         self._record = KvRecord()
+        self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
+        self._costs = StageCosts()
+        self._warm_pixels = 0
 
     def warm_up(self) -> StageCosts:
         """Run one small question through every stage; return what each cost."""
@@ -108,13 +111,15 @@ class ModelSteps:
         engine.decode(token, prompt.next_position)
         times_ns.append(self._clock.now_ns())
         engine.kv.truncate(0)
-        return StageCosts(
+        self._warm_pixels = inputs.pixels.size
+        self._costs = StageCosts(
             prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
             encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
             prefill_ms=prefill_ns / _NS_PER_MS,
             prefill_tokens=prefill_tokens,
             decode_ms=(times_ns[4] - times_ns[3]) / _NS_PER_MS,
         )
+        return self._costs
 
     def _warm_up_prefill(self, prompt: PromptPart, features: VisionFeatures) -> tuple[int, int]:
         """Prefill a prompt; return tokens and nanoseconds of its largest piece."""
@@ -126,6 +131,17 @@ class ModelSteps:
             costs.append((tokens, self._clock.now_ns() - started_ns))
             start += tokens
         return max(costs)
+
+    def step_of(self, work: Work) -> Step:
+        """Name a work item, and how much more than at the warm-up it has to do."""
+        owner = work.owner
+        request_id = owner.request_id if isinstance(owner, QuestionOwner) else ''
+        scale = 1.0
+        if isinstance(work, Prefill) and self._costs.prefill_tokens:
+            scale = (work.stop - work.start) / self._costs.prefill_tokens
+        elif isinstance(work, Encode) and self._warm_pixels and work.key in self._prepared:
+            scale = self._prepared[work.key].inputs.pixels.size / self._warm_pixels
+        return Step(type(work).__name__.lower(), request_id, max(1.0, scale))
 
     def do(self, work: Work, running: Running, should_stop: StopCheck) -> Outcome:
         """Do one work item of a question.
@@ -215,30 +231,28 @@ class ModelSteps:
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
-        conversation = self._sessions.get(
-            question.session_id, must_exist=question.continues_session
-        )
+        before = self._sessions.get(question.session_id, must_exist=question.continues_session)
+        if question.session_id and before.history is None:
+            running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
             running.shown[key] = self._shown(group)  # Ready before: kept, or made ahead.
+        running.note_damage()
         frames = [running.shown[key] for key in running.groups]
-        new_frames = conversation.new_frames(frames)
-        self._check_images([*conversation.frames, *new_frames])
-        prompt = conversation.render(
-            self._family, question.text, new_frames, question.system_prompt
-        )
+        fitted = self._fitter.fit(question, before, frames)
+        running.notes += fitted.notes
+        prompt = fitted.prompt
         turn = Turn(
-            conversation=conversation,
-            new_frames=new_frames,
+            before=before,
+            conversation=fitted.conversation,
+            new_frames=fitted.new_frames,
             prompt=prompt,
             sampler=TokenSampler(question.sampling),
             stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
             detokenizer=StreamingDetokenizer(self._family.tokenizer),
         )
-        self._check_length(turn)
-        if self._engine.limits.can_extend_prefix:
-            shared = self._record.shared(prompt, turn.keys)
-            # The last token is always run: its scores choose the answer's first token.
-            turn.reused_tokens = self._engine.keep(min(shared, len(prompt) - 1), prompt)
+        shared = self._record.shared(prompt, turn.keys)
+        # The last token is always run: its scores choose the answer's first token.
+        turn.reused_tokens = self._engine.usable_prefix(min(shared, len(prompt) - 1), prompt)
         self._engine.kv.truncate(turn.reused_tokens)
         self._record.truncate(turn.reused_tokens)
         needed = turn.needed(turn.reused_tokens)
@@ -252,29 +266,6 @@ class ModelSteps:
         if sum(pieces) != tokens or min(pieces) < 1:
             raise EdgeVlmError(f'the engine wants {tokens} tokens in pieces of {pieces}')
         return pieces
-
-    def _check_images(self, frames: list[ShownFrames]) -> None:
-        images = sum(frame.prepared.inputs.images for frame in frames)
-        most = self._engine.limits.max_images
-        if most and images > most:
-            tiled = ', each tile counted,' if images > len(frames) else ''
-            raise TooManyFramesError(
-                f'{count_frames(frames)} frames make {images} images{tiled} in this conversation, '
-                f'the model takes {most} in one prompt'
-            )
-
-    def _check_length(self, turn: Turn) -> None:
-        limits = self._engine.limits
-        longest = min(limits.longest_prompt, limits.context_tokens)
-        tokens = len(turn.prompt)
-        if tokens > longest:
-            vision_tokens = turn.prompt.vision_tokens
-            history = turn.conversation.history
-            earlier = f', {len(history)} of them from earlier turns' if history else ''
-            raise PromptTooLongError(
-                f'the prompt has {tokens} tokens ({vision_tokens} for {count_frames(turn.frames)} '
-                f'frames{earlier}), the model takes {longest}'
-            )
 
     def _prefill(self, turn: Turn, work: Prefill, should_stop: StopCheck) -> Outcome:
         keys = turn.keys
@@ -338,7 +329,7 @@ class ModelSteps:
         self._record.truncate(0)
         try:
             self._engine.kv.truncate(0)
-        except Exception:  # noqa: BLE001 (vendor libraries raise anything)
+        except BaseException:  # noqa: BLE001 (vendor libraries raise anything)
             _log.exception('the KV cache cannot be reset')
 
 

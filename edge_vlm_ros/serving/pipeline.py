@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
-from edge_vlm_ros.engines import OnLoaded
+from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
 from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.step import OnStep
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.serving.worker import ChipWorker
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.serving.backend import BackendType
 
 
 class VlmPipeline:
@@ -51,7 +56,7 @@ class VlmPipeline:
         options: Mapping[str, object] | None = None,
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
         on_loaded: OnLoaded | None = None,
     ) -> VlmPipeline:
         """Load a model and warm it up. Takes seconds to minutes.
@@ -62,11 +67,11 @@ class VlmPipeline:
             model: Catalogue name or path; '' = the chip's default.
             device_ids: Devices of that kind; empty = the first one.
             model_dirs: Folders to look in before the usual ones.
-            options: The engine's own.
+            options: The family's and the engine's own, by name.
             settings: Bounds of queue, caches and sessions.
             clock: Steady time.
-            on_work: Called on the worker's thread before each work item, and within long ones: a
-                sign of life.
+            on_work: Called on the worker's thread before each work item, within long ones, and
+                when there is nothing to do: a sign of life.
             on_loaded: Called on the worker's thread while the model loads, where it does so in
                 parts: parts loaded, parts in all.
 
@@ -79,7 +84,7 @@ class VlmPipeline:
         )
 
         def load() -> LoadedModel:
-            return load_model(wanted) if on_loaded is None else load_model(wanted, on_loaded)
+            return load_model(wanted, on_loaded or ignore_progress)
 
         return cls.start(load, settings, clock=clock, on_work=on_work)
 
@@ -90,7 +95,7 @@ class VlmPipeline:
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         *,
         clock: Clock | None = None,
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
     ) -> VlmPipeline:
         """Start with an engine and a family of one's own; `load` runs on the chip's thread.
 
@@ -103,13 +108,18 @@ class VlmPipeline:
             max_sessions=settings.max_sessions,
             max_bytes=settings.max_session_bytes,
             ttl_s=settings.session_ttl_s,
+            max_turns=settings.max_session_turns,
         )
         worker = ChipWorker(
             load,
             clock=clock,
             sessions=sessions,
             settings=SchedulerSettings(
-                settings.max_waiting, settings.max_cached_frames, settings.max_cached_bytes
+                settings.max_waiting,
+                settings.max_cached_frames,
+                settings.max_cached_bytes,
+                settings.queue_policy,
+                settings.newest_wins,
             ),
             on_work=on_work,
         )
@@ -122,7 +132,10 @@ class VlmPipeline:
         return self._worker.info
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask; the answer comes chunk by chunk.
 
@@ -130,12 +143,14 @@ class VlmPipeline:
             question: Without a request_id it gets one (`AnswerStream.request_id`).
             on_chunk: Called with every chunk, in order, on the thread that makes it; must be
                 quick. May call back.
+            on_begun: Called once when work for it begins, with the steady time in nanoseconds, on
+                the chip's thread; must be quick.
 
         Raises:
             BadRequestError: A running question has this request_id (DUPLICATE_REQUEST).
             NotReadyError: The pipeline is closed.
         """
-        return self._worker.ask(with_request_id(question), on_chunk)
+        return self._worker.ask(with_request_id(question), on_chunk, on_begun)
 
     def offer_frames(self, frames: Sequence[StoredFrame], shown_as: ShownAs | None = None) -> None:
         """Have frames prepared and encoded ahead of any question, while nobody asks.
@@ -181,3 +196,7 @@ class VlmPipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+if TYPE_CHECKING:  # `open_backend` finds it by name, where no type checker looks.
+    _is_a_backend: BackendType = VlmPipeline

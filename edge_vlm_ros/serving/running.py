@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -22,6 +23,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
 from edge_vlm_ros.serving.conversation import Conversation
+from edge_vlm_ros.serving.endings import claimed_size, reference
 from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
@@ -32,7 +34,8 @@ class Turn:
     """A question's prompt, and the answer as far as it goes.
 
     Attributes:
-        conversation: What the question follows on.
+        before: The conversation as the session has it.
+        conversation: What the question follows on: `before`, less the turns that had to go.
         new_frames: Frames shown for the first time in this turn.
         prompt: All tokens before the answer.
         sampler: Chooses the answer's tokens.
@@ -43,6 +46,7 @@ class Turn:
         features: By key; those that the rest of the prompt needs.
     """
 
+    before: Conversation
     conversation: Conversation
     new_frames: tuple[ShownFrames, ...]
     prompt: PromptPart
@@ -91,6 +95,7 @@ class Running:
         reason: Why the answer ended; NONE while it goes on.
         tail: The last piece of text, for the final chunk.
         error: Why it failed.
+        notes: What the caller should know of how a good answer came about, for people.
     """
 
     question: Question
@@ -109,11 +114,18 @@ class Running:
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
     error: EdgeVlmError | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def asked_ns(self) -> int:
         """Where TTFT and total time start, steady nanoseconds."""
         return self.question.asked_ns or self.submitted_ns
+
+    def begin(self, started_ns: int) -> None:
+        """Take note that its first work item begins."""
+        if not self.started_ns:
+            self.started_ns = started_ns
+            self.stream.begin(started_ns)
 
     def spend(self, work: Work, started_ns: int, stopped_ns: int) -> None:
         """Add to what a kind of work has cost."""
@@ -144,21 +156,9 @@ class Running:
 
     def frame_refs(self) -> tuple[FrameRef, ...]:
         """Return the frames that the answer used (or, early, those of the question)."""
-        frames = tuple(self.shown.values()) if self.turn is None else self.turn.frames
         return tuple(
-            FrameRef(
-                source=stored.source,
-                stamp_ns=stored.stamp_ns,
-                width=width,
-                height=height,
-                age_s=self._age_s(stored),
-                taken_ns=stored.taken_ns,
-            )
-            for frame in frames
-            for stored, (width, height) in zip(
-                frame.group.frames, frame.prepared.sizes, strict=True
-            )
-            if width
+            reference(stored, size, self.asked_ns)
+            for stored, size in (self._asked() if self.turn is None else _shown(self.turn.frames))
         )
 
     @property
@@ -167,21 +167,22 @@ class Running:
         shown = [self.shown[key].prepared.bad_frames for key in self.groups if key in self.shown]
         return (*self.left_out, *chain.from_iterable(shown))
 
-    def _message(self) -> str:
-        """Say what a good answer is not about; '' = it is about all that was asked."""
+    def note_damage(self) -> None:
+        """Note what the answer is not about, once all of the question's frames are prepared."""
         bad = self.bad_frames
-        if not bad:
-            return ''
-        return (
-            f'{len(bad)} of {len(self.question.frames)} frames could not be decoded: '
-            f'{bad[0].reason}'
-        )
+        if bad:
+            tried = len(self.left_out) + sum(len(group.frames) for group in self.groups.values())
+            self.notes.append(
+                f'{len(bad)} of {tried} frames could not be decoded: {bad[0].reason}'
+            )
 
-    def _age_s(self, stored: StoredFrame) -> float:
-        """Return a frame's age since it arrived; the node, which has ROS time, knows better."""
-        if not stored.received_ns:
-            return 0.0
-        return max(0, self.asked_ns - stored.received_ns) / NS_PER_S
+    def _asked(self) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:
+        """Give the question's frames, with their sizes as far as those are known."""
+        for key, group in self.groups.items():
+            if key in self.shown:
+                yield from _shown([self.shown[key]])
+            else:
+                yield from ((stored, claimed_size(stored)) for stored in group.frames)
 
     def answer(
         self, text: str, *, error: EdgeVlmError | None, now_ns: int, model: str, chip: str
@@ -193,7 +194,7 @@ class Running:
             text=text,
             finish_reason=FinishReason.of_error(error.code) if error else self.reason,
             error_code=error.code if error else ErrorCode.NONE,
-            message=error.message if error else self._message(),
+            message=error.message if error else '; '.join(self.notes),
             session_id=question.session_id,
             frames=self.frame_refs(),
             timings=self.timings(now_ns),
@@ -202,3 +203,10 @@ class Running:
             choice=match_choice(text, question.choices) if question.choices and not error else '',
             bad_frames=self.bad_frames,
         )
+
+
+def _shown(frames: Iterable[ShownFrames]) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:
+    for frame in frames:
+        for stored, size in zip(frame.group.frames, frame.prepared.sizes, strict=True):
+            if size != (0, 0):  # Else it could not be decoded: its neighbour was shown.
+                yield stored, size

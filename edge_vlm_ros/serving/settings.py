@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_vlm_ros.scheduling import QueuePolicy
+
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
     """How much a pipeline keeps and queues.
 
     Attributes:
-        max_waiting: Questions that may wait beside the running one; the next one gets BUSY.
+        max_waiting: Questions that may wait beside the running one.
+        queue_policy: Who gets BUSY, or PREEMPTED, where there is no room.
+        newest_wins: Cameras of which only the newest question waits (`QuestionQueue`).
         max_cached_frames: Frames whose features are kept.
         max_cached_bytes: Bytes of features that are kept.
         max_sessions: Conversations that are kept.
         max_session_bytes: Bytes of the frames that conversations keep.
         session_ttl_s: A conversation not used for so long is forgotten, seconds.
+        max_session_turns: Turns of a conversation that are kept; the oldest go first. 0 = as many
+            as the context holds.
     """
 
     max_waiting: int = 8
+    queue_policy: QueuePolicy = QueuePolicy.QUEUE
+    newest_wins: tuple[str, ...] = ()
     max_cached_frames: int = 64
     max_cached_bytes: int = 256 * 2**20
     max_sessions: int = 16
     max_session_bytes: int = 256 * 2**20
     session_ttl_s: float = 1800.0
+    max_session_turns: int = 0

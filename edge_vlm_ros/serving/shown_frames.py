@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -89,6 +89,50 @@ class ShownFrames:
 def count_frames(shown: Iterable[ShownFrames]) -> int:
     """Count the frames, those of a group each by itself."""
     return sum(len(each.group.frames) for each in shown)
+
+
+class _Named(Protocol):
+    @property
+    def key(self) -> FeatureKey: ...
+
+
+_Group = TypeVar('_Group', bound=_Named)
+
+
+def thin_out(groups: Sequence[_Group], most: int) -> tuple[_Group, ...]:
+    """Leave out moments of clips, evenly in time, until `most` groups are left if that can be.
+
+    Each camera keeps its newest moment, and of the longest clip most is left out; of equal ones
+    the first camera's keeps more. Images that no camera took were chosen by the caller: they stay.
+
+    Args:
+        groups: Of one question, each camera's oldest first.
+        most: Groups that are wanted at most.
+    """
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        camera = group.key.frames[-1].camera
+        if camera:
+            places.setdefault(camera, []).append(place)
+    counts = {camera: len(found) for camera, found in places.items()}
+    excess = len(groups) - most
+    while excess > 0 and max(counts.values(), default=1) > 1:
+        counts[max(reversed(counts), key=lambda camera: counts[camera])] -= 1
+        excess -= 1
+    kept = {found[n] for camera, found in places.items() for n in _spread(found, counts[camera])}
+    return tuple(
+        group
+        for place, group in enumerate(groups)
+        if place in kept or not group.key.frames[-1].camera
+    )
+
+
+def _spread(items: Sequence[object], number: int) -> set[int]:
+    """Choose so many places, evenly, from the first to the last; one = the last."""
+    last = len(items) - 1
+    if number == 1:
+        return {last}
+    return {(2 * n * last + number - 1) // (2 * (number - 1)) for n in range(number)}
 
 
 def group_frames(

@@ -32,6 +32,8 @@ class AnswerStream:
         clock: Steady time.
         cancel: Takes the question back; called with the request_id.
         on_chunk: Called with every chunk, in order, on the thread that makes it; must be quick.
+        on_begun: Called once, when work for the question begins, with the steady time in
+            nanoseconds, on the thread that does the work; must be quick.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class AnswerStream:
         clock: Clock,
         cancel: Callable[[str], int],
         on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> None:
         self._request_id = request_id
         self._clock = clock
@@ -48,6 +51,9 @@ class AnswerStream:
         self._next_ns = 0
         self._cancel = cancel
         self._on_chunk = on_chunk
+        self._on_begun = on_begun
+        self._begun_ns = 0
+        self._first_text_ns = 0
         self._chunks: list[AnswerChunk] = []
         self._changed = threading.Condition()
 
@@ -55,6 +61,16 @@ class AnswerStream:
     def request_id(self) -> str:
         """The question's request_id, also where the pipeline chose it."""
         return self._request_id
+
+    @property
+    def begun_ns(self) -> int:
+        """Steady time when work for the question began, nanoseconds; 0 = it waits."""
+        return self._begun_ns
+
+    @property
+    def first_text_ns(self) -> int:
+        """Steady time of the first chunk with text, nanoseconds; 0 = none yet."""
+        return self._first_text_ns
 
     @property
     def done(self) -> bool:
@@ -94,6 +110,18 @@ class AnswerStream:
     def cancel(self) -> bool:
         """Take the question back; tell whether it was still running or waiting."""
         return self._cancel(self._request_id) > 0
+
+    def begin(self, begun_ns: int) -> None:
+        """Take note that work for the question begins. For the maker of the answer.
+
+        Args:
+            begun_ns: Steady time, nanoseconds.
+        """
+        if self._begun_ns:
+            return
+        self._begun_ns = begun_ns
+        if self._on_begun is not None:
+            self._on_begun(begun_ns)
 
     def push(self, delta: str) -> bool:
         """Add text; tell whether the stream still took it. For the maker of the answer."""
@@ -143,6 +171,8 @@ class AnswerStream:
         return bool(self._chunks) and self._chunks[-1].done
 
     def _add(self, chunk: AnswerChunk) -> None:
+        if chunk.delta and not self._first_text_ns:
+            self._first_text_ns = self._clock.now_ns()
         self._chunks.append(chunk)
         self._changed.notify_all()
         if self._on_chunk is None:

@@ -27,7 +27,6 @@ from edge_vlm_ros.core import (
     Question,
     ShownAs,
     StoredFrame,
-    TooManyFramesError,
 )
 from edge_vlm_ros.scheduling import (
     Cancelled,
@@ -50,13 +49,15 @@ from edge_vlm_ros.scheduling import (
     Work,
     WorkDone,
 )
-from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.abilities import check_question
+from edge_vlm_ros.serving.conversation import PastTurn, SessionStore
 from edge_vlm_ros.serving.endings import Final, error_of, known_error
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
-from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames
+from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames, thin_out
+from edge_vlm_ros.serving.step import CHIP_THREAD, REST, OnStep, Step
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ class ChipWorker:
         clock: Steady time.
         sessions: The conversations that go on.
         settings: The scheduler's bounds.
-        on_work: Called on the worker's thread before each work item, and within long ones: a sign
-            of life.
+        on_work: Called on the worker's thread before each work item, within long ones, and when
+            there is nothing to do: a sign of life.
     """
 
     def __init__(
@@ -81,13 +82,14 @@ class ChipWorker:
         clock: Clock,
         sessions: SessionStore,
         settings: SchedulerSettings = SchedulerSettings(),  # noqa: B008 (frozen)
-        on_work: Callable[[], None] | None = None,
+        on_work: OnStep | None = None,
     ) -> None:
         self._load = load
         self._clock = clock
         self._sessions = sessions
         self._settings = settings
         self._on_work = on_work
+        self._step = REST
         self._changed = threading.Condition()
         self._running: dict[str, Running] = {}
         self._offered: dict[FeatureKey, FrameGroup] = {}
@@ -95,7 +97,7 @@ class ChipWorker:
         self._is_stopping = False
         self._started = threading.Event()
         self._start_error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name='chip-worker', daemon=True)
+        self._thread = threading.Thread(target=self._run, name=CHIP_THREAD, daemon=True)
 
     @property
     def info(self) -> ChipModelInfo:
@@ -115,13 +117,17 @@ class ChipWorker:
             raise self._start_error
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Queue a question; from any thread.
 
         Args:
             question: With a request_id that no running question has.
             on_chunk: Called with every chunk, in order, on the thread that makes it.
+            on_begun: Called once when its work begins, with the steady time in nanoseconds.
 
         Raises:
             BadRequestError: The request_id is empty or belongs to a running question.
@@ -129,12 +135,18 @@ class ChipWorker:
         """
         submitted_ns = self._clock.now_ns()
         request_id = question.request_id
-        stream = AnswerStream(request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk)
-        groups = self._group(question.frames, question.shown_as)
+        stream = AnswerStream(
+            request_id,
+            clock=self._clock,
+            cancel=self.cancel,
+            on_chunk=on_chunk,
+            on_begun=on_begun,
+        )
+        groups = self._that_fit(self._group(question.frames, question.shown_as))
         running = Running(question, stream, groups, submitted_ns)
         refusal: EdgeVlmError | None = None
         try:
-            self._check(question, images=len(groups))
+            check_question(question, len(groups), self._info)
         except EdgeVlmError as error:
             refusal = error
         with self._changed:
@@ -210,30 +222,19 @@ class ChipWorker:
         groups = group_frames(frames, shown_as, self._frames_per_input)
         return {group.key: group for group in groups}
 
+    def _that_fit(self, groups: dict[FeatureKey, FrameGroup]) -> dict[FeatureKey, FrameGroup]:
+        """Leave out what cannot be shown in one prompt anyway, before it is prepared.
+
+        `ModelSteps` leaves out more where frames make several images, or many tokens.
+        """
+        most = self._info.limits.max_images
+        if not most or len(groups) <= most:
+            return groups
+        return {group.key: group for group in thin_out(tuple(groups.values()), most)}
+
     def _check_open(self) -> None:
         if self._is_stopping:
             raise NotReadyError('the pipeline is closed')
-
-    def _check(self, question: Question, images: int) -> None:
-        """Refuse what this model cannot do, before anything is done.
-
-        Args:
-            question: What is asked.
-            images: That it shows, at least; `ModelSteps` counts the tiles of each.
-        """
-        limits = self._info.limits
-        if limits.max_images and images > limits.max_images:
-            raise TooManyFramesError(
-                f'{len(question.frames)} frames, the model takes {limits.max_images} in one prompt'
-            )
-        sampling = question.sampling
-        wants_sampling = sampling.temperature > 0 or sampling.top_p < 1 or sampling.top_k > 0
-        if wants_sampling and limits.samples_on_chip and not limits.has_logits:
-            raise BadRequestError(
-                f'{self._info.model} on {self._info.chip} chooses tokens on the chip: '
-                'temperature, top_p and top_k cannot be set',
-                ErrorCode.UNSUPPORTED_OPTION,
-            )
 
     # --- the scheduler's word, under the lock ----------------------------------------------------
 
@@ -256,10 +257,9 @@ class ChipWorker:
             running, turn, error = final.running, final.running.turn, final.error
             if error is None and turn is not None:
                 question = running.question
-                after = turn.conversation.with_turn(
-                    turn.prompt, turn.tokens, turn.new_frames, question.system_prompt
-                )
-                self._sessions.put(question.session_id, turn.conversation, after)
+                past = PastTurn(question.text, turn.new_frames, tuple(turn.tokens))
+                after = turn.conversation.with_turn(turn.prompt, past, question.system_prompt)
+                self._sessions.put(question.session_id, turn.before, after)
             make_answer = partial(
                 running.answer,
                 error=error,
@@ -276,7 +276,7 @@ class ChipWorker:
         try:
             try:
                 loaded = self._open()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (told by `start`)
+            except BaseException as error:  # noqa: BLE001 (told by `start`; see `_do`)
                 self._start_error = known_error(error)
                 return
             finally:
@@ -284,7 +284,13 @@ class ChipWorker:
             self._answer_questions()
         finally:
             if loaded is not None:
-                loaded.engine.close()
+                self._close_engine(loaded)
+
+    def _close_engine(self, loaded: LoadedModel) -> None:
+        try:
+            loaded.engine.close()
+        except BaseException as error:  # noqa: BLE001 (the thread ends anyway)
+            _log.error('the engine cannot be closed', exc_info=error)
 
     def _open(self) -> LoadedModel:
         started_ns = self._clock.now_ns()
@@ -318,13 +324,15 @@ class ChipWorker:
                 finals = self._apply(self._scheduler.handle(Tick(now_ns)))
                 work = self._scheduler.next_work()
                 self._forget_evicted()
-                if isinstance(work, Idle) and not finals and not self._is_stopping:
+                is_idle = isinstance(work, Idle) and not finals
+                if is_idle and self._step.is_rest and not self._is_stopping:
                     self._changed.wait()
                 if self._is_stopping:
                     return
                 do = None if isinstance(work, Idle) else self._doer(work)
             self._deliver(finals)
             if isinstance(work, Idle) or do is None:
+                self._beat(REST)
                 continue
             outcome = do()
             with self._changed:
@@ -348,20 +356,24 @@ class ChipWorker:
     def _do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
         """Do one work item that is no question's; whatever goes wrong ends the offer."""
         try:
-            self._beat()
+            self._beat(self._steps.step_of(work))
             return self._steps.do_ahead(work, group)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
+        except BaseException as error:  # noqa: BLE001 (as in `_do`)
             self._take_failure(work, error)
             return Failed()
 
     def _do(self, work: Work, running: Running) -> Outcome:
-        """Do one work item of a question; whatever goes wrong ends this question and no other."""
+        """Do one work item of a question; whatever goes wrong ends this question and no other.
+
+        Whatever: vendor libraries call `exit`, and a panic of native code (a tokenizer in Rust) is
+        a `BaseException`. Nobody else can mean to stop this thread by one.
+        """
         started_ns = self._clock.now_ns()
-        running.started_ns = running.started_ns or started_ns
+        running.begin(started_ns)
         try:
-            self._beat()
+            self._beat(self._steps.step_of(work))
             return self._steps.do(work, running, lambda: self._is_over(running))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (vendor libraries call exit)
+        except BaseException as error:  # noqa: BLE001 (said above)
             running.error = self._take_failure(work, error)
             return Failed()
         finally:
@@ -378,13 +390,14 @@ class ChipWorker:
             self._steps.reset_kv()
         return known
 
-    def _beat(self) -> None:
+    def _beat(self, step: Step) -> None:
+        self._step = step
         if self._on_work is not None:
-            self._on_work()  # Whoever asks is alive.
+            self._on_work(step)  # Whoever asks is alive.
 
     def _is_over(self, running: Running) -> bool:
         """Tell in the midst of a long step whether its question was ended or its time is over."""
-        self._beat()
+        self._beat(self._step)
         question = running.question
         is_ended = self._running.get(question.request_id) is not running
         return is_ended or 0 < question.deadline_ns <= self._clock.now_ns()

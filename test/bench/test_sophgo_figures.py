@@ -7,11 +7,11 @@ from support.sophgo.engine_runs import model_files
 from support.sophgo.fixtures import FIXTURES
 
 from edge_vlm_ros.core import SamplingOptions
-from edge_vlm_ros.engines.sophgo.graphs import LogitsHead, Sampler, SamplerKind, TokenHead
+from edge_vlm_ros.engines.sophgo.heads import LogitsHead, Sampler, SamplerKind, TokenHead
 from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
 from tools.bench.sophgo import clock
+from tools.bench.sophgo.cases import CASES, PUBLISHED
 from tools.bench.sophgo.least import least_bytes
-from tools.bench.sophgo.plan import CASES, SEEDS
 
 GREEDY, WARM = SamplingOptions(), SamplingOptions(temperature=0.7)
 SAMPLER = Sampler(SamplerKind.SAMPLE, 64, 50)
@@ -48,12 +48,12 @@ def test_without_embedding_nets_a_row_goes_up(contract):
     assert least.up == 14 + 2 * contract.decoder.hidden
 
 
-def test_every_case_has_its_fixture_and_every_seed_a_timed_case_with_a_sample():
+def test_every_case_has_its_fixture_and_every_published_model_a_timed_case_with_a_sample():
     cases = {case.name: case for case in CASES}
     assert len(cases) == len(CASES)
     assert all(FIXTURES[case.fixture].chip == 'bm1684x' for case in CASES)
-    assert {name for name, case in cases.items() if case.launch_s} == {s.case for s in SEEDS}
-    assert all(cases[seed.case].sample for seed in SEEDS)
+    assert {name for name, case in cases.items() if case.launch_s} == {m.case for m in PUBLISHED}
+    assert all(cases[model.case].sample for model in PUBLISHED)
 
 
 def test_a_step_is_taken_apart_into_layers_and_the_rest(monkeypatch):

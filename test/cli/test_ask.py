@@ -21,15 +21,18 @@ def test_it_answers_and_ends_with_0(ask, grey_image):
     assert re.fullmatch(r'1 seen with .*: What is this\?\n', done.stdout)
 
 
-def test_words_come_before_the_answer_is_whole(slow_command):
+def test_words_come_before_the_answer_is_whole(script, slow_command):
+    script.write_text("answers: [{answer: '" + 'word ' * 1000 + "'}]\nlatency: {decode_s: 0.02}")
     with subprocess.Popen(slow_command, stdout=subprocess.PIPE) as process:
-        arrivals = []
-        while chunk := os.read(process.stdout.fileno(), 4096):
-            arrivals.append((time.monotonic(), chunk))
-    assert process.returncode == 0
-    assert b''.join(c for _, c in arrivals).startswith(b'one two three')
-    assert len(arrivals) > 5
-    assert arrivals[-1][0] - arrivals[0][0] > 0.2
+        for _ in range(5):  # of 20 s
+            assert 0 < len(os.read(process.stdout.fileno(), 4096)) < 2000
+        assert process.poll() is None
+        process.kill()
+
+
+def test_the_words_together_are_the_answer(slow_command):
+    done = subprocess.run(slow_command, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.startswith(b'one two three')
 
 
 def test_characters_of_any_language_arrive_whole(ask):
@@ -200,7 +203,7 @@ def test_ctrl_c_ends_with_130_and_whole_lines(slow_command):
     with subprocess.Popen(slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         first = os.read(process.stdout.fileno(), 1)
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=60)
     words = (first + rest).decode()
     assert process.returncode == 130
     assert words.endswith('\n')
@@ -209,12 +212,12 @@ def test_ctrl_c_ends_with_130_and_whole_lines(slow_command):
 
 
 def test_ctrl_c_while_the_model_loads_ends_with_130_at_once(script, slow_command):
-    script.write_text('latency: {load_s: 40}', encoding='utf-8')
+    script.write_text('latency: {load_s: 200}', encoding='utf-8')
     with subprocess.Popen([*slow_command, '--verbose'], stderr=subprocess.PIPE) as process:
         assert b'loading' in process.stderr.readline()
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
+        assert process.wait(timeout=60) == 130
         assert process.stderr.read() == b'edge-vlm: interrupted\n'
 
 
@@ -222,7 +225,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(slow_command):
     with subprocess.Popen(slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         os.read(process.stdout.fileno(), 1)
         process.stdout.close()
-        assert process.wait(timeout=20) == 141
+        assert process.wait(timeout=60) == 141
         assert process.stderr.read() == b''
 
 
@@ -230,3 +233,24 @@ def test_the_same_seed_gives_the_same_answer(ask):
     words = ('--temperature', '1.5', '--seed', '7', '--json', 'Well?')
     first, second = (json.loads(ask(*words).stdout)['text'] for _ in range(2))
     assert first == second
+
+
+def test_options_of_family_and_engine_reach_them(edge_vlm, grey_image):
+    words = ['ask', '--image', grey_image(90), '--option', 'resize=fast', '--stats']
+    done = edge_vlm(*words, '--option', 'threads=1', 'What do you see?')
+    assert done.returncode == 0, done.stderr
+    assert '16 of them vision' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('min_pixels=5', "there is no option 'min_pixels' here: family internvl takes max_tiles,"),
+        ('threads=many', "threads is a whole number, 0 or more, not 'many'"),
+        ('threads', "'threads' is not of the form name=value"),
+    ],
+)
+def test_an_option_that_cannot_be_ends_with_2(edge_vlm, option, message):
+    done = edge_vlm('ask', '--option', option, 'Well?')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert message in done.stderr

@@ -16,7 +16,7 @@ from support.sophgo.fixtures import FIXTURES
 from edge_vlm_ros.cli import axera_probes, sophgo_probes
 from edge_vlm_ros.cli.findings import State
 from edge_vlm_ros.cli.machine import Machine, is_older, version_in
-from edge_vlm_ros.cli.model_room import check_models
+from edge_vlm_ros.cli.memory_fit import check_models
 from edge_vlm_ros.cli.probes import find_devices, find_vendor_module
 from edge_vlm_ros.models import load_catalogue
 

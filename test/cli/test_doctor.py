@@ -10,6 +10,9 @@ import pytest
 
 from edge_vlm_ros.cli import probes
 from edge_vlm_ros.cli.findings import Finding, State, as_text
+from edge_vlm_ros.cli.installing import PythonHome, PythonKind
+from edge_vlm_ros.cli.python_probes import Package, find_python
+from edge_vlm_ros.fastdds import PROFILE_VARIABLES, shipped_profile
 
 PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
 <segment_size>{}</segment_size></transport_descriptor></transport_descriptors></profiles></dds>"""
@@ -17,7 +20,7 @@ PROFILE = """<dds><profiles><transport_descriptors><transport_descriptor>
 
 @pytest.fixture
 def no_profile(monkeypatch):
-    for name in probes.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name in ('RMW_IMPLEMENTATION', 'ROS_DISTRO'):
         monkeypatch.delenv(name, raising=False)
@@ -32,17 +35,17 @@ def test_a_profile_that_is_not_set_comes_with_the_line_that_sets_it(no_profile):
     assert found.state is State.WARNING
     assert 'export FASTDDS_DEFAULT_PROFILES_FILE=' in found.remedy
     assert 'FASTRTPS' not in found.remedy, 'Fast DDS 3 warns about it'
-    assert probes.shipped_profile().is_file()
-    assert str(probes.shipped_profile()) in found.remedy
+    assert shipped_profile().is_file()
+    assert str(shipped_profile()) in found.remedy
 
 
 def test_fast_dds_2_gets_the_profile_under_its_old_name_too(no_profile, monkeypatch):
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
-    for name in probes.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         assert f'{name}=' in _profile().remedy
 
 
-@pytest.mark.parametrize('variable', probes.PROFILE_VARIABLES)
+@pytest.mark.parametrize('variable', PROFILE_VARIABLES)
 def test_a_profile_with_room_for_an_image_is_fine(no_profile, monkeypatch, tmp_path, variable):
     path = tmp_path / 'profile.xml'
     path.write_text(PROFILE.format(16 << 20))
@@ -52,7 +55,7 @@ def test_a_profile_with_room_for_an_image_is_fine(no_profile, monkeypatch, tmp_p
 
 
 def test_our_own_profile_is_fine(no_profile, monkeypatch):
-    monkeypatch.setenv(probes.PROFILE_VARIABLES[0], str(probes.shipped_profile()))
+    monkeypatch.setenv(PROFILE_VARIABLES[0], str(shipped_profile()))
     assert _profile().state is State.OK
 
 
@@ -63,7 +66,7 @@ def test_a_profile_without_room_or_without_a_file_is_a_warning(
     path = tmp_path / 'profile.xml'
     if content is not None:
         path.write_text(content)
-    monkeypatch.setenv(probes.PROFILE_VARIABLES[0], str(path))
+    monkeypatch.setenv(PROFILE_VARIABLES[0], str(path))
     assert _profile().state is State.WARNING
     assert str(path) in _profile().found
 
@@ -87,10 +90,22 @@ def test_small_or_full_shared_memory_is_a_warning(monkeypatch, megabytes, free, 
 
 
 def test_a_missing_module_comes_with_the_command_that_installs_it():
-    found = probes.find_module('no_such_module', 'no-such-package')
+    home = PythonHome(sys.executable, PythonKind.VIRTUAL)
+    _, found = find_python(home, (Package('no_such_module', 'no-such-package'),))
     assert found.state is State.MISSING
     assert "No module named 'no_such_module'" in found.found
     assert found.remedy == f'{sys.executable} -m pip install no-such-package'
+
+
+@pytest.mark.parametrize(
+    ('version', 'distro'),
+    [('3.3.21', 'humble'), ('7.1.9', 'jazzy'), ('9.1.2', 'kilted'), ('10.0.3', 'lyrical')],
+)
+def test_a_distribution_that_is_not_sourced_is_known_by_its_rclpy(monkeypatch, version, distro):
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    monkeypatch.setattr(probes, 'import_error', lambda *_, **__: None)
+    monkeypatch.setattr(probes, 'version_of', lambda *_: version)
+    assert probes.find_ros()[0].found == f'{version} ({distro})'
 
 
 @pytest.mark.ros

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.patience import Patience
 
 from edge_vlm_ros.demo.processes import StartedProcess, StartedProcesses
 
 ROOT = Path(__file__).resolve().parents[2]
+GONE_S = 30.0
 STUBBORN = """\
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -61,10 +62,10 @@ def child(tmp_path):
 
 
 def _wait_for_output(child):
-    deadline = time.monotonic() + 20
-    while not child.last_lines() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert child.last_lines()
+    patience = Patience(GONE_S)
+    while not child.last_lines():
+        assert not patience.is_over()
+        patience.look()
 
 
 def _is_running(pid):
@@ -73,6 +74,13 @@ def _is_running(pid):
     except OSError:
         return False
     return stat.rpartition(')')[2].split()[0] != 'Z'
+
+
+def _until_gone(pid):
+    patience = Patience(GONE_S)
+    while _is_running(pid):
+        assert not patience.is_over()
+        patience.look()
 
 
 def test_a_polite_process_is_asked_first(child):
@@ -87,31 +95,25 @@ def test_a_stubborn_process_goes_with_all_it_started(child):
     helper = int(one.last_lines()[0])
     assert _is_running(helper)
     assert one.stop(0.2) == -signal.SIGKILL
-    deadline = time.monotonic() + 5
-    while _is_running(helper) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _is_running(helper)
+    _until_gone(helper)
 
 
 def test_one_that_has_ended_is_noticed(tmp_path):
     with StartedProcesses() as children:
         ended = children.start('it', 'no_such_module', [], os.environ, tmp_path / 'log')
-        deadline = time.monotonic() + 20
-        while children.ended() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        patience = Patience(GONE_S)
+        while children.ended() is None and not patience.is_over():
+            patience.look()
         assert children.ended() is ended
         assert 'no_such_module' in ended.last_lines()[-1]
 
 
 def test_a_killed_parent_takes_its_processes_along(tmp_path, spawn):
     (tmp_path / 'polite.py').write_text(POLITE)
-    env = {**os.environ, 'PYTHONPATH': f'{ROOT}:{tmp_path}'}
+    env = {'PYTHONPATH': f'{ROOT}:{tmp_path}'}
     parent = spawn([sys.executable, '-c', PARENT.format(str(tmp_path / 'log'))], env=env)
     parent.wait_for_output('end')
     pid = int(parent.output().split()[1])
     assert _is_running(pid)
     os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while _is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _is_running(pid)
+    _until_gone(pid)

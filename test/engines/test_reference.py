@@ -59,12 +59,10 @@ def tiny(tiny_files):
 
 @pytest.fixture(scope='module')
 def demo():
-    import onnx
-
-    from tools.demo_model.onnx_graphs import read_weights
+    from support.onnx_weights import read_weights
 
     files = find_model('cpu', 'demo')
-    return make_pair(files, read_weights([onnx.load(path) for path in files.weights.values()]))
+    return make_pair(files, read_weights(files.weights.values()))
 
 
 @pytest.fixture(params=['tiny', 'demo'])

@@ -287,7 +287,7 @@ def test_a_chunk_too_large_and_a_full_context_are_refused(make_engine):
     with pytest.raises(PromptTooLongError, match=r'17 tokens in one prefill.*takes 16'):
         engine.prefill(text_part([1] * 17, 0), {})
     engine.prefill(text_part([1] * 16, 0), {})
-    with pytest.raises(PromptTooLongError, match='5 tokens do not fit behind 16'):
+    with pytest.raises(PromptTooLongError, match='5 tokens do not fit after 16'):
         engine.prefill(text_part([1] * 5, 16), {})
     for position in range(16, 20):
         engine.decode(1, position)

@@ -4,9 +4,9 @@ from importlib import resources
 
 import numpy as np
 import pytest
+from support.families import load_family
 
 from edge_vlm_ros.core import Frame, FrameSource, ShownAs, join_parts
-from edge_vlm_ros.families import load_family
 
 BLOCK = '<img>' + '<IMG_CONTEXT>' * 16 + '</img>\n'
 

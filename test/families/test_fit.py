@@ -2,28 +2,26 @@
 
 import numpy as np
 import pytest
+from support.families import limits, load_family
 
-from edge_vlm_ros.core import EngineLimits, Frame, FrameSource, ModelFileError, ShownAs
-from edge_vlm_ros.families import load_family, supported_model_types
+from edge_vlm_ros.core import (
+    Frame,
+    FrameSource,
+    ModelConfig,
+    ModelFileError,
+    ShownAs,
+    known_model_types,
+)
+from edge_vlm_ros.families import read_family
 
-LIMITS = {
-    'context_tokens': 2048,
-    'longest_prompt': 1024,
-    'prefill_chunk': 0,
-    'max_images': 0,
-    'can_extend_prefix': True,
-    'samples_on_chip': False,
-    'has_logits': True,
-    'vocab_size': 1000,
-    'hidden_size': 8,
-}
+BOUNDS = {'context_tokens': 2048, 'longest_prompt': 1024}
 
 
 @pytest.fixture(params=['internvl', 'qwen2_vl', 'mllama'])
 def family(request):
     folders = {'internvl': 'model_folder', 'qwen2_vl': 'qwen2_vl_folder'}
     make = request.getfixturevalue(folders.get(request.param, 'mllama_folder'))
-    return load_family(make())
+    return load_family(make(), limits(**BOUNDS))
 
 
 def frame(side=300):
@@ -31,11 +29,10 @@ def frame(side=300):
 
 
 def test_the_types_of_models_that_are_known():
-    assert supported_model_types() == ('internvl', 'internvl_chat', 'mllama', 'qwen2_vl')
+    assert known_model_types() == ('internvl', 'internvl_chat', 'mllama', 'qwen2_vl')
 
 
 def test_pixels_are_what_engines_take_as_they_are(family):
-    family.fit(EngineLimits(**LIMITS))
     clip = family.preprocess_clip([frame()] * family.frames_per_input)
     for inputs in (
         family.preprocess(frame()),
@@ -47,7 +44,6 @@ def test_pixels_are_what_engines_take_as_they_are(family):
 
 
 def test_placeholders_are_feature_rows_and_cross_attended_images_are_one_token(family):
-    family.fit(EngineLimits(**LIMITS))
     shown = [family.preprocess(frame(side), ShownAs.AMONG_OTHERS) for side in (50, 300)]
     part = family.render_prefix(shown, '')
     assert [len(span) for span in part.spans] == [inputs.tokens or 1 for inputs in shown]
@@ -55,7 +51,6 @@ def test_placeholders_are_feature_rows_and_cross_attended_images_are_one_token(f
 
 
 def test_a_frame_alone_in_a_clip_is_a_clip(family):
-    family.fit(EngineLimits(**LIMITS))
     several = family.preprocess(frame(400), ShownAs.AMONG_OTHERS)
     clip = family.preprocess_clip([frame(400)])
     assert clip.grid == several.grid
@@ -64,10 +59,10 @@ def test_a_frame_alone_in_a_clip_is_a_clip(family):
 
 def test_an_engine_for_tiles_of_another_size_is_fitted(model_folder):
     """A vision tower may be compiled for smaller tiles than config.json says: 364 px, not 448."""
-    family = load_family(model_folder(force_image_size=448))
-    family.fit(EngineLimits(**LIMITS, tile_px=448))
+    settings = read_family(ModelConfig(model_folder(force_image_size=448)))
+    family = settings.bound_by(limits(**BOUNDS, tile_px=448))
     assert family.preprocess(frame(), ShownAs.AMONG_OTHERS).tokens == 256
-    family.fit(EngineLimits(**LIMITS, tile_px=364))
+    family = settings.bound_by(limits(**BOUNDS, tile_px=364))
     inputs = family.preprocess(frame(), ShownAs.AMONG_OTHERS)
     assert inputs.pixels.shape == (1, 3, 364, 364)
     assert inputs.tokens == 13 * 13
@@ -76,8 +71,8 @@ def test_an_engine_for_tiles_of_another_size_is_fitted(model_folder):
 
 @pytest.mark.parametrize('tile_px', [450, 350])  # no whole patches; 25 of them, an odd number
 def test_an_engine_for_tiles_that_patches_do_not_fill_is_refused(model_folder, tile_px):
-    family = load_family(model_folder())
-    family.fit(EngineLimits(**LIMITS, tile_px=112))
+    settings = read_family(ModelConfig(model_folder()))
     with pytest.raises(ModelFileError, match=f'tiles of 112 px, the vision tower takes {tile_px}'):
-        family.fit(EngineLimits(**LIMITS, tile_px=tile_px))
+        settings.bound_by(limits(**BOUNDS, tile_px=tile_px))
+    family = settings.bound_by(limits(**BOUNDS, tile_px=112))
     assert family.preprocess(frame(), ShownAs.AMONG_OTHERS).pixels.shape == (1, 3, 112, 112)

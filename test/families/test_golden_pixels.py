@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.families import load_family
 from support.reference.golden_cases import (
     MLLAMA_IMAGES,
     QWEN2_VL_IMAGES,
@@ -16,7 +17,6 @@ from support.reference.golden_cases import (
 )
 
 from edge_vlm_ros.core import Frame, FrameSource
-from edge_vlm_ros.families import FamilyOptions, load_family
 from edge_vlm_ros.vision import aspect_ratio_id, aspect_ratio_mask
 
 DATA = Path(__file__).parent / 'data'
@@ -50,8 +50,7 @@ def test_qwen2_vl_images(qwen2_vl_folder, number):
 @pytest.mark.parametrize('number', range(len(QWEN2_VL_VIDEOS)))
 def test_pairs_of_a_clip_are_qwen2_vls_video(qwen2_vl_folder, number):
     frames, width, height = QWEN2_VL_VIDEOS[number]
-    options = FamilyOptions(min_pixels=784, clip_pixels=width * height)
-    family = load_family(qwen2_vl_folder(), options)
+    family = load_family(qwen2_vl_folder(), min_pixels=784, clip_pixels=width * height)
     assert family.frames_per_input == 2
     shown = [frame(picture(width, height, seed)) for seed in range(frames)]
     pairs = [family.preprocess_clip(shown[i : i + 2]) for i in range(0, frames, 2)]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.families import load_family
 from support.reference.internvl2_cases import SYSTEM, internlm2_config, phi3_config
 
 from edge_vlm_ros.core import ModelFileError, VisionInputs, join_parts, text_part
-from edge_vlm_ros.families import load_family
 
 DATA = Path(__file__).parents[1] / 'text' / 'data'
 GOLDEN = json.loads((DATA / 'sentencepiece.json').read_text(encoding='utf-8'))

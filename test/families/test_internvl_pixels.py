@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from support.families import load_family
 
 from edge_vlm_ros.core import BadImageError, Frame, FrameSource, ShownAs
-from edge_vlm_ros.families import FamilyOptions, load_family
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -82,7 +82,7 @@ def test_pixels_equal_the_published_transform(model_folder, width, height, most)
 @pytest.mark.parametrize(('width', 'height'), SIZES[:3])
 @pytest.mark.parametrize('most', [1, 12])
 def test_the_fast_filter_stays_near_the_published_transform(model_folder, width, height, most):
-    family = load_family(model_folder(max_dynamic_patch=most), FamilyOptions(resize='fast'))
+    family = load_family(model_folder(max_dynamic_patch=most), resize='fast')
     pixels = scene(width, height)
     expected, _ = published(pixels, most)
     assert levels(family.preprocess(frame(pixels)).pixels - expected).max() < 1.5
@@ -109,7 +109,7 @@ def test_without_dynamic_tiling_a_frame_is_one_tile(model_folder):
 
 
 def test_the_number_of_tiles_may_be_bounded(model_folder):
-    family = load_family(model_folder(), FamilyOptions(max_tiles=4))
+    family = load_family(model_folder(), max_tiles=4)
     inputs = family.preprocess(frame(scene(1600, 400)))
     assert inputs.grid == (5, 1, 4)
     assert inputs.images == 5, 'each tile, and the thumbnail'

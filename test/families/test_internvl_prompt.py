@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.families import load_family
 from tokenizers import Tokenizer as Backend
 
 from edge_vlm_ros.core import VisionInputs, join_parts, text_part
-from edge_vlm_ros.families import load_family
 
 # What transformers itself is told; the form of the published models' chat_template.
 CHATML_JINJA = (

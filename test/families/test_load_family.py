@@ -1,13 +1,15 @@
 """From a model folder to its family; what is wrong is named."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from support.families import load_family
 
 from edge_vlm_ros.core import BadRequestError, ModelFileError
-from edge_vlm_ros.families import FamilyOptions, load_family
-from edge_vlm_ros.families.internvl import InternVlFamily
+from edge_vlm_ros.families.internvl import InternVlFamily, InternVlOptions
 
 
 @pytest.mark.parametrize('model_type', ['internvl_chat', 'internvl'])
@@ -86,6 +88,25 @@ def test_what_the_files_say_wrongly_is_named(model_folder, changes, complaint):
         load_family(model_folder(**changes))
 
 
+@pytest.mark.parametrize('kind', ['model_folder', 'qwen2_vl_folder', 'mllama_folder'])
+def test_a_folder_that_transformers_5_saved_gives_the_same_family(request, kind):
+    folder = request.getfixturevalue(kind)()
+    expected = load_family(folder).settings
+    older = folder / 'preprocessor_config.json'
+    content = {'image_processor': json.loads(older.read_text()), 'processor_class': 'Processor'}
+    (folder / 'processor_config.json').write_text(json.dumps(content))
+    older.unlink()
+    assert replace(load_family(folder).settings, tokenizer=expected.tokenizer) == expected
+
+
+def test_options_of_another_family_are_refused_with_those_of_this_one(model_folder):
+    with pytest.raises(BadRequestError) as caught:
+        load_family(model_folder(), min_pixels=5)
+    assert caught.value.message == (
+        'family internvl has no option min_pixels; family internvl takes max_tiles, resize'
+    )
+
+
 def test_a_tokenizer_without_the_placeholder_is_refused(model_folder, tokenizer_json):
     folder = model_folder()
     text = tokenizer_json.replace('<IMG_CONTEXT>', '<OTHER>')
@@ -96,11 +117,11 @@ def test_a_tokenizer_without_the_placeholder_is_refused(model_folder, tokenizer_
 
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(BadRequestError, match='max_tiles is a whole number, 0 or more, not -1'):
-        FamilyOptions(max_tiles=-1)
+        InternVlOptions(max_tiles=-1)
     with pytest.raises(BadRequestError, match="'few'"):
-        FamilyOptions(max_tiles='few')
+        InternVlOptions(max_tiles='few')
     with pytest.raises(BadRequestError, match="resize is exact or fast, not 'best'"):
-        FamilyOptions(resize='best')
+        InternVlOptions(resize='best')
 
 
 def test_importing_the_room_loads_no_opencv_and_no_transformers():

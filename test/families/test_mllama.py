@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.families import limits, load_family
 
 from edge_vlm_ros.core import (
     BadImageError,
-    EngineLimits,
     Frame,
     FrameSource,
     ModelFileError,
@@ -16,7 +16,6 @@ from edge_vlm_ros.core import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.families import FamilyOptions, load_family
 from edge_vlm_ros.families.mllama import MllamaFamily
 
 BEGIN = '<|begin_of_text|>'
@@ -174,7 +173,7 @@ def test_each_of_several_images_has_one_tile(family):
 
 
 def test_the_number_of_tiles_may_be_bounded(mllama_folder):
-    family = load_family(mllama_folder(), FamilyOptions(max_tiles=1))
+    family = load_family(mllama_folder(), max_tiles=1)
     inputs = family.preprocess(frame(200, 100))
     assert inputs.grid == (1, 1, 1)
     assert inputs.pixels.shape == (4, 3, 56, 56)
@@ -190,18 +189,6 @@ def test_files_that_do_not_agree_are_refused(mllama_folder):
         load_family(mllama_folder(size={'height': 56, 'width': 112}))
 
 
-def test_an_engine_for_other_tiles_is_refused(family):
-    limits = EngineLimits(
-        context_tokens=512,
-        longest_prompt=512,
-        prefill_chunk=0,
-        max_images=1,
-        can_extend_prefix=False,
-        samples_on_chip=False,
-        has_logits=True,
-        vocab_size=1000,
-        hidden_size=8,
-        tile_px=560,
-    )
+def test_an_engine_for_other_tiles_is_refused(mllama_folder):
     with pytest.raises(ModelFileError, match='says tiles of 56 px, the vision tower takes 560'):
-        family.fit(limits)
+        load_family(mllama_folder(), limits(tile_px=560))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.families import limits as any_limits
+from support.families import load_family
 
 from edge_vlm_ros.core import (
     BadImageError,
     BadRequestError,
-    EngineLimits,
     Frame,
     FrameSource,
     ModelFileError,
@@ -20,8 +21,7 @@ from edge_vlm_ros.core import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.families import FamilyOptions, load_family
-from edge_vlm_ros.families.qwen2_vl import Qwen2VlFamily
+from edge_vlm_ros.families.qwen2_vl import Qwen2VlFamily, Qwen2VlOptions
 
 SYSTEM = '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'
 START = '<|im_start|>user\n'
@@ -262,19 +262,8 @@ def test_stop_tokens_are_the_turns_end_and_the_texts_end_and_the_files(qwen2_vl_
 # --- sizes ---------------------------------------------------------------------------------------
 
 
-def limits(**changes):
-    plain = {
-        'context_tokens': 1536,
-        'longest_prompt': 1536,
-        'prefill_chunk': 0,
-        'max_images': 0,
-        'can_extend_prefix': False,
-        'samples_on_chip': False,
-        'has_logits': True,
-        'vocab_size': 1000,
-        'hidden_size': 8,
-    }
-    return EngineLimits(**{**plain, **changes})
+def limits(**bounds):
+    return any_limits(**{'context_tokens': 1536, 'longest_prompt': 1536, **bounds})
 
 
 def frame(width, height):
@@ -290,31 +279,26 @@ def patches(family, width, height, shown_as=ShownAs.ALONE):
 def test_no_image_has_more_patches_than_the_engine_takes(qwen2_vl_folder, width, height, most):
     if max(width, height) > 200 * min(width, height):
         return
-    family = load_family(qwen2_vl_folder())
-    family.fit(limits(max_patches=most, max_grid_side=20))
+    family = load_family(qwen2_vl_folder(), limits(max_patches=most, max_grid_side=20))
     inputs = family.preprocess(frame(width, height))
     assert len(inputs.pixels) <= most
     assert max(inputs.grid) <= 20
 
 
 def test_a_quarter_of_the_prompt_is_left_to_words(qwen2_vl_folder):
-    family = load_family(qwen2_vl_folder())
-    family.fit(limits(longest_prompt=400))
+    family = load_family(qwen2_vl_folder(), limits(longest_prompt=400))
     assert 250 <= patches(family, 1920, 1080) / 4 <= 300
 
 
 def test_each_of_several_images_gets_a_quarter_of_the_pixels_of_one(qwen2_vl_folder):
-    family = load_family(qwen2_vl_folder())
-    family.fit(limits(max_patches=3072))
-    assert (
-        3 <= patches(family, 1920, 1080) / patches(family, 1920, 1080, ShownAs.AMONG_OTHERS) <= 5
-    )
+    family = load_family(qwen2_vl_folder(), limits(max_patches=3072))
+    alone = patches(family, 1920, 1080)
+    assert 3 <= alone / patches(family, 1920, 1080, ShownAs.AMONG_OTHERS) <= 5
 
 
 def test_a_clip_is_as_many_pairs_at_once_as_the_vision_tower_takes(qwen2_vl_folder):
-    family = load_family(qwen2_vl_folder())
-    assert family.frames_per_input == 2
-    family.fit(limits(max_patches=3072))
+    assert load_family(qwen2_vl_folder()).frames_per_input == 2
+    family = load_family(qwen2_vl_folder(), limits(max_patches=3072))
     assert family.frames_per_input == 8
     inputs = family.preprocess_clip([frame(1920, 1080)] * 8)
     assert inputs.grid[0] == inputs.images == 4
@@ -323,8 +307,7 @@ def test_a_clip_is_as_many_pairs_at_once_as_the_vision_tower_takes(qwen2_vl_fold
 
 
 def test_an_engine_of_one_grid_gets_every_image_in_this_grid(qwen2_vl_folder):
-    family = load_family(qwen2_vl_folder())
-    family.fit(limits(max_patches=600, patch_grid=(20, 30)))
+    family = load_family(qwen2_vl_folder(), limits(max_patches=600, patch_grid=(20, 30)))
     for size in [(640, 480), (50, 900), (20, 20)]:
         assert family.preprocess(frame(*size)).grid == (1, 20, 30)
     assert family.frames_per_input == 2
@@ -340,24 +323,20 @@ def test_small_images_are_enlarged_for_a_video_only(qwen2_vl_folder):
 
 def test_an_engine_with_no_room_for_a_block_is_refused(qwen2_vl_folder):
     with pytest.raises(ModelFileError, match='no image fits into 3 patches'):
-        load_family(qwen2_vl_folder()).fit(limits(max_patches=3))
+        load_family(qwen2_vl_folder(), limits(max_patches=3))
 
 
 def test_sizes_may_be_chosen(qwen2_vl_folder):
-    options = FamilyOptions(resized_width=210, resized_height=140)
-    assert load_family(qwen2_vl_folder(), options).preprocess(frame(64, 48)).grid == (1, 10, 16)
-    options = FamilyOptions(max_pixels=50176, clip_pixels=3136)
-    family = load_family(qwen2_vl_folder(), options)
+    family = load_family(qwen2_vl_folder(), resized_width=210, resized_height=140)
+    assert family.preprocess(frame(64, 48)).grid == (1, 10, 16)
+    family = load_family(qwen2_vl_folder(), max_pixels=50176, clip_pixels=3136)
     assert 200 <= patches(family, 640, 480) <= 256
     assert patches(family, 640, 480, ShownAs.AMONG_OTHERS) <= 16
-    family.fit(limits())
+    family = load_family(qwen2_vl_folder(), limits(), max_pixels=50176, clip_pixels=3136)
     assert patches(family, 640, 480, ShownAs.AMONG_OTHERS) <= 16
-    options = FamilyOptions(clip_pixels=602112)
-    family = load_family(qwen2_vl_folder(), options)
-    family.fit(limits(max_patches=3072))
+    family = load_family(qwen2_vl_folder(), limits(max_patches=3072), clip_pixels=602112)
     assert patches(family, 1920, 1080, ShownAs.AMONG_OTHERS) > 2000
-    options = FamilyOptions(min_pixels=50176)
-    assert patches(load_family(qwen2_vl_folder(), options), 60, 60) >= 256
+    assert patches(load_family(qwen2_vl_folder(), min_pixels=50176), 60, 60) >= 256
 
 
 def test_the_newer_form_of_the_bounds_is_read_too(qwen2_vl_folder):
@@ -368,9 +347,9 @@ def test_the_newer_form_of_the_bounds_is_read_too(qwen2_vl_folder):
 
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(BadRequestError, match='max_pixels is a whole number'):
-        FamilyOptions(max_pixels=-1)
+        Qwen2VlOptions(max_pixels=-1)
     with pytest.raises(BadRequestError, match='resized_width and resized_height go together'):
-        FamilyOptions(resized_width=56)
+        Qwen2VlOptions(resized_width=56)
 
 
 def test_an_image_too_long_or_without_pixels_is_refused(family):
@@ -380,5 +359,5 @@ def test_an_image_too_long_or_without_pixels_is_refused(family):
 
 
 def test_the_fast_filter_gives_the_same_grid(qwen2_vl_folder):
-    family = load_family(qwen2_vl_folder(), FamilyOptions(resize='fast'))
+    family = load_family(qwen2_vl_folder(), resize='fast')
     assert family.preprocess(frame(640, 480)).grid == (1, 34, 46)

@@ -24,7 +24,7 @@ def put(folder, *names):
     return folder
 
 
-def put_texts(folder):
+def put_tokenizer(folder):
     return put(folder, 'config.json', 'tokenizer.json')
 
 
@@ -38,14 +38,14 @@ def put_set(folder, layers=4, prefix='qwen2', chunk=128, table='npy'):
 def put_internvl3_2b(root):
     put_set(root / 'internvl3_2b_axmodel', 28, table='bfloat16.bin')
     put(root, 'vit_axmodel/internvl3_2b_vit_slim.axmodel', 'config.json', 'infer.py')
-    put_texts(root / 'internvl3_2b_tokenizer')
+    put_tokenizer(root / 'internvl3_2b_tokenizer')
     return root
 
 
 def put_internvl3_1b(root):
     put(put_set(root / 'internvl3_1b_ax650', 24, table='bfloat16.bin'), 'internvl3_1b_vit.axmodel')
     put(root, 'config.json', 'post_config.json')
-    put_texts(root / 'internvl3_tokenizer')
+    put_tokenizer(root / 'internvl3_tokenizer')
     return root
 
 
@@ -57,7 +57,7 @@ def put_internvl2_5_1b(root):
     put(large, VISION_2_5)
     small = put_set(root / 'internvl2_5_1b_364_ax630c', 24, chunk=256, table='bfloat16.bin')
     put(small, 'internvl2_5_1b_vit_364.axmodel')
-    put_texts(root / 'tokenizer')
+    put_tokenizer(root / 'tokenizer')
     return root
 
 
@@ -107,7 +107,7 @@ def test_the_sets_own_folder_may_be_named_with_the_rest_beside_it(tmp_path):
     ],
 )
 def test_the_vision_tower_is_known_by_its_name_or_its_folder(tmp_path, name):
-    put_texts(put(put_set(tmp_path), name))
+    put_tokenizer(put(put_set(tmp_path), name))
     assert find_model('ax650', str(tmp_path)).weights['vision_encoder'] == tmp_path / name
 
 
@@ -128,7 +128,7 @@ def test_of_two_sets_the_one_with_more_layers_counts(tmp_path):
 
 
 def test_several_builds_in_one_folder_are_named(tmp_path):
-    put_set(put_set(put_texts(tmp_path), 4), 4, chunk=320)
+    put_set(put_set(put_tokenizer(tmp_path), 4), 4, chunk=320)
     said = r'several builds in one folder.*: qwen2_p128 \(4 layers\), qwen2_p320 \(4 layers\)'
     with pytest.raises(ModelFileError, match=said):
         find_model('ax650', str(tmp_path))
@@ -144,7 +144,7 @@ def test_a_pattern_tells_builds_of_one_folder_apart(tmp_path):
 
 
 def test_the_names_of_missing_files_are_given(tmp_path):
-    put_texts(put_set(tmp_path, 6))
+    put_tokenizer(put_set(tmp_path, 6))
     for name in ('qwen2_p128_l2_together.axmodel', 'qwen2_p128_l4_together.axmodel'):
         (tmp_path / name).unlink()
     (tmp_path / 'qwen2_post.axmodel').unlink()
@@ -175,7 +175,7 @@ def test_more_layers_than_the_model_has_are_refused(tmp_path):
 
 def test_an_empty_folder_is_told_what_a_set_is(tmp_path):
     with pytest.raises(ModelFileError, match=r'missing <prefix>_p<chunk>_l<i>_together\.'):
-        find_model('ax650', str(put_texts(tmp_path)))
+        find_model('ax650', str(put_tokenizer(tmp_path)))
     assert not holds_axmodels(tmp_path)
     assert holds_axmodels(put_set(tmp_path))
 
@@ -193,7 +193,7 @@ def test_a_set_without_texts_says_so(tmp_path):
 
 
 def test_a_catalogue_of_ones_own_names_the_vision_tower(tmp_path):
-    folder = put_texts(put_set(tmp_path / 'mine', 4))
+    folder = put_tokenizer(put_set(tmp_path / 'mine', 4))
     put(folder, 'old_vit.axmodel', 'new_vit.axmodel')
     put(tmp_path, 'elsewhere/tower.axmodel')
     for named in ('new_vit.axmodel', '../elsewhere/tower.axmodel'):

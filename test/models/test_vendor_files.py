@@ -6,7 +6,7 @@ import pytest
 
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.models.catalogue import RemoteFile
-from edge_vlm_ros.models.vendor_files import fetch_file, unpack_file, unpack_texts
+from edge_vlm_ros.models.vendor_files import fetch_file, unpack_file, unpack_tokenizer
 
 
 def pack(path, *members):
@@ -73,7 +73,7 @@ def test_texts_come_without_their_folders_those_of_the_tokenizer_first(tmp_path)
         ('configs/run.py', ''),
         ('configs/weights.bin', ''),
     )
-    unpack_texts(archive, tmp_path / 'to')
+    unpack_tokenizer(archive, tmp_path / 'to')
     assert sorted(path.name for path in (tmp_path / 'to').iterdir()) == [
         'config.json', 'merges.txt', 'preprocessor_config.json', 'tokenizer.json'
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_texts_come_without_their_folders_those_of_the_tokenizer_first(tmp_path)
 def test_texts_without_config_are_refused(tmp_path):
     archive = pack(tmp_path / 'configs.zip', ('tokenizer.json', '{}'))
     with pytest.raises(ModelFileError, match=r'configs\.zip holds no config\.json'):
-        unpack_texts(archive, tmp_path / 'to')
+        unpack_tokenizer(archive, tmp_path / 'to')
 
 
 def test_a_file_of_the_right_size_and_hash_is_left_as_it_is(tmp_path):

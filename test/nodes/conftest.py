@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import warnings
@@ -11,89 +10,66 @@ from array import array
 from pathlib import Path
 
 import pytest
+from support import processes
+from support.domains import own_domain
+from support.environment import apply, on_domain
+from support.patience import Patience
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / 'edge_vlm_ros' / 'demo' / 'clips' / 'box_cone_and_rolling_ball.mp4'
 WAIT_S = 45.0
 
 
-def _helpers(config):
-    """Return the module of test/conftest.py, which has the domains and the processes."""
-    wanted = ROOT / 'test' / 'conftest.py'
-    for plugin in config.pluginmanager.get_plugins():
-        if Path(getattr(plugin, '__file__', None) or '.').resolve() == wanted:
-            return plugin
-    raise LookupError(wanted)
-
-
 @pytest.fixture(scope='module')
-def helpers(request):
-    return _helpers(request.config)
-
-
-@pytest.fixture(scope='module')
-def robot(request, helpers, tmp_path_factory):
+def robot(tmp_path_factory):
     """Give the module a ROS domain, processes in it, and a client."""
-    reason = helpers.REQUIREMENTS['ros']()
-    if reason:
-        pytest.skip(reason)
     with contextlib.ExitStack() as stack:
-        yield Robot(helpers, tmp_path_factory.mktemp('robot'), stack)
+        yield Robot(tmp_path_factory.mktemp('robot'), stack)
 
 
 @pytest.fixture
-def other_robot(request, helpers, tmp_path):
+def other_robot(tmp_path):
     """Likewise, for a single test."""
     with contextlib.ExitStack() as stack:
-        yield Robot(helpers, tmp_path, stack)
+        yield Robot(tmp_path, stack)
 
 
 class Robot:
-    """Processes on one ROS domain."""
+    """Processes on one ROS domain.
 
-    def __init__(self, helpers, folder, stack):
-        self.domain, lock = helpers._take_domain()
-        stack.callback(lock.close)
+    Args:
+        folder: For scripts and logs.
+        stack: Ends what is started here.
+    """
+
+    def __init__(self, folder, stack):
+        self.domain = stack.enter_context(own_domain())
         self.folder = folder
-        self._helpers = helpers
         self._stack = stack
         self._started = 0
         self._client = None
-        self.env = {
-            **os.environ,
-            'ROS_DOMAIN_ID': str(self.domain),
-            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            'FASTDDS_DEFAULT_PROFILES_FILE': str(helpers.FASTDDS_PROFILE),
-        }
-        for name in ('ROS_LOCALHOST_ONLY', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-            self.env.pop(name, None)
-        if os.environ.get('ROS_DISTRO') in helpers.FAST_DDS_2_DISTROS:
-            self.env['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(helpers.FASTDDS_PROFILE)
-        if os.environ.get('ROS_DISTRO') == 'humble':
-            self.env['ROS_LOCALHOST_ONLY'] = '1'
 
     def start(self, module, parameters=(), remaps=(), env=None):
-        """Start `python -m edge_vlm_ros.nodes.<module>`; it is gone after the test."""
-        import subprocess
+        """Start `python -m edge_vlm_ros.nodes.<module>`; it is gone after the test.
 
+        Args:
+            module: The node's main module.
+            parameters: By name.
+            remaps: As on a ROS command line.
+            env: Changes to its environment; never a copy of one, which would bring its own domain.
+        """
         words = [sys.executable, '-m', f'edge_vlm_ros.nodes.{module}', '--ros-args']
         for name, value in dict(parameters).items():
             words += ['-p', f'{name}:={value}']
         for remap in remaps:
             words += ['-r', remap]
-        log = self.folder / f'{module}-{self._started}.log'
+        return self.run(module, words, env)
+
+    def run(self, name, words, env=None):
+        """Start a command on this robot's domain; it is gone after the test."""
+        log = self.folder / f'{name}-{self._started}.log'
         self._started += 1
-        with log.open('w') as output:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=ROOT,
-                env={**self.env, **(env or {})},
-            )
-        spawned = self._helpers.Spawned(process, log)
+        spawned = processes.spawn(words, log, on_domain(self.domain), env or {}, cwd=ROOT)
         self._stack.callback(spawned.stop)
         return spawned
 
@@ -121,19 +97,11 @@ class Robot:
 
     def new_client(self, namespace=''):
         """Make one more node in the test's own process."""
-        saved = {name: os.environ.get(name) for name in self.env}
-        os.environ.update(self.env)
-        try:
-            with warnings.catch_warnings():
-                # The message generator, imported with the first message, imports old modules.
-                warnings.simplefilter('ignore', DeprecationWarning)
-                client = Client(self.domain, namespace)
-        finally:
-            for name, value in saved.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+        with pytest.MonkeyPatch.context() as variables, warnings.catch_warnings():
+            apply(on_domain(self.domain), variables)
+            # The message generator, imported with the first message, imports old modules.
+            warnings.simplefilter('ignore', DeprecationWarning)
+            client = Client(self.domain, namespace)
         self._stack.callback(client.close)
         return client
 
@@ -152,7 +120,6 @@ class Client:
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from std_msgs.msg import String
 
-        self._namespace = namespace
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node('client', context=self.context, namespace=namespace)
@@ -194,9 +161,9 @@ class Client:
             self.executor.spin_once(0.02)
 
     def until(self, condition, timeout_s=WAIT_S, what='it'):
-        end = time.monotonic() + timeout_s
+        patience = Patience(timeout_s)
         while not condition():
-            if time.monotonic() > end:
+            if patience.is_over():
                 pytest.fail(f'{what} did not come within {timeout_s} s')
             self.executor.spin_once(0.02)
 
@@ -265,7 +232,7 @@ class Client:
 
     def status(self, name, vlm=''):
         """Return the newest diagnostic status of that name; None = there is none yet."""
-        vlm = vlm or f'{self._namespace}/vlm'
+        vlm = vlm or f'{self.node.get_namespace().rstrip("/")}/vlm'
         for message in reversed(self.diagnostics):
             for status in message.status:
                 if status.name == f'{vlm}: {name}':

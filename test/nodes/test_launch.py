@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 import yaml
+from support import ros_launch
 
+from edge_vlm_ros.core import CHIPS, launchable_chips
+from edge_vlm_ros.fastdds import PROFILE_VARIABLES
 from edge_vlm_ros.nodes import process_setup
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
 CONFIG = ROOT / 'config'
-CHIPS = ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted']
 # Not in Humble's launch or launch_ros.
 TOO_NEW = {'EqualsSubstitution', 'NotEqualsSubstitution', 'IfElseSubstitution', 'FileContent'}
 
@@ -35,13 +38,20 @@ def test_a_launch_file_runs_no_code_of_others_and_is_fit_for_humble(path):
     assert not TOO_NEW & imported
 
 
-@pytest.mark.parametrize('chip', ['vlm', *CHIPS])
+@pytest.mark.parametrize('chip', ['vlm', *(chip.name for chip in CHIPS)])
 def test_every_chip_has_a_file_of_parameters_for_any_node_name(chip):
     content = yaml.safe_load((CONFIG / f'{chip}.yaml').read_text())
     (node,) = content
     assert node == '/**'
     parameters = content[node]['ros__parameters']
     assert parameters['chip'] == ('cpu' if chip == 'vlm' else chip)
+
+
+@pytest.fixture(autouse=True)
+def launch_packages():
+    """ROS's own launch, or the stand-in for it."""
+    with contextlib.nullcontext() if ros_launch.is_installed() else ros_launch.stand_in():
+        yield
 
 
 def load(path):
@@ -52,8 +62,6 @@ def load(path):
 
 
 def arguments(path):
-    pytest.importorskip('launch.actions')
-    pytest.importorskip('launch_ros.actions')
     description = load(path).generate_launch_description()
     return {a.name: a for a in description.get_launch_arguments()}
 
@@ -73,12 +81,11 @@ def test_the_arguments_of_the_launch_file_are_described():
         'use_sim_time',
     }
     assert all(argument.description for argument in found.values())
-    assert found['chip'].choices == CHIPS
+    assert tuple(found['chip'].choices) == launchable_chips()
+    assert launchable_chips() == tuple(chip.name for chip in CHIPS if chip.is_launchable)
 
 
 def test_arguments_set_parameters_and_empty_ones_set_none():
-    pytest.importorskip('launch.actions')
-    pytest.importorskip('launch_ros.actions')
     overrides = load(ROOT / 'launch' / 'vlm.launch.py').overrides
     given = {'chip': 'cpu', 'autostart': 'true', 'use_sim_time': 'false'}
     assert overrides(lambda name: given.get(name, '')) == {
@@ -105,23 +112,21 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
 def test_the_profile_is_set_under_the_names_that_the_distribution_reads(
     monkeypatch, distro, names
 ):
-    for name in process_setup.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         monkeypatch.setenv(name, '')
     monkeypatch.setenv('ROS_DISTRO', distro)
     profile = process_setup.use_shared_memory_profile()
     assert profile is not None
-    found = {n for n in process_setup.PROFILE_VARIABLES if os.environ[n] == str(profile)}
+    found = {n for n in PROFILE_VARIABLES if os.environ[n] == str(profile)}
     assert found == names
     assert process_setup.use_shared_memory_profile() is None, 'the user has his own'
-    pytest.importorskip('launch.actions')
-    pytest.importorskip('launch_ros.actions')
     from launch.utilities import perform_substitutions
 
     from launch import LaunchContext
 
     launch_file = load(ROOT / 'launch' / 'vlm.launch.py')
     assert launch_file.shared_memory_profile() == []
-    for name in process_setup.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         monkeypatch.setenv(name, '')
     monkeypatch.setattr(launch_file, 'config_folder', lambda: CONFIG)
     actions = launch_file.shared_memory_profile()

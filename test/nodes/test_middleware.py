@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_vlm_ros.fastdds import PROFILE_VARIABLES
 from edge_vlm_ros.nodes import middleware
 from edge_vlm_ros.nodes.middleware import Losses
 
@@ -45,7 +46,7 @@ def test_each_middleware_has_its_own_advice_and_an_unknown_one_is_called_so(loss
 
 
 def test_the_profile_is_the_one_that_the_environment_names(monkeypatch):
-    for name in middleware.PROFILE_VARIABLES:
+    for name in PROFILE_VARIABLES:
         monkeypatch.setenv(name, '')
     assert middleware.fast_dds_profile() == ''
     monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/old.xml')

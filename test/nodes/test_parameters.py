@@ -11,10 +11,10 @@ pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('edge_vlm_ros.msg')
 
-from edge_vlm_ros.core import BadRequestError  # noqa: E402
+from edge_vlm_ros.core import CHIPS, BadRequestError  # noqa: E402
+from edge_vlm_ros.nodes.declaring import SettingsError  # noqa: E402
 from edge_vlm_ros.nodes.parameters import (  # noqa: E402
     PRESETS,
-    SettingsError,
     declare_parameters,
     read_preset,
     read_request_defaults,
@@ -93,7 +93,7 @@ def test_the_range_of_16_bit_images_is_two_numbers_or_nothing(make_node):
     assert camera.range16 == (20_000, 24_000)
 
 
-@pytest.mark.parametrize('chip', ['bm1684x', 'bm1688', 'ax650', 'ax630c', 'cpu', 'scripted'])
+@pytest.mark.parametrize('chip', [chip.name for chip in CHIPS])
 def test_the_shipped_files_are_taken(make_node, chip):
     files = [str(CONFIG / f'{name}.yaml') for name in ('vlm', chip)]
     settings = declared(make_node('--params-file', files[0], '--params-file', files[1]))

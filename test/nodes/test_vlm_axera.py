@@ -33,10 +33,27 @@ def demo_set(tmp_path_factory):
 @pytest.fixture(scope='module')
 def client(robot, chip, demo_set):
     robot.camera({'width': 320})
-    robot.node = robot.vlm({'chip': 'ax650', 'model': demo_set, 'max_age_s': 5.0}, env=chip)
+    parameters = {'chip': 'ax650', 'model': demo_set, 'max_age_s': 5.0, 'autostart': 'false'}
+    robot.node = robot.vlm(parameters, env=chip)
+    start_once_heard(robot.client)
     robot.client.until_state('ready', 90)
     robot.client.until_frames()
     return robot.client
+
+
+def start_once_heard(client):
+    """Configure and activate the node when what it says while it loads gets to the client.
+
+    The state is latched with depth 1: who is connected late hears the last one alone.
+    """
+    from lifecycle_msgs.srv import ChangeState
+
+    change = client.node.create_client(ChangeState, 'vlm/change_state')
+    client.until(lambda: change.service_is_ready() and client.states == ['unconfigured'])
+    for label in ('configure', 'activate'):
+        request = ChangeState.Request()
+        request.transition.label = label
+        assert client.result(change.call_async(request), 90).success
 
 
 def test_the_node_answers_word_by_word(client, robot):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -153,10 +152,11 @@ def test_a_waiting_goal_is_cancelled(client):
     handle = client.result(client.action.send_goal_async(goal, feedback.append))
     client.spin(0.3)
     client.result(handle.cancel_goal_async())
-    result = client.result(handle.get_result_async(), LONG_S / 2)
+    # In this order: rclpy's client drops the feedback of a goal whose result it has.
+    client.until(lambda: bool(feedback), LONG_S / 2)
+    result = client.result(handle.get_result_async())
     assert result.status == 5  # STATUS_CANCELED
     assert result.result.answer.error_code == 302
-    client.until(lambda: bool(feedback))
     assert [m.feedback.chunk.done for m in feedback] == [True]
     assert [chunk.done for chunk in client.all_chunks_of('goal')] == [True]
 
@@ -191,9 +191,7 @@ def test_deactivate_ends_a_waiting_request(client):
 
 def test_ctrl_c_ends_a_waiting_request(client, robot):
     future = later(client, 'last')
-    start = time.monotonic()
     robot.node.process.send_signal(signal.SIGINT)
     assert ended(client, future, 'last').error_code == 302
-    assert robot.node.wait(20) == 0
-    assert time.monotonic() - start < LONG_S / 2
+    assert robot.node.wait(LONG_S / 2) == 0
     assert 'Traceback' not in robot.node.output()

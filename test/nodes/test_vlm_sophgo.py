@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from support.sophgo.emulator import environment
+from support.sophgo import emulator
 from support.sophgo.fixtures import FIXTURES
 
 DEMO = FIXTURES['demo_bf16_bm1684x']
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def chip(tmp_path_factory):
-    return environment('bm1684x', tmp_path_factory.mktemp('log') / 'emulator.log')
+    return emulator.variables('bm1684x', tmp_path_factory.mktemp('log') / 'emulator.log')
 
 
 def red_box(size=64):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = ('.git', '.venv', 'build', 'install', 'log', 'dist', '__pycache__', '.*_cache')
+LEFT_OUT = ('.git', '.venv*', 'build', 'install', 'log', 'dist', '__pycache__', '.*_cache')
 
 
 def files_of_the_tree():

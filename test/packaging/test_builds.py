@@ -5,21 +5,30 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from support.environment import environment
 
 CROSS = Path(__file__).with_name('messages_cross.py')
 PYTHON_VERSION = f'python{sys.version_info.major}.{sys.version_info.minor}'
 # Set by the ROS wheels for the Python they are installed in; another one must find its own.
 WHEEL_VARIABLES = ('_ROS_WHEELS_BOOTSTRAP_COMPLETE', 'LD_LIBRARY_PATH')
-ROS_IS_SOURCED = 'ROS_DISTRO' in os.environ
+ROS_WHEELS = [d for d in distributions() if d.metadata['Name'] == 'ros-rclpy']
+ROS_IS_SOURCED = not ROS_WHEELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-def run(command, **options):
-    """Run a command that must succeed; return what it printed. A timeout ends its children too."""
+def run(command, env, cwd=None):
+    """Run a command that must succeed; return what it printed. A timeout ends its children too.
+
+    Args:
+        command: Program and arguments.
+        env: What changes in its environment.
+        cwd: Where it runs.
+    """
     process = subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -27,7 +36,8 @@ def run(command, **options):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **options,
+        cwd=cwd,
+        env=environment(env),
     )
     try:
         printed, _ = process.communicate()
@@ -87,7 +97,7 @@ def test_colcon_builds_and_its_messages_cross(clean_tree, tmp_path, spawn, ros_d
     prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(':') if p]
     joined = ':'.join(dict.fromkeys([*prefixes, sys.prefix]))
     path = f'{sys.prefix}/bin:{os.environ["PATH"]}'
-    env = {**os.environ, 'PATH': path, 'AMENT_PREFIX_PATH': joined, 'CMAKE_PREFIX_PATH': joined}
+    env = {'PATH': path, 'AMENT_PREFIX_PATH': joined, 'CMAKE_PREFIX_PATH': joined}
     colcon = [sys.executable, '-m', 'colcon', '--log-base', tmp_path / 'log', 'build', *options]
     python_is = f'-DPython3_EXECUTABLE={sys.executable}'
     run([*colcon, '--base-paths', clean_tree, '--cmake-args', python_is], env=env, cwd=tmp_path)
@@ -130,13 +140,12 @@ def test_pip_installs_the_modules_alone_where_there_is_no_ros(clean_tree, tmp_pa
 
 
 def fresh_environment(tmp_path, *, with_ros):
-    """Make a virtual environment; return its variables and its Python."""
+    """Make a virtual environment; return what changes in the variables, and its Python."""
     folder = tmp_path / 'venv'
-    env = {k: v for k, v in os.environ.items() if k not in WHEEL_VARIABLES}
+    env = dict.fromkeys(WHEEL_VARIABLES)
     sourced = with_ros and ROS_IS_SOURCED
     if not sourced:
-        for name in ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH', 'PYTHONPATH'):
-            env.pop(name, None)
+        env |= dict.fromkeys(('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH', 'PYTHONPATH'))
     options = ['--system-site-packages'] if sourced else []
     run(
         [getattr(sys, '_base_executable', sys.executable), '-m', 'venv', *options, folder], env=env
@@ -144,6 +153,7 @@ def fresh_environment(tmp_path, *, with_ros):
     python = folder / 'bin' / 'python'
     if with_ros and not sourced:
         requirements = Path(__file__).resolve().parents[2] / 'tools' / 'setup' / 'requirements'
-        files = ['-r', requirements / 'ros-kilted.txt', '-r', requirements / 'build.txt']
+        distro = os.environ.get('ROS_DISTRO', 'kilted')  # run.sh names any other
+        files = ['-r', requirements / f'ros-{distro}.txt', '-r', requirements / 'build.txt']
         run([python, '-m', 'pip', 'install', '-q', *files], env=env)
     return env, python

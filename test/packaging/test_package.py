@@ -40,6 +40,14 @@ def test_the_manifest_follows_the_format_and_names_no_version_twice():
     assert 'version = ' not in (ROOT / 'pyproject.toml').read_text().split('[tool.', 1)[0]
 
 
+def test_the_quality_declaration_claims_what_ci_runs():
+    text = (ROOT / 'QUALITY_DECLARATION.md').read_text()
+    tests = text.partition('## Testing')[2].partition('What it does not run')[0]
+    claimed = re.findall(r'^\* `(make [\w-]+)`', tests, re.MULTILINE)
+    run = [line.split('#')[0].strip() for line in (ROOT / '.ci' / 'run').read_text().splitlines()]
+    assert claimed == [line for line in run if line.startswith('make ')]
+
+
 def test_every_executable_starts_a_main_function():
     for script in (ROOT / 'scripts').iterdir():
         module = re.search(r'from (edge_vlm_ros[\w.]+) import main', script.read_text())[1]

@@ -1,5 +1,8 @@
 """The set-up does a step again exactly when it has to, and names what a machine lacks."""
 
+import itertools
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -100,3 +103,83 @@ def test_a_sourced_ros_keeps_the_numpy_it_was_built_for(setup_modules, tmp_path)
     option, file = setup_modules['steps'].Environment(tmp_path, ros).constraints()
     assert option == '--constraint'
     assert Path(file).read_text() == 'numpy>=1,<2\n'
+
+
+@pytest.fixture
+def not_sourced(monkeypatch):
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+
+
+@pytest.mark.parametrize(('wanted', 'distro'), [('', 'kilted'), ('jazzy', 'jazzy')])
+def test_the_wheels_of_the_wanted_distribution_are_taken(
+    setup_modules, not_sourced, wanted, distro
+):
+    assert setup_modules['system'].find_ros(wanted).distro == distro
+
+
+def test_a_distribution_that_pypi_does_not_have_is_refused_with_those_it_has(
+    setup_modules, not_sourced
+):
+    error = setup_modules['console'].SetupError
+    with pytest.raises(error, match='ROS=humble: PyPI has ROS 2 kilted and jazzy'):
+        setup_modules['system'].find_ros('humble')
+
+
+def test_another_distribution_than_the_sourced_one_is_refused(setup_modules, monkeypatch):
+    monkeypatch.setenv('ROS_DISTRO', 'humble')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', '/opt/ros/humble')
+    with pytest.raises(setup_modules['console'].SetupError, match='ROS 2 humble is sourced'):
+        setup_modules['system'].find_ros('jazzy')
+
+
+@pytest.mark.parametrize('wanted', ['', 'kilted', 'jazzy'])
+def test_run_chooses_the_environment_that_the_set_up_made(setup_modules, tmp_path, wanted):
+    """With a copy of run.sh in a tree that has nothing else."""
+    script = tmp_path / 'tools' / 'setup' / 'run.sh'
+    script.parent.mkdir(parents=True)
+    script.write_text((SETUP / 'run.sh').read_text())
+    env = {'PATH': os.defpath, 'ROS': wanted}
+    words = ['sh', script, 'sh', '-c', 'echo $VIRTUAL_ENV ${ROS_DISTRO-none}']
+    done = subprocess.run(words, env=env, check=True, capture_output=True, text=True)
+    folder = tmp_path / setup_modules['steps'].folder_name(wanted)
+    assert done.stdout.split() == [str(folder), 'jazzy' if wanted == 'jazzy' else 'none']
+
+
+@pytest.mark.parametrize('distro', ['kilted', 'jazzy'])
+def test_every_distribution_has_its_list_and_its_constraints_make_the_step_due(
+    setup_modules, tmp_path, distro
+):
+    system, steps = setup_modules['system'], setup_modules['steps']
+    assert distro in system.WHEELS
+    (found,) = steps.constraints_of([steps.REQUIREMENTS / f'ros-{distro}.txt']) or [None]
+    assert (found is not None) == (distro == 'jazzy')
+    assert found is None or found.is_file()
+
+
+def test_the_constraints_of_jazzy_are_for_one_release_and_name_all_that_must_not_be_newer(
+    setup_modules,
+):
+    folder = setup_modules['steps'].REQUIREMENTS
+    lines = (folder / 'ros-jazzy-constraints.txt').read_text().splitlines()
+    pinned = {line.partition('==')[0] for line in lines if not line.startswith('#')}
+    wanted = (folder / 'ros-jazzy.txt').read_text().splitlines()
+    names = {line.partition('==')[0].partition('[')[0] for line in wanted if line[:4] == 'ros-'}
+    assert names <= pinned
+
+
+def test_a_python_out_of_range_is_refused_with_the_range(setup_modules, monkeypatch):
+    system = setup_modules['system']
+    monkeypatch.setattr(system.sys, 'version_info', (3, 9, 0))
+    monkeypatch.setattr(system.shutil, 'which', lambda *_: None)
+    with pytest.raises(setup_modules['console'].SetupError, match=r'Python 3\.10 to 3\.14 is'):
+        system.check_python()
+
+
+def test_each_level_has_the_steps_of_the_one_before(setup_modules, tmp_path):
+    steps = setup_modules['steps']
+    env = steps.Environment(tmp_path, setup_modules['system'].Ros(sourced=False, distro='jazzy'))
+    titles = [[s.title for s in steps.steps_for(level, env)] for level in steps.LEVELS]
+    assert [len(t) for t in titles] == sorted(len(t) for t in titles)
+    for less, more in itertools.pairwise(titles):
+        assert [title for title in more if title in less] == less
+    assert any('Jazzy' in title for title in titles[0])

@@ -431,6 +431,15 @@ def test_a_question_uses_what_was_prepared_ahead():
     assert scheduler.next_work() == Idle()
 
 
+def test_what_a_question_prepared_serves_the_offer_when_it_is_cancelled():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a', (frame(1),)))
+    offered(scheduler, frame(1))
+    assert do(scheduler, Prepared())[0] == Prepare(question('a'), frame(1))
+    assert scheduler.handle(Cancelled('a')) == (Ended('a', Ending.CANCELLED),)
+    assert scheduler.next_work() == encode_ahead(1)
+
+
 def test_a_question_uses_what_is_just_being_encoded_ahead():
     scheduler = make_scheduler()
     offered(scheduler, frame(1))

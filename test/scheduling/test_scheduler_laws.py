@@ -16,6 +16,7 @@ from edge_vlm_ros.scheduling import (
     Encode,
     Encoded,
     Ended,
+    Ending,
     Evicted,
     Failed,
     FrameOwner,
@@ -28,6 +29,7 @@ from edge_vlm_ros.scheduling import (
     Prepare,
     Prepared,
     QuestionAsked,
+    QueuePolicy,
     Rejected,
     Render,
     Rendered,
@@ -52,12 +54,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_waiting=st.integers(0, 3),
         max_frames=st.integers(0, 5),
         max_bytes=st.integers(0, 60),
+        policy=st.sampled_from(QueuePolicy),
+        newest_wins=st.sets(st.sampled_from(['a', 'b'])),
     )
-    def begin(self, max_waiting, max_frames, max_bytes):
-        self.max_waiting = max_waiting
-        self.scheduler = Scheduler(SchedulerSettings(max_waiting, max_frames, max_bytes))
+    def begin(self, max_waiting, max_frames, max_bytes, policy, newest_wins):
+        self.max_waiting = 0 if policy is QueuePolicy.REJECT else max_waiting
+        self.policy = policy
+        self.newest_wins = newest_wins
+        self.scheduler = Scheduler(
+            SchedulerSettings(max_waiting, max_frames, max_bytes, policy, tuple(newest_wins))
+        )
         self.asked = {}
         self.ended = set()
+        self.reasons = {}
         self.begun = ''
         self.max_frames = max_frames
         self.max_bytes = max_bytes
@@ -84,6 +93,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert notice.request_id in self.asked
             assert notice.request_id not in self.ended, 'a question ends once'
             self.ended.add(notice.request_id)
+            self.reasons[notice.request_id] = getattr(notice, 'ending', 'rejected')
 
     @property
     def open(self):
@@ -105,11 +115,38 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(keys=some_keys, patience_ns=st.integers(0, 5), priority=st.sampled_from(Priority))
     def ask(self, keys, patience_ns, priority):
         name = f'q{len(self.asked)}'
-        is_full = len(self.open) > self.max_waiting
         deadline_ns = self.now_ns + patience_ns if patience_ns else 0
-        self.asked[name] = QuestionAsked(name, keys, deadline_ns, priority)
-        self.take(self.scheduler.handle(self.asked[name]))
-        assert (name in self.ended) == is_full, 'turned away when the queue is full, and only then'
+        question = QuestionAsked(name, keys, deadline_ns, priority)
+        expected = self.who_goes(question)
+        before = set(self.ended)
+        self.asked[name] = question
+        self.take(self.scheduler.handle(question))
+        gone = {each: self.reasons[each] for each in self.ended - before}
+        assert gone == expected, 'who has to go, and only they'
+
+    def who_goes(self, newcomer):
+        """Say whom a newcomer ends, itself or others, in the plainest words there are."""
+        if not self.open:
+            return {}
+        first, *waiting = self.in_turn
+        shown = {frame.camera for key in newcomer.keys for frame in key.frames}
+        gone = {}
+        for name in waiting:
+            cameras = {frame.camera for key in self.asked[name].keys for frame in key.frames}
+            pointless = cameras and cameras <= shown and cameras <= self.newest_wins
+            if pointless and self.level(name) <= newcomer.priority:
+                gone[name] = Ending.OUTDATED
+        waiting = [name for name in self.open if name in waiting and name not in gone]
+        if self.policy is QueuePolicy.PREEMPT and newcomer.priority >= self.level(first):
+            return {**gone, first: Ending.PREEMPTED}
+        if len(waiting) < self.max_waiting:
+            return gone
+        lowest = min(map(self.level, waiting), default=None)
+        is_possible = lowest is not None and lowest <= newcomer.priority
+        if self.policy is QueuePolicy.REPLACE_OLDEST and is_possible:
+            victim = next(name for name in waiting if self.level(name) is lowest)
+            return {**gone, victim: Ending.REPLACED}
+        return {**gone, newcomer.request_id: 'rejected'}
 
     @rule(data=st.data())
     @precondition(lambda self: self.asked)
@@ -226,6 +263,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, 'scheduler'):
             return
         assert list(self.scheduler.request_ids) == self.in_turn
+        assert len(self.open) <= 1 + self.max_waiting
         if not self.open:
             assert len(self.kept) <= self.max_frames
             assert sum(self.kept.values()) <= self.max_bytes

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from support.asker import DEFAULTS, QUICK, Asker
 
 from edge_vlm_ros.core import FrameSource, RawImage, StoredFrame
-from edge_vlm_ros.serving import ModelSpec, ServingSettings, VlmPipeline
-
-DEFAULTS = ServingSettings()
+from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 
 
 @pytest.fixture
@@ -37,6 +36,21 @@ def open_scripted(scripted):
     yield make
     for pipeline in opened:
         pipeline.close()
+
+
+@pytest.fixture
+def ask_process(scripted):
+    """Start a model process on a script: `ask_process(faults=[...])`; ended after the test."""
+    askers = []
+
+    def start(process_settings=QUICK, settings=DEFAULTS, spec=None, options=None, **script):
+        spec = spec or scripted(**script)
+        askers.append(Asker(spec, process_settings, settings, **(options or {})))
+        return askers[-1]
+
+    yield start
+    for asker in askers:
+        asker.process.close()
 
 
 @pytest.fixture(scope='session')

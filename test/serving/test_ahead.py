@@ -240,7 +240,7 @@ def test_a_chip_that_fails_ahead_costs_the_offer_and_nothing_else(scripted, fram
         earlier = ask(pipeline, 'Hello')
         pipeline.offer_frames([shown])
         wait_until(lambda: caplog.records)
-        assert kept(pipeline)[2] == 0
+        wait_until(lambda: kept(pipeline)[2] == 0)
         answer = ask(pipeline, 'What is it?', shown)
         assert answer.timings.encode_s > 0
         assert ask(pipeline, 'Hello').text == earlier.text
@@ -445,10 +445,7 @@ def test_questions_are_right_while_cameras_offer_without_pause(watched, spec, fr
         camera.join(20)
     assert finals == [f'{number}' for number in range(60)]
     ask(pipeline, 'zzz')
-    wait_until(lambda: kept(pipeline)[2] == 0)
-    prepared, features, _ = kept(pipeline)
-    assert prepared == 0
-    assert features <= 3
+    wait_until(lambda: kept(pipeline) in {(0, count, 0) for count in range(4)})
 
 
 def test_offered_frames_are_let_go_once_their_work_is_done(watched, scripted, frame):

@@ -7,9 +7,12 @@ import threading
 import time
 
 import pytest
+from support import packages
 from support.canned_backend import CannedBackend
 
 from edge_vlm_ros.core import BadRequestError, ErrorCode, FinishReason, Question
+from edge_vlm_ros.engines import open_engine
+from edge_vlm_ros.models import find_model
 from edge_vlm_ros.serving import (
     EnginePhase,
     ModelProcess,
@@ -18,26 +21,32 @@ from edge_vlm_ros.serving import (
     check_spec,
     open_backend,
 )
-from edge_vlm_ros.serving.process import ProcessSettings, launcher
+from edge_vlm_ros.serving.process import ProcessSettings
 
 CANNED = ModelSpec('canned', 'words')
 ENDLESS = 'a long answer, a very long one'
 
-# The program of a model process whose chip `canned` has a row that names another backend.
-BOOT = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[3])
-from edge_vlm_ros.serving import backend
-backend.backend_of = lambda chip: 'support.canned_backend:CannedBackend'
-from edge_vlm_ros.serving.process.child import main
-main(int(sys.argv[1]), int(sys.argv[2]))
+ROW = """
+from edge_vlm_ros.core import Chip, FileForm
+
+CANNED = Chip(
+    'canned', 'nobody', FileForm.NO_FILES, '', engine='', default_model='canned',
+    backend='support.canned_backend:CannedBackend',
+)
 """
 
 
 @pytest.fixture
-def canned_process(monkeypatch):
+def canned_chip(monkeypatch, tmp_path):
+    """Install a package with a chip whose row names another backend."""
+    points = {packages.CHIPS: {'canned': 'canned_chip:CANNED'}}
+    folder = tmp_path / 'site'
+    packages.install_package(monkeypatch, folder, 'canned', {'canned_chip.py': ROW}, points)
+
+
+@pytest.fixture
+def canned_process(canned_chip):
     """Start a model process whose backend is the canned one; ended after the test."""
-    monkeypatch.setattr(launcher, '_BOOT', BOOT)
     with contextlib.ExitStack() as stack:
 
         def start(spec=CANNED, **options):
@@ -169,14 +178,11 @@ def test_a_listener_may_call_back(backend):
     assert answers[-1].success
 
 
-def test_one_function_opens_what_a_chip_names(monkeypatch, scripted):
-    from edge_vlm_ros.serving import backend
-
+def test_one_function_opens_what_a_chip_names(canned_chip, scripted):
     pipeline = open_backend(scripted(answers=[{'answer': 'Yes.'}]))
     assert isinstance(pipeline, VlmPipeline)
     assert pipeline.ask(Question('Well?')).answer(10).text == 'Yes.'
     pipeline.close()
-    monkeypatch.setattr(backend, 'backend_of', lambda _: 'support.canned_backend:CannedBackend')
     parts = []
     canned = open_backend(CANNED, on_loaded=lambda *part: parts.append(part))
     assert (canned.info.model, canned.info.chip) == ('words', 'canned')
@@ -187,6 +193,17 @@ def test_one_function_opens_what_a_chip_names(monkeypatch, scripted):
 def test_a_spec_is_checked_before_anything_is_loaded(scripted):
     spec = scripted(answers=[{'answer': 'Yes.'}])
     assert check_spec(spec).startswith(f'{spec.model} for scripted from ')
+    with pytest.raises(BadRequestError, match="no chip 'tpu'; chips are: cpu, scripted"):
+        check_spec(ModelSpec('tpu'))
+
+
+def test_a_chip_without_files_has_none_to_check(canned_chip):
+    assert check_spec(CANNED) == 'words for canned'
+    assert check_spec(ModelSpec('canned')) == 'canned for canned'
+    with pytest.raises(BadRequestError, match='chip canned has no engine'):
+        open_engine('canned', None)
+    with pytest.raises(BadRequestError, match='models for chip canned are no files'):
+        find_model('canned', './words')
 
 
 def test_a_backend_without_tokens_loads_dies_and_comes_back_in_a_process(canned_process):
@@ -205,7 +222,7 @@ def test_a_backend_without_tokens_loads_dies_and_comes_back_in_a_process(canned_
     assert (died.model, died.chip) == ('words', 'canned')
     assert process.ask(Question('And now?')).answer(60).text == '0 frames: And now? '
     assert process.ask(Question('fail')).answer(60).message == 'the server fell over'
-    assert process.state.restarts == 1
+    assert process.state.restarts == 2, 'it was asked once more'
 
 
 def test_a_backend_that_cannot_be_opened_ends_what_waits_for_it(canned_process):

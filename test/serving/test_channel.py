@@ -7,6 +7,7 @@ import socket
 from edge_vlm_ros.core import AnswerChunk, FrameSource, Question, RawImage, StoredFrame
 from edge_vlm_ros.serving.process.channel import Channel
 from edge_vlm_ros.serving.process.messages import AskMessage, BeatMessage, ChunkMessage
+from edge_vlm_ros.serving.step import Step
 
 
 class Counted(socket.socket):
@@ -30,7 +31,7 @@ def ends():
 def test_what_the_model_process_says_goes_out_in_one_piece():
     """It may hang for good between any two calls; the parent must not wait for the rest."""
     connection, ours, theirs = ends()
-    for message in (BeatMessage(), ChunkMessage(AnswerChunk('a', 0, 'word '))):
+    for message in (BeatMessage(Step('decode', 'a')), ChunkMessage(AnswerChunk('a', 0, 'word '))):
         connection.sent.clear()
         ours.send(message)
         assert theirs.receive() == message

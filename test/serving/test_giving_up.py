@@ -13,13 +13,13 @@ from edge_vlm_ros.engines import never
 from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
 
-# One piece of a long question takes 2 s, in 40 layers; short ones (the warm-up's, too) take none.
+# One piece of a long question takes 20 s, in 400 layers; short ones, the warm-up's too, take none.
 SLOW = {
     'answers': [{'answer': '{question}'}],
-    'latency': {'prefill_history_s': {100: 0.0, 4096: 2.0}, 'layers': 40},
+    'latency': {'prefill_history_s': {100: 0.0, 4096: 20.0}, 'layers': 400},
 }
 LONG_TEXT = 'x' * 200
-PIECE_S = 2.0
+PIECE_S = 20.0
 
 
 def test_a_cancel_inside_a_piece_frees_the_chip_for_the_next_question(open_scripted, caplog):
@@ -31,7 +31,7 @@ def test_a_cancel_inside_a_piece_frees_the_chip_for_the_next_question(open_scrip
     assert not chunks
     started = time.monotonic()
     assert stream.cancel()
-    assert following.answer(10).text == 'Short'
+    assert following.answer(60).text == 'Short'
     assert time.monotonic() - started < PIECE_S / 2, 'the rest of the piece was not waited for'
     finals = [chunk.request_id for chunk in chunks if chunk.done]
     assert finals == ['long', 'short']
@@ -44,14 +44,14 @@ def test_a_deadline_inside_a_piece_ends_the_question_there(open_scripted, caplog
     chunks = []
     deadline_ns = time.monotonic_ns() + 300_000_000
     stream = pipeline.ask(Question(LONG_TEXT, deadline_ns=deadline_ns), chunks.append)
-    answer = stream.answer(10)
+    answer = stream.answer(60)
     assert (answer.finish_reason, answer.error_code) == (
         FinishReason.DEADLINE,
         ErrorCode.DEADLINE,
     )
     assert 0.3 <= answer.timings.total_s < PIECE_S / 2
     assert len(chunks) == 1
-    assert pipeline.ask(Question('Short')).answer(10).text == 'Short'
+    assert pipeline.ask(Question('Short')).answer(60).text == 'Short'
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
@@ -67,18 +67,18 @@ def test_to_close_gives_up_the_piece_too(open_scripted):
 
 def test_the_pieces_before_the_one_given_up_stay_in_the_cache(open_scripted):
     limits = {'prefill_chunk': 64}
-    latency = {'prefill_history_s': {129: 0.0, 4096: 2.0}, 'layers': 40}
+    latency = {'prefill_history_s': {129: 0.0, 4096: PIECE_S}, 'layers': 400}
     pipeline = open_scripted(**SLOW | {'limits': limits, 'latency': latency})
     long = pipeline.ask(Question(LONG_TEXT))
     time.sleep(0.3)
     assert long.cancel()
-    answer = pipeline.ask(Question(LONG_TEXT[:60])).answer(10)
+    answer = pipeline.ask(Question(LONG_TEXT[:60])).answer(60)
     assert answer.text == LONG_TEXT[:60]
     # Both prompts are alike up to the end of the second one's question.
     closing = answer.timings.prompt_tokens - answer.timings.cached_prompt_tokens
     assert 1 < closing < 40
     again = pipeline.ask(Question(LONG_TEXT[:100]))
-    assert again.answer(10).text == LONG_TEXT[:100]
+    assert again.answer(60).text == LONG_TEXT[:100]
 
 
 def test_an_engine_that_gives_up_unasked_fails_its_question():
@@ -89,12 +89,12 @@ def test_an_engine_that_gives_up_unasked_fails_its_question():
             self.engine.prefill(part, features, should_stop)
 
     with VlmPipeline.start(lambda: wrapped(Unsteady)) as pipeline:
-        answer = pipeline.ask(Question(LONG_TEXT)).answer(10)
+        answer = pipeline.ask(Question(LONG_TEXT)).answer(60)
         assert (answer.finish_reason, answer.message) == (
             FinishReason.ERROR,
             'prefill was given up unasked: lost its way',
         )
-        assert pipeline.ask(Question('Hi')).answer(10).success
+        assert pipeline.ask(Question('Hi')).answer(60).success
 
 
 class Wrapped:

@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.patience import Patience
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -25,13 +26,14 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.serving import ServingSettings, VlmPipeline
 
+STAGE_S = 2.0
 LONG = {'answers': [{'answer': 'word ' * 400}], 'latency': {'decode_s': 0.01}}
 
 
 def wait_until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
+    patience = Patience(timeout_s)
     while not condition():
-        assert time.monotonic() < deadline, 'nothing happened'
+        assert not patience.is_over(), 'nothing happened'
         time.sleep(0.005)
 
 
@@ -61,7 +63,7 @@ def test_an_answer_says_which_frames_it_used_and_what_it_cost(open_scripted, fra
     old = frame(10, stamp_ns=5, received_ns=asked_ns - 2 * NS_PER_S)
     new = frame(20, stamp_ns=6, side=16, received_ns=asked_ns - NS_PER_S)
     question = Question('What?', frames=(old, new), session_id='s', asked_ns=asked_ns)
-    answer = pipeline.ask(question).answer(10)
+    answer = pipeline.ask(question).answer(60)
     first, second = answer.frames
     assert (first.source, first.stamp_ns, first.width, first.height) == (old.source, 5, 8, 8)
     assert (second.source, second.stamp_ns, second.width, second.height) == (new.source, 6, 16, 16)
@@ -86,7 +88,7 @@ def test_a_question_without_a_request_id_gets_one(open_scripted):
     streams = [pipeline.ask(Question('Hello')) for _ in range(2)]
     names = {stream.request_id for stream in streams}
     assert len(names) == 2
-    assert {stream.answer(10).request_id for stream in streams} == names
+    assert {stream.answer(60).request_id for stream in streams} == names
 
 
 def test_the_same_request_id_is_refused_while_it_runs_and_free_afterwards(open_scripted):
@@ -102,7 +104,7 @@ def test_the_same_request_id_is_refused_while_it_runs_and_free_afterwards(open_s
 def test_a_repeated_question_finds_its_prompt_in_the_kv_cache(open_scripted, frame):
     pipeline = open_scripted(answers=[{'answer': '{means}'}])
     question = Question('How bright?', frames=(frame(50),))
-    first, second = (pipeline.ask(question).answer(10) for _ in range(2))
+    first, second = (pipeline.ask(question).answer(60) for _ in range(2))
     assert second.text == first.text
     assert second.timings.cached_prompt_tokens == second.timings.prompt_tokens - 1
     assert second.timings.encode_s == second.timings.prepare_s == 0.0
@@ -111,8 +113,8 @@ def test_a_repeated_question_finds_its_prompt_in_the_kv_cache(open_scripted, fra
 def test_another_question_on_the_same_frames_only_runs_its_own_words(open_scripted, frame):
     pipeline = open_scripted(answers=[{'answer': '{question} {means}'}])
     frames = (frame(50), frame(60, stamp_ns=2))
-    pipeline.ask(Question('How bright?', frames=frames)).answer(10)
-    answer = pipeline.ask(Question('What colour?', frames=frames)).answer(10)
+    pipeline.ask(Question('How bright?', frames=frames)).answer(60)
+    answer = pipeline.ask(Question('What colour?', frames=frames)).answer(60)
     assert answer.text.startswith('What colour?')
     assert answer.timings.cached_prompt_tokens > 8
     assert answer.timings.encode_s == 0.0
@@ -127,7 +129,7 @@ def test_other_pixels_under_the_same_stamp_are_another_frame(open_scripted, fram
                 'How bright?', frames=(frame(value, received_ns=received_ns and received_ns + i),)
             )
         )
-        .answer(10)
+        .answer(60)
         .text
         for i, value in enumerate((0, 255))
     ]
@@ -138,7 +140,7 @@ def test_an_engine_that_cannot_extend_a_prefix_starts_anew_each_time(open_script
     limits = {'can_extend_prefix': False, 'prefill_chunk': 0}
     pipeline = open_scripted(answers=[{'answer': '{means}'}], limits=limits)
     question = Question('How bright?', frames=(frame(50),))
-    first, second = (pipeline.ask(question).answer(10) for _ in range(2))
+    first, second = (pipeline.ask(question).answer(60) for _ in range(2))
     assert second.text == first.text
     assert second.timings.cached_prompt_tokens == 0
 
@@ -155,7 +157,7 @@ def test_an_engine_that_extends_token_by_token_reuses_its_cache(open_scripted, f
     session = {'session_id': 's', 'frames': (frame(50),)}
     for text in ('How bright?', 'What colour?', 'How bright?'):
         question = Question(text, **session)
-        answer, expected = (p.ask(question).answer(10) for p in (pipeline, plain))
+        answer, expected = (p.ask(question).answer(60) for p in (pipeline, plain))
         assert answer.text == expected.text
         assert answer.timings.cached_prompt_tokens == expected.timings.cached_prompt_tokens
     extended = answer.timings.prompt_tokens - answer.timings.cached_prompt_tokens
@@ -168,7 +170,7 @@ def test_fifty_questions_at_once_each_see_their_own_frame(open_scripted, frame):
         ServingSettings(max_waiting=50), answers=[{'answer': '{question}: {means}'}]
     )
     expected = {
-        n: pipeline.ask(Question(f'Question {n}', frames=(frame(5 * n),))).answer(10).text
+        n: pipeline.ask(Question(f'Question {n}', frames=(frame(5 * n),))).answer(60).text
         for n in range(0, 50, 10)
     }
     with ThreadPoolExecutor(50) as threads:
@@ -192,7 +194,7 @@ def test_fifty_questions_at_once_each_see_their_own_frame(open_scripted, frame):
 @pytest.mark.parametrize('stage', ['queue', 'encode', 'prefill', 'decode'])
 def test_a_cancel_is_answered_at_once_in_every_phase(open_scripted, frame, stage):
     slow = {'encode': 'encode_tile_s', 'prefill': 'prefill_call_s', 'decode': 'decode_s'}
-    latency = {slow[stage]: 0.5} if stage in slow else {'decode_s': 0.01}
+    latency = {slow[stage]: STAGE_S} if stage in slow else {'decode_s': 0.01}
     pipeline = open_scripted(answers=[{'answer': 'word ' * 100}], latency=latency)
     if stage == 'queue':
         begun(pipeline.ask(Question('The one before')))
@@ -201,7 +203,7 @@ def test_a_cancel_is_answered_at_once_in_every_phase(open_scripted, frame, stage
     started = time.monotonic()
     assert stream.cancel()
     answer = stream.answer(0)
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < STAGE_S / 2, 'the end of the stage was waited for'
     assert (answer.finish_reason, answer.error_code) == (
         FinishReason.CANCELLED,
         ErrorCode.CANCELLED,
@@ -247,7 +249,7 @@ def test_a_deadline_gives_what_was_said_so_far(open_scripted):
     now_ns = time.monotonic_ns()
     running = pipeline.ask(Question('Talk', deadline_ns=now_ns + 500_000_000))
     waiting = pipeline.ask(Question('Me too', deadline_ns=now_ns + 300_000_000))
-    answers = [stream.answer(10) for stream in (running, waiting)]
+    answers = [stream.answer(60) for stream in (running, waiting)]
     for answer in answers:
         assert answer.finish_reason is FinishReason.DEADLINE
         assert answer.error_code is ErrorCode.DEADLINE
@@ -259,21 +261,21 @@ def test_a_deadline_gives_what_was_said_so_far(open_scripted):
 
 def test_a_question_that_comes_too_late_is_not_begun(open_scripted):
     pipeline = open_scripted()
-    answer = pipeline.ask(Question('Hello', deadline_ns=1)).answer(10)
+    answer = pipeline.ask(Question('Hello', deadline_ns=1)).answer(60)
     assert answer.error_code is ErrorCode.DEADLINE
     assert answer.timings.answer_tokens == 0
 
 
 def test_the_answer_ends_at_max_tokens(open_scripted):
     pipeline = open_scripted(answers=[{'answer': 'abcdefgh'}])
-    answer = pipeline.ask(Question('Say', sampling=SamplingOptions(max_tokens=3))).answer(10)
+    answer = pipeline.ask(Question('Say', sampling=SamplingOptions(max_tokens=3))).answer(60)
     assert (answer.text, answer.finish_reason) == ('abc', FinishReason.LENGTH)
     assert answer.timings.answer_tokens == 3
 
 
 def test_the_answer_ends_where_the_context_ends(open_scripted):
     pipeline = open_scripted(answers=[{'answer': 'x' * 500}], limits={'context_tokens': 100})
-    answer = pipeline.ask(Question('Say')).answer(10)
+    answer = pipeline.ask(Question('Say')).answer(60)
     assert answer.finish_reason is FinishReason.CONTEXT
     # The last token needs no room: nothing follows it.
     assert answer.timings.prompt_tokens + answer.timings.answer_tokens == 101
@@ -282,8 +284,8 @@ def test_the_answer_ends_where_the_context_ends(open_scripted):
 
 def test_the_choice_is_read_from_the_answer(open_scripted):
     pipeline = open_scripted(answers=[{'answer': 'Yes, it is.'}])
-    assert pipeline.ask(Question('Open?', choices=('yes', 'no'))).answer(10).choice == 'yes'
-    assert pipeline.ask(Question('Open?', choices=('red', 'blue'))).answer(10).choice == ''
+    assert pipeline.ask(Question('Open?', choices=('yes', 'no'))).answer(60).choice == 'yes'
+    assert pipeline.ask(Question('Open?', choices=('red', 'blue'))).answer(60).choice == ''
 
 
 def bad_questions():
@@ -308,11 +310,11 @@ def test_bad_images_get_their_code_and_the_next_question_is_answered(
     open_scripted, frame, question, code
 ):
     pipeline = open_scripted(answers=[{'answer': 'Fine.'}])
-    answer = pipeline.ask(question).answer(10)
+    answer = pipeline.ask(question).answer(60)
     assert (answer.finish_reason, answer.error_code) == (FinishReason.ERROR, code)
     assert answer.text == ''
     assert answer.message
-    assert pipeline.ask(Question('And now?', frames=(frame(),))).answer(10).text == 'Fine.'
+    assert pipeline.ask(Question('And now?', frames=(frame(),))).answer(60).text == 'Fine.'
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_its_numbers_before_anything_runs(
@@ -320,50 +322,93 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_numbers_before_anything_r
 ):
     limits = {'context_tokens': 512, 'longest_prompt': 400}
     pipeline = open_scripted(answers=[{'answer': 'Fine.'}], limits=limits)
-    short = pipeline.ask(Question('x', frames=(frame(),))).answer(10).timings.prompt_tokens
-    answer = pipeline.ask(Question('x' * 600, frames=(frame(),))).answer(10)
+    short = pipeline.ask(Question('x', frames=(frame(),))).answer(60).timings.prompt_tokens
+    answer = pipeline.ask(Question('x' * 600, frames=(frame(),))).answer(60)
     assert answer.error_code is ErrorCode.PROMPT_TOO_LONG
     assert f'{short + 599} tokens (4 for 1 frames)' in answer.message
     assert 'takes 400' in answer.message
     assert answer.timings.encode_s == 0
-    longest = pipeline.ask(Question('x' * (400 - short + 1), frames=(frame(),))).answer(10)
+    longest = pipeline.ask(Question('x' * (400 - short + 1), frames=(frame(),))).answer(60)
     assert longest.text == 'Fine.'
     assert longest.timings.prompt_tokens == 400
 
 
-def test_too_many_frames_are_counted_against_the_limit(open_scripted, frame):
+def test_images_that_the_caller_chose_are_counted_against_the_limit_and_none_is_left_out(
+    open_scripted, frame
+):
     pipeline = open_scripted(limits={'max_images': 2})
-    frames = tuple(frame(n, stamp_ns=n) for n in range(3))
-    answer = pipeline.ask(Question('What?', frames=frames)).answer(10)
+    frames = tuple(frame(n, stamp_ns=n, camera='') for n in range(3))
+    answer = pipeline.ask(Question('What?', frames=frames)).answer(60)
     assert answer.error_code is ErrorCode.TOO_MANY_FRAMES
     assert '3 frames' in answer.message
     assert '2' in answer.message
+    assert len(answer.frames) == 3, 'and which they were'
 
 
-def test_a_conversation_does_not_grow_beyond_the_models_images(open_scripted, frame):
-    pipeline = open_scripted(limits={'max_images': 2})
-    for stamp_ns in range(2):
-        question = Question('What?', session_id='s', frames=(frame(9, stamp_ns=stamp_ns),))
-        assert pipeline.ask(question).answer(10).success
-    third = pipeline.ask(Question('What?', session_id='s', frames=(frame(9, stamp_ns=7),)))
-    assert third.answer(10).error_code is ErrorCode.TOO_MANY_FRAMES
+@pytest.mark.parametrize(
+    'limits',
+    [{'max_images': 3}, {'longest_prompt': 110}, {'max_images': 4, 'longest_prompt': 110}],
+)
+def test_a_clip_is_sampled_down_to_what_the_model_takes_and_the_answer_says_so(
+    open_scripted, frame, limits
+):
+    pipeline = open_scripted(answers=[{'answer': '{images}'}], limits=limits)
+    frames = tuple(frame(n, stamp_ns=n) for n in range(9))
+    answer = pipeline.ask(Question('What?', frames=frames)).answer(60)
+    assert answer.success, answer.message
+    shown = [ref.stamp_ns for ref in answer.frames]
+    assert answer.text == str(len(shown))
+    assert 1 < len(shown) < 9
+    assert (shown[0], shown[-1]) == (0, 8), 'evenly in time, the newest among them'
+    assert (
+        answer.message == f'of 9 frames {len(shown)}, evenly in time, fit the model and were shown'
+    )
+
+
+def test_of_several_cameras_each_keeps_its_newest_frame(open_scripted, frame):
+    pipeline = open_scripted(limits={'max_images': 4})
+    frames = [frame(n, stamp_ns=n, camera='front') for n in range(6)]
+    frames += [frame(n, stamp_ns=n, camera='rear') for n in range(2)]
+    frames += [frame(9, stamp_ns=9, camera='left')]
+    answer = pipeline.ask(Question('What?', frames=tuple(frames))).answer(60)
+    shown = [(ref.source.camera, ref.stamp_ns) for ref in answer.frames]
+    assert shown == [('front', 0), ('front', 5), ('rear', 1), ('left', 9)]
+    stills = tuple(frame(9, camera=name) for name in 'abcde')
+    refused = pipeline.ask(Question('What?', frames=stills)).answer(60)
+    assert refused.error_code is ErrorCode.TOO_MANY_FRAMES, 'no camera is left out unasked'
+
+
+def test_a_conversation_forgets_its_oldest_turns_before_it_shows_more_than_the_model_takes(
+    open_scripted, frame
+):
+    pipeline = open_scripted(answers=[{'answer': '{images}'}], limits={'max_images': 2})
+
+    def ask(*stamps):
+        frames = tuple(frame(9, stamp_ns=stamp_ns) for stamp_ns in stamps)
+        return pipeline.ask(Question('What?', session_id='s', frames=frames)).answer(60)
+
+    assert [ask(stamp_ns).text for stamp_ns in (1, 2)] == ['1', '2']
+    third = ask(3)
+    assert (third.text, [ref.stamp_ns for ref in third.frames]) == ('2', [2, 3])
+    assert 'the oldest 1 of 2 turns of this conversation were forgotten' in third.message
+    assert ask().text == '2'
 
 
 def test_sampling_is_refused_where_the_chip_chooses(open_scripted):
     pipeline = open_scripted(limits={'samples_on_chip': True, 'has_logits': False})
     hot = Question('Say', sampling=SamplingOptions(temperature=0.5))
-    assert pipeline.ask(hot).answer(10).error_code is ErrorCode.UNSUPPORTED_OPTION
-    assert pipeline.ask(Question('Say')).answer(10).text == 'Say'
+    assert pipeline.ask(hot).answer(60).error_code is ErrorCode.UNSUPPORTED_OPTION
+    assert pipeline.ask(Question('Say')).answer(60).text == 'Say'
 
 
 def test_a_thousand_bad_images_leave_nothing_behind(open_scripted, frame):
     pipeline = open_scripted(answers=[{'answer': 'Fine.'}])
     bad = StoredFrame(FrameSource('front'), 1, CompressedImage('jpeg', b'no picture'))
     codes = [
-        pipeline.ask(Question('What?', frames=(bad,))).answer(10).error_code for _ in range(1000)
+        pipeline.ask(Question('What?', frames=(bad,))).answer(60).error_code for _ in range(1000)
     ]
     assert set(codes) == {ErrorCode.BAD_IMAGE}
-    assert pipeline.ask(Question('And now?', frames=(frame(),))).answer(10).text == 'Fine.'
+    assert pipeline.ask(Question('And now?', frames=(frame(),))).answer(60).text == 'Fine.'
 
 
 def test_whoever_stops_listening_holds_up_nobody(open_scripted):
@@ -373,8 +418,8 @@ def test_whoever_stops_listening_holds_up_nobody(open_scripted):
         break
     stream = pipeline.ask(Question('And me?'))
     kept = weakref.ref(stream)
-    assert stream.answer(10).success
-    pipeline.ask(Question('Next')).answer(10)
+    assert stream.answer(60).success
+    pipeline.ask(Question('Next')).answer(60)
     del stream
     gc.collect()
     assert kept() is None, 'a finished answer is not kept'
@@ -387,7 +432,7 @@ def test_a_listener_may_call_back_and_may_fail(open_scripted):
         pipeline.cancel(chunk.request_id)
         raise RuntimeError('the listener is broken')
 
-    answer = pipeline.ask(Question('Talk'), cancel_and_fail).answer(10)
+    answer = pipeline.ask(Question('Talk'), cancel_and_fail).answer(60)
     assert answer.error_code is ErrorCode.CANCELLED
     assert pipeline.ask(Question('Hello')).cancel()
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
 import numpy as np
 import pytest
+import yaml
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from serving.conftest import make_frame
 from support.clock import ManualClock
 
 from edge_vlm_ros.core import (
     ErrorCode,
     Question,
     SamplingOptions,
+    ShownAs,
     VisionInputs,
 )
+from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 from edge_vlm_ros.serving.conversation import Conversation, SessionStore
 from edge_vlm_ros.serving.shown_frames import PreparedFrames, ShownFrames, group_frames
 
@@ -158,15 +170,125 @@ def test_the_system_prompt_of_a_session_stays(open_scripted):
     assert 'reset' in refused.message
 
 
-def test_a_session_that_fills_the_context_says_so_and_stays(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'x' * 100}], limits={'context_tokens': 400})
-    answers = [ask(pipeline, f'Question {n}') for n in range(5)]
-    codes = [answer.error_code for answer in answers]
-    assert codes[0] is ErrorCode.NONE
-    assert codes[-2:] == [ErrorCode.PROMPT_TOO_LONG] * 2
-    assert 'earlier turns' in answers[-1].message
+def test_a_session_that_fills_the_context_forgets_its_oldest_turns_and_says_so(open_scripted):
+    pipeline = open_scripted(answers=[{'answer': 'x' * 60}], limits={'context_tokens': 400})
+    answers = [ask(pipeline, f'Question {n}') for n in range(12)]
+    assert {answer.error_code for answer in answers} == {ErrorCode.NONE}
+    assert {answer.text for answer in answers} == {'x' * 60}, 'none is cut'
+    told = [n for n, answer in enumerate(answers) if 'forgotten' in answer.message]
+    assert len(told) > 1
+    assert min(later - earlier for earlier, later in pairwise(told)) > 1, 'not in every turn'
+    for number in told:
+        assert answers[number].timings.cached_prompt_tokens < 40
+        assert answers[number - 1].timings.cached_prompt_tokens > 100
+
+
+def test_the_frames_asked_about_stay_when_their_turn_is_forgotten(open_scripted, frame):
+    pipeline = open_scripted(
+        answers=[{'question': 'Talk', 'answer': 'x' * 60}, *ECHO['answers']],
+        limits={'context_tokens': 400},
+    )
+    ask(pipeline, 'How bright?', frames=(frame(10),))
+    shown = ask(pipeline, 'How bright?', frames=(frame(200, stamp_ns=2),)).text.partition(', ')[2]
+    assert shown
+    messages = [ask(pipeline, f'Talk {n}').message for n in range(8)]
+    assert sum('forgotten' in message for message in messages) > 1
+    answer = ask(pipeline, 'How bright?')
+    assert answer.text == shown
+    assert [ref.stamp_ns for ref in answer.frames] == [2]
+
+
+def test_a_conversation_keeps_so_many_turns(open_scripted, frame):
+    from edge_vlm_ros.serving import ServingSettings
+
+    pipeline = open_scripted(ServingSettings(max_session_turns=4), **ECHO)
+    shown = [ask(pipeline, f'images {n}', frames=(frame(n, stamp_ns=n),)) for n in range(1, 9)]
+    assert [answer.text for answer in shown] == ['1', '2', '3', '4', '3', '4', '3', '4']
+    assert 'the oldest 2 of 4 turns' in shown[4].message
+    assert shown[5].message == ''
+
+
+def test_a_shortened_conversation_is_the_one_that_never_had_the_forgotten_turns(
+    open_scripted, frame
+):
+    from edge_vlm_ros.serving import ServingSettings
+
+    short = open_scripted(ServingSettings(max_session_turns=2), **ECHO)
+    fresh = open_scripted(**ECHO)
+    frames = [(frame(10 * n, stamp_ns=n),) for n in range(1, 4)]
+    for number in range(3):
+        last = ask(short, f'How bright {number}?', frames=frames[number])
+    expected = ask(fresh, 'How bright 2?', frames=frames[2])
+    assert last.text == expected.text
+    assert last.timings.prompt_tokens == expected.timings.prompt_tokens
+
+
+def test_a_conversation_that_begins_says_so_and_one_that_goes_on_does_not(open_scripted, frame):
+    pipeline = open_scripted(**ECHO)
+    messages = [ask(pipeline, 'How bright?', frames=(frame(10),)).message for _ in range(2)]
+    assert messages == ["the conversation 's' begins here", '']
     pipeline.reset_session('s')
-    assert ask(pipeline, 'Question').success
+    assert 'begins here' in ask(pipeline, 'How bright?', frames=(frame(10),)).message
+    assert ask(pipeline, 'How bright?', '', frames=(frame(10),)).message == ''
+
+
+class TalkMachine(RuleBasedStateMachine):
+    """Conversations beside each other, turns that are cancelled: each is as if it were alone."""
+
+    SCRIPT: ClassVar = {
+        'answers': [
+            {'question': 'long', 'answer': 'word ' * 100},
+            {'answer': '{images}: {means}'},
+        ],
+        'latency': {'decode_s': 0.0005},
+    }
+
+    @initialize()
+    def begin(self):
+        self.folder = TemporaryDirectory()
+        path = Path(self.folder.name) / 'script.yaml'
+        path.write_text(yaml.safe_dump(self.SCRIPT))
+        self.pipeline = VlmPipeline.open(ModelSpec('scripted', str(path)))
+        self.shown = {'a': [], 'b': []}
+
+    @rule(name=st.sampled_from('ab'), stamps=st.lists(st.integers(1, 5), max_size=3, unique=True))
+    def ask(self, name, stamps):
+        shown = self.shown[name]
+        shown += [stamp_ns for stamp_ns in sorted(stamps) if stamp_ns not in shown]
+        answer = self.answer(name, stamps)
+        assert [ref.stamp_ns for ref in answer.frames] == shown
+        assert answer.text == self.answer('', shown).text, 'nothing but its own frames'
+
+    def answer(self, name, stamps):
+        shown = sorted(stamps) if name else stamps
+        frames = tuple(make_frame(40 * n, stamp_ns=n, camera='') for n in shown)
+        question = Question(
+            'How bright?', session_id=name, frames=frames, shown_as=ShownAs.AMONG_OTHERS
+        )
+        return self.pipeline.ask(question).answer(10)
+
+    @rule(name=st.sampled_from('ab'), stamp_ns=st.integers(6, 9), text=st.booleans())
+    def cancel(self, name, stamp_ns, text):
+        question = Question('long', session_id=name, frames=(make_frame(9, stamp_ns=stamp_ns),))
+        stream = self.pipeline.ask(question)
+        if text:
+            next(iter(stream))
+        stream.cancel()
+        assert stream.answer(10).error_code is ErrorCode.CANCELLED
+
+    @rule(name=st.sampled_from('ab'))
+    def reset(self, name):
+        self.pipeline.reset_session(name)
+        self.shown[name] = []
+
+    def teardown(self):
+        if hasattr(self, 'pipeline'):
+            self.pipeline.close()
+            self.folder.cleanup()
+
+
+TalkMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=12, deadline=None)
+test_conversations_never_leak_and_a_cancelled_turn_leaves_no_trace = TalkMachine.TestCase
 
 
 def test_an_answer_cut_short_goes_on_in_the_next_turn(open_scripted):

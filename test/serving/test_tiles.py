@@ -132,7 +132,7 @@ TEXT_TOKENS = 27
 )
 def test_a_frame_is_cut_into_no_more_tiles_than_the_engine_bears(scripted_tiles, limits, tiles):
     with VlmPipeline.open(scripted_tiles(**limits)) as pipeline:
-        answer = pipeline.ask(Question('What?', frames=(long_frame(),))).answer(10)
+        answer = pipeline.ask(Question('What?', frames=(long_frame(),))).answer(60)
     assert answer.success, answer.message
     assert answer.timings.vision_tokens == 4 * tiles
     assert answer.timings.prompt_tokens == TEXT_TOKENS + 4 * tiles
@@ -158,9 +158,9 @@ def test_whoever_asks_for_more_tiles_gets_them_where_they_fit(
 def test_tiles_count_against_the_images_that_the_engine_takes(scripted_tiles):
     with VlmPipeline.open(scripted_tiles(max_images=5)) as pipeline:
         first = Question('What?', session_id='s', frames=(long_frame(),))
-        assert pipeline.ask(first).answer(10).timings.vision_tokens == 4 * 5
+        assert pipeline.ask(first).answer(60).timings.vision_tokens == 4 * 5
         second = Question('And now?', session_id='s', frames=(wide_frame(2),))
-        answer = pipeline.ask(second).answer(10)
+        answer = pipeline.ask(second).answer(60)
     assert answer.error_code is ErrorCode.TOO_MANY_FRAMES
     assert '2 frames make 8 images, each tile counted,' in answer.message
     assert 'takes 5' in answer.message
@@ -183,3 +183,14 @@ def test_more_tiles_than_the_engine_takes_are_refused_when_it_is_loaded(
         VlmPipeline.open(scripted_tiles(6, **limits))
     assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
     assert all(word in raised.value.message for word in ['max_tiles 6', *words])
+
+
+@pytest.mark.parametrize('name', ['min_pixels', 'resized_width', 'hurry', 'max_tile'])
+def test_an_option_of_neither_family_nor_engine_is_refused_with_those_of_both(tmp_path, name):
+    with pytest.raises(BadRequestError) as raised:
+        VlmPipeline.open(tiling_spec(tmp_path, **{name: 5}))
+    assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
+    assert raised.value.message == (
+        f"there is no option '{name}' here: family internvl takes max_tiles, resize; "
+        'chip cpu takes threads, prefill_chunk, context_tokens'
+    )

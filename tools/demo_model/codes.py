@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tools.demo_model.scenes import COLOURS, SHAPES
+from edge_vlm_ros.demo.world import COLOURS, SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,13 +42,15 @@ def directions(width: int) -> NDArray[np.float32]:
     """Return the (CODE, width) orthonormal directions of the code."""
     rng = np.random.default_rng(77)
     q, _ = np.linalg.qr(rng.standard_normal((width, width)))
-    return q[:CODE].astype(np.float32)
+    first: NDArray[np.float64] = q[:CODE]
+    return first.astype(np.float32)
 
 
 def _bins(value: float, count: int) -> NDArray[np.float32]:
     """Return triangular weights of a value in 0..1."""
     at = min(max(value, 0.0), 1.0) * (count - 1)
-    return np.maximum(0.0, 1.0 - np.abs(np.arange(count) - at)).astype(np.float32)
+    weights: NDArray[np.float64] = np.maximum(0.0, 1.0 - np.abs(np.arange(count) - at))
+    return weights.astype(np.float32)
 
 
 def _shares(value: float, ramp: float) -> list[tuple[int, float]]:

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from tools.demo_model.scenes import (
-    CLIP_FRAMES,
-    COLOURS,
-    MAP_SIDE,
-    SHAPES,
-    Seen,
-)
+from edge_vlm_ros.demo.world import CLIP_FRAMES, COLOURS, SHAPES
+from tools.demo_model.scenes import MAP_SIDE, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,12 +90,14 @@ class FrameStore:
     def pixels(self, frame: int, *, area: bool) -> NDArray[np.uint8]:
         """Return one frame, (112, 112, 3), shrunk by area averaging or by PIL bicubic."""
         record = self.frames[frame]
-        return self._pixels[record.shard][area][record.row]
+        found: NDArray[np.uint8] = self._pixels[record.shard][area][record.row]
+        return found
 
     def instances(self, frame: int) -> NDArray[np.uint8]:
         """Return the instance map of one frame, (16, 16)."""
         record = self.frames[frame]
-        return self._maps[record.shard][record.row]
+        found: NDArray[np.uint8] = self._maps[record.shard][record.row]
+        return found
 
 
 @dataclass(slots=True)
@@ -134,7 +131,8 @@ def blend(store: FrameStore, frame: int, rng: np.random.Generator) -> NDArray[np
         return store.pixels(frame, area=pick < 0.25).astype(np.float32)
     area = store.pixels(frame, area=True).astype(np.float32)
     bicubic = store.pixels(frame, area=False).astype(np.float32)
-    return area + np.float32(rng.uniform(-0.2, 1.2)) * (bicubic - area)
+    blended: NDArray[np.float32] = area + np.float32(rng.uniform(-0.2, 1.2)) * (bicubic - area)
+    return blended
 
 
 def vary_colour(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -144,7 +142,8 @@ def vary_colour(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     if rng.random() < 0.3:
         noise = rng.standard_normal(pixels.shape, dtype=np.float32)
         pixels = pixels + np.float32(rng.uniform(0, 4)) * noise
-    return np.clip(pixels, 0, 255)
+    varied: NDArray[np.float32] = np.clip(pixels, 0, 255)
+    return varied
 
 
 def picture(store: FrameStore, frame: int, rng: np.random.Generator) -> Picture:
@@ -206,10 +205,10 @@ def normalise(pixels: NDArray[np.float32]) -> torch.Tensor:
 
 def repaint(things: Sequence[Sequence[Seen | None]], rng: np.random.Generator) -> list[Things]:
     """Swap colours and shapes all round, the same way in each frame."""
-    colours = dict(zip(COLOURS, rng.permutation(COLOURS), strict=True))
-    shapes = dict(zip(SHAPES, rng.permutation(SHAPES), strict=True))
+    colours = {c: COLOURS[i] for c, i in zip(COLOURS, rng.permutation(len(COLOURS)), strict=True)}
+    shapes = {s: SHAPES[i] for s, i in zip(SHAPES, rng.permutation(len(SHAPES)), strict=True)}
     return [
-        [t and t._replace(colour=str(colours[t.colour]), shape=str(shapes[t.shape])) for t in row]
+        [t and t._replace(colour=colours[t.colour], shape=shapes[t.shape]) for t in row]
         for row in things
     ]
 

@@ -16,12 +16,14 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from support.internvl_files import preprocessor_config
+from support.onnx_weights import GRAPHS
 
 from tools.demo_model import onnx_graphs
-from tools.demo_model.model import DemoModel, ModelSize
+from tools.demo_model.checkpoint import SHIPPED, rebuild
+from tools.demo_model.model import DemoModel
+from tools.demo_model.size import ModelSize
 
-GRAPHS: Final = ('vision_encoder', 'embed_tokens', 'decoder_model_merged')
-DEFAULT: Final = Path('edge_vlm_ros/demo/model')
 _MAX_POSITIONS: Final = 1024
 
 
@@ -98,21 +100,6 @@ def config(size: ModelSize, end_id: int, pad_id: int) -> dict[str, Any]:
     }
 
 
-def preprocessor_config(size: ModelSize) -> dict[str, Any]:
-    """Return preprocessor_config.json: squash, bicubic, ImageNet mean and deviation."""
-    return {
-        'crop_size': size.image_px,
-        'do_center_crop': False,
-        'do_normalize': True,
-        'do_resize': True,
-        'feature_extractor_type': 'CLIPFeatureExtractor',
-        'image_mean': [0.485, 0.456, 0.406],
-        'image_std': [0.229, 0.224, 0.225],
-        'resample': 3,
-        'size': size.image_px,
-    }
-
-
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + '\n')
 
@@ -145,7 +132,7 @@ def write_folder(model: DemoModel, tokenizer_folder: Path, folder: Path) -> None
     }
     end_id, pad_id = added['<|im_end|>'], added['<|endoftext|>']
     _write_json(part / 'config.json', config(size, end_id, pad_id))
-    _write_json(part / 'preprocessor_config.json', preprocessor_config(size))
+    _write_json(part / 'preprocessor_config.json', preprocessor_config(size.image_px, crops=False))
     _write_json(
         part / 'generation_config.json',
         {'do_sample': False, 'eos_token_id': [end_id, pad_id], 'pad_token_id': pad_id},
@@ -175,17 +162,6 @@ def load_run(run: Path) -> DemoModel:
     return model
 
 
-def rebuild(folder: Path, to: Path) -> None:
-    """Write model.safetensors, with float16 values exactly as shipped, and the other files."""
-    from safetensors.numpy import save_file
-
-    graphs = [onnx.load(folder / 'onnx' / f'{name}.onnx') for name in GRAPHS]
-    to.mkdir(parents=True, exist_ok=True)
-    save_file(onnx_graphs.read_weights(graphs), to / 'model.safetensors', {'format': 'pt'})
-    for path in folder.glob('*.json'):
-        shutil.copyfile(path, to / path.name)
-
-
 def check(model: DemoModel, folder: Path) -> float:
     """Return the largest difference of ONNX Runtime's logits from torch's, for one prompt."""
     import torch
@@ -198,8 +174,8 @@ def check(model: DemoModel, folder: Path) -> float:
     packer = Packer.from_folder(folder, model.size.tokens)
     dialogue = [('Describe what you see.', 'Nothing.'), ('What is moving?', 'Nothing is moving.')]
     rng = np.random.default_rng(1)
-    pixels = rng.standard_normal((2, 3, model.size.image_px, model.size.image_px))
-    pixels = pixels.astype(np.float32)
+    drawn = rng.standard_normal((2, 3, model.size.image_px, model.size.image_px))
+    pixels = drawn.astype(np.float32)
     batch = packer.pack(2, [[[dialogue]]])
     with torch.no_grad():
         tokens = half.see(torch.from_numpy(pixels))[1].reshape(1, -1, model.size.width)
@@ -217,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--run', type=Path, default=Path('build/demo_model/run'))
     parser.add_argument('--rebuild', type=Path, help='a model folder to rebuild a checkpoint of')
-    parser.add_argument('--to', type=Path, default=DEFAULT)
+    parser.add_argument('--to', type=Path, default=SHIPPED)
     args = parser.parse_args()
     if args.rebuild:
         rebuild(args.rebuild, args.to)

@@ -7,9 +7,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from tools.demo_model.asker import Asker
 from tools.demo_model.outside import fill
-from tools.demo_model.questions import OUTSIDE, Asker, Dialogue
-from tools.demo_model.scenes import Seen
+from tools.demo_model.wordings import Wordings
 
 STILL_SEED: Final = 900_001
 CLIP_SEED: Final = 900_002
@@ -17,7 +17,7 @@ LOOK_SEED: Final = 900_003
 QUESTION_SEED: Final = 900_004
 PACK_SEED: Final = 910_000
 
-WORDINGS: Final[Mapping[str, Sequence[str]]] = {
+WORDINGS: Final[Wordings] = {
     'describe': ('Describe what is in front of you.', 'What can you see?', 'Describe everything.'),
     'count': ('How many things are there?', 'How many objects are in front of you?'),
     'count_colour': ('How many {c} things are there?', 'How many things are {c}?'),
@@ -104,10 +104,7 @@ class HeldOutAsker(Asker):
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng, WORDINGS, rough=False)
 
-    def ask(self, things: Sequence[Seen], kind: str) -> Dialogue | None:
-        """Return a dialogue of this kind, or None where the scene has no safe question."""
-        if kind == 'outside':
-            template = self.rng.choice(OUTSIDE_TEMPLATES)
-            question = fill(self.rng, template, OUTSIDE_WORDS, made_up=0.0)
-            return [(question, OUTSIDE)]
-        return super().ask(things, kind)
+    def outside_question(self) -> str:
+        """Return a held-out question about anything but the world."""
+        template = self.rng.choice(OUTSIDE_TEMPLATES)
+        return fill(self.rng, template, OUTSIDE_WORDS, made_up=0.0)

@@ -6,47 +6,13 @@ sequences this short, most of all backwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """Every size of the model."""
-
-    image_px: int = 112
-    patch_px: int = 14
-    vision_width: int = 192
-    vision_layers: int = 6
-    vision_head: int = 64
-    vision_mlp: int = 768
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    kv_heads: int = 3
-    mlp: int = 512
-    vocabulary: int = 1024
-    rope_theta: float = 10000.0
-    rms_eps: float = 1e-6
-
-    @property
-    def grid(self) -> int:
-        """Return the patches along one side."""
-        return self.image_px // self.patch_px
-
-    @property
-    def tokens(self) -> int:
-        """Return the visual tokens of one frame."""
-        return (self.grid // 2) ** 2
-
-    @property
-    def head(self) -> int:
-        """Return the width of one attention head of the language model."""
-        return self.width // self.heads
+from tools.demo_model.size import ModelSize
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -70,7 +36,8 @@ class VisionAttention(nn.Module):
         """Return (n, tokens, width) for the same."""
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, d // self.head, self.head).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
+        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
+        return out
 
 
 class VisionMlp(nn.Module):
@@ -83,7 +50,8 @@ class VisionMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, tokens, width) for the same."""
-        return self.fc2(fn.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(fn.gelu(self.fc1(x)))
+        return out
 
 
 class VisionLayer(nn.Module):
@@ -102,7 +70,8 @@ class VisionLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, tokens, width) for the same."""
         x = x + self.ls1 * self.attn(self.norm1(x))
-        return x + self.ls2 * self.mlp(self.norm2(x))
+        out: Tensor = x + self.ls2 * self.mlp(self.norm2(x))
+        return out
 
 
 class VisionEmbeddings(nn.Module):
@@ -151,7 +120,8 @@ class VisionModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return (n, 1 + patches, width) for (n, 3, px, px)."""
-        return self.encoder(self.embeddings(pixels))
+        out: Tensor = self.encoder(self.embeddings(pixels))
+        return out
 
 
 class RmsNorm(nn.Module):
@@ -192,6 +162,16 @@ class Rope(NamedTuple):
         return x * self.cos + torch.cat([-x[..., half:], x[..., :half]], -1) * self.sin
 
 
+class Layout(NamedTuple):
+    """How packed dialogues lie in one row of tokens: `rows` prefixes, then each length class.
+
+    `classes` gives for each (dialogues a row, tokens of each), and their rotation and mask.
+    """
+
+    rows: int
+    classes: list[tuple[tuple[int, int], Rope, Tensor]]
+
+
 class LanguageAttention(nn.Module):
     """Causal attention with grouped keys and values, over packed dialogues."""
 
@@ -203,21 +183,15 @@ class LanguageAttention(nn.Module):
         self.v_proj = nn.Linear(size.width, size.kv_heads * size.head)
         self.o_proj = nn.Linear(size.width, size.width, bias=False)
 
-    def forward(
-        self,
-        x: Tensor,
-        rows: int,
-        shapes: list[tuple[int, int]],
-        ropes: list[Rope],
-        masks: list[Tensor],
-    ) -> Tensor:
-        """X is (all tokens, width): `rows` prefixes, then the segments of each class."""
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Return (all tokens, width) for the same."""
+        rows = layout.rows
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         group = self.heads // self.kv_heads
         outs: list[Tensor] = []
         at = 0
         kept: tuple[Tensor, Tensor] | None = None
-        for (count, length), rope, mask in zip(shapes, ropes, masks, strict=True):
+        for (count, length), rope, mask in layout.classes:
             here = slice(at, at + rows * count * length)
             at = here.stop
 
@@ -234,9 +208,10 @@ class LanguageAttention(nn.Module):
                     torch.cat([_repeat_rows(p, count), y], 2)
                     for p, y in zip(kept, (ks, vs), strict=True)
                 )
-            out = attend(qs, ks.repeat_interleave(group, 1), vs.repeat_interleave(group, 1), mask)
-            outs.append(out.transpose(1, 2).reshape(rows * count * length, -1))
-        return self.o_proj(torch.cat(outs))
+            seen = attend(qs, ks.repeat_interleave(group, 1), vs.repeat_interleave(group, 1), mask)
+            outs.append(seen.transpose(1, 2).reshape(rows * count * length, -1))
+        out: Tensor = self.o_proj(torch.cat(outs))
+        return out
 
 
 def _repeat_rows(x: Tensor, count: int) -> Tensor:
@@ -254,7 +229,8 @@ class LanguageMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (tokens, width) for the same."""
-        return self.down_proj(fn.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(fn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class LanguageLayer(nn.Module):
@@ -267,17 +243,11 @@ class LanguageLayer(nn.Module):
         self.post_attention_layernorm = RmsNorm(size.width, size.rms_eps)
         self.mlp = LanguageMlp(size)
 
-    def forward(
-        self,
-        x: Tensor,
-        rows: int,
-        shapes: list[tuple[int, int]],
-        ropes: list[Rope],
-        masks: list[Tensor],
-    ) -> Tensor:
-        """Return (tokens, width) for the same; see LanguageAttention."""
-        x = x + self.self_attn(self.input_layernorm(x), rows, shapes, ropes, masks)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Return (all tokens, width) for the same."""
+        x = x + self.self_attn(self.input_layernorm(x), layout)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class LanguageStack(nn.Module):
@@ -319,10 +289,16 @@ class LanguageModel(nn.Module):
         )
         dtype = torch.bfloat16 if torch.is_autocast_enabled('cpu') else x.dtype
         shapes = [(1, long), *((s.shape[1], s.shape[2]) for s in packed.segments)]
-        ropes = [self._rope(0 if i == 0 else long, t, dtype) for i, (_, t) in enumerate(shapes)]
-        masks = [_mask(0 if i == 0 else long, t, dtype) for i, (_, t) in enumerate(shapes)]
+        starts = [0, *([long] * len(packed.segments))]
+        layout = Layout(
+            rows,
+            [
+                (shape, self._rope(start, shape[1], dtype), _mask(start, shape[1], dtype))
+                for start, shape in zip(starts, shapes, strict=True)
+            ],
+        )
         for layer in stack.layers:
-            x = layer(x, rows, shapes, ropes, masks)
+            x = layer(x, layout)
             if watched is not None:
                 watched.append(x[: rows * long].view(rows, long, -1)[:, packed.image_at])
         return fn.linear(stack.norm(x[packed.wanted]), stack.embed_tokens.weight)

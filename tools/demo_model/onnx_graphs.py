@@ -8,14 +8,14 @@ those of matrix products are stored transposed, as the products want them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tools.demo_model.model import ModelSize
+from tools.demo_model.size import ModelSize
 
 Weights = Mapping[str, NDArray[np.float16]]
 
@@ -34,12 +34,12 @@ class GraphWriter:
         self._initialisers: dict[str, onnx.TensorProto] = {}
         self._values = 0
 
-    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output."""
         return self.ops(kind, *inputs, names=[name or self._new(kind)], **attributes)[0]
 
     def ops(
-        self, kind: str, *inputs: str, names: Sequence[str], **attributes: object
+        self, kind: str, *inputs: str, names: Sequence[str], **attributes: Any
     ) -> Sequence[str]:
         """Add a node with several outputs."""
         self._nodes.append(helper.make_node(kind, list(inputs), list(names), **attributes))
@@ -51,7 +51,7 @@ class GraphWriter:
 
     def constant(self, value: object, dtype: type = np.int64) -> str:
         """Add a constant."""
-        array = np.asarray(value, dtype)
+        array: NDArray[Any] = np.asarray(value, dtype)
         name = f'const_{array.dtype}_{"x".join(map(str, array.shape))}_'
         name += '_'.join(f'{v}' for v in array.ravel()[:20])
         self._initialisers[name] = numpy_helper.from_array(array, name)
@@ -301,18 +301,3 @@ def decoder(weights: Weights, size: ModelSize) -> onnx.ModelProto:
             *(_value(f'present.{i}.{k}', FLOAT, *longer) for i, k in names),
         ],
     )
-
-
-def read_weights(models: Sequence[onnx.ModelProto]) -> dict[str, NDArray[np.float16]]:
-    """Return the checkpoint's tensors, exactly, from the graphs."""
-    found: dict[str, NDArray[np.float16]] = {}
-    for model in models:
-        products = {n.input[1] for n in model.graph.node if n.op_type == 'MatMul'}
-        for tensor in model.graph.initializer:
-            if tensor.data_type != TensorProto.FLOAT16:
-                continue
-            array = numpy_helper.to_array(tensor)
-            if f'{tensor.name}.float32' in products:
-                array = np.ascontiguousarray(array.T)
-            found[tensor.name] = array
-    return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-    from tools.demo_model.questions import Dialogue
+    from tools.demo_model.asker import Dialogue
 
 USER = '<|im_start|>user\n'
 ASSISTANT = '<|im_end|>\n<|im_start|>assistant\n'
@@ -42,6 +42,12 @@ class Batch(NamedTuple):
     sources: NDArray[np.int64]
 
 
+def _id_of(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    assert found is not None, f'the tokenizer lacks {token}'
+    return found
+
+
 class Packer:
     """Turns dialogues into packed ids."""
 
@@ -49,8 +55,8 @@ class Packer:
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._known: dict[str, list[int]] = {}
-        self._image_id = tokenizer.token_to_id('<IMG_CONTEXT>')
-        self.end_id = tokenizer.token_to_id(END)
+        self._image_id = _id_of(tokenizer, '<IMG_CONTEXT>')
+        self.end_id = _id_of(tokenizer, END)
 
     @classmethod
     def from_folder(cls, folder: Path, tokens: int) -> Packer:
@@ -115,7 +121,7 @@ class Packer:
         prefix_ids = torch.tensor(prefix)
         packed = Packed(
             prefix_ids,
-            torch.nonzero(prefix_ids == self._image_id)[:, 0],
+            torch.nonzero(prefix_ids.eq(self._image_id))[:, 0],
             segments,
             torch.from_numpy(np.concatenate(places)),
         )

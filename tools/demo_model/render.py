@@ -23,12 +23,15 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.scenes import CLIP_FRAMES, CONE_SIZES, SceneSampler, Still, View, look
+from edge_vlm_ros.demo.world import CLIP_FRAMES
+from tools.demo_model.sampler import SceneSampler
+from tools.demo_model.scenes import CONE_SIZES, Still, View, look
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tools.demo_model.scenes import Body, Clip, Colour
+    from edge_vlm_ros.demo.world import Colour
+    from tools.demo_model.scenes import Body, Clip
 
     RgbImage = NDArray[np.uint8]
 
@@ -224,7 +227,8 @@ class SceneRenderer:
         height, width = self._size
         y, x = rng.integers(0, height), rng.integers(0, width)
         noisy = image + self._noise[y : y + height, x : x + width] * np.float32(look.noise)
-        return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+        shown: RgbImage = np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+        return shown
 
     def _dress(self, look: Look) -> None:
         model, data, geoms = self._model, self._data, self._geoms
@@ -279,7 +283,7 @@ def squash(image: RgbImage, size_px: int = MODEL_PX) -> tuple[RgbImage, RgbImage
     """Shrink to a square in the two ways used at run time: PIL bicubic, and area averaging."""
     bicubic = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC)
     area = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)
-    return np.asarray(bicubic), area
+    return np.asarray(bicubic), np.asarray(area, np.uint8)
 
 
 def describe_view(view: View) -> dict[str, Any]:

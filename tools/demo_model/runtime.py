@@ -34,7 +34,6 @@ class OnnxModel:
         language = config['llm_config']
         self._layers = int(language['num_hidden_layers'])
         self._kv_shape = (int(language['num_key_value_heads']), 0, int(language['head_dim']))
-        self._image_px = int(config['force_image_size'])
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         tokens = json.loads((folder / 'tokenizer.json').read_text())['added_tokens']

@@ -6,19 +6,17 @@ places are shares of the width and of the height, (0, 0) top left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Shape = Literal['box', 'ball', 'cone']
-Colour = Literal['red', 'green', 'blue', 'yellow', 'purple', 'white']
+from edge_vlm_ros.demo.world import WHOLE, Colour, Shape
+
 Motion = Literal['none', 'left', 'right', 'closer', 'away', 'turn left', 'turn right']
 
-SHAPES: Final[tuple[Shape, ...]] = ('box', 'ball', 'cone')
-COLOURS: Final[tuple[Colour, ...]] = ('red', 'green', 'blue', 'yellow', 'purple', 'white')
 MOTIONS: Final[tuple[Motion, ...]] = (
     'none',
     'left',
@@ -28,19 +26,7 @@ MOTIONS: Final[tuple[Motion, ...]] = (
     'turn left',
     'turn right',
 )
-CLIP_FRAMES: Final = 8
-CLIP_SECONDS: Final = 4.0
-
-MIN_DISTANCE_M: Final = 1.0
-MAX_DISTANCE_M: Final = 3.0
 MIN_WIDTH: Final = 0.09
-MIN_VISIBLE: Final = 0.75
-THIRDS_MARGIN: Final = 0.03
-MIN_SIDE_SHIFT: Final = 0.15
-MIN_DISTANCE_CHANGE: Final = 0.30
-MIN_TURN_RAD: Final = float(np.radians(10.0))
-CENTRE_GAP: Final = 0.05
-
 MAP_SIDE: Final = 16  # cells of the instance map: 2 x 2 to each 14 px patch of a 112 px image
 _MASK_W: Final = 192
 _MASK_H: Final = 144
@@ -95,8 +81,8 @@ class Body:
 class Seen(NamedTuple):
     """One object as it looks in one frame; the box is that of its visible part."""
 
-    colour: str
-    shape: str
+    colour: Colour
+    shape: Shape
     cx: float
     cy: float
     w: float
@@ -144,16 +130,6 @@ class Clip:
     frames: tuple[Still, ...]
 
 
-def third(x: float) -> int:
-    """Return 0, 1 or 2: the third of the width that x lies in."""
-    return 0 if x < 1 / 3 else 1 if x < 2 / 3 else 2
-
-
-def clear_of_thirds(x: float) -> bool:
-    """Return whether x keeps the margin from both borders between thirds."""
-    return min(abs(x - 1 / 3), abs(x - 2 / 3)) >= THIRDS_MARGIN
-
-
 def outline(body: Body, eye: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return points, (n, 3), whose convex hull in the image is that of the body."""
     if body.shape == 'ball':
@@ -167,7 +143,8 @@ def outline(body: Body, eye: NDArray[np.float64]) -> NDArray[np.float64]:
         up = np.cross(to_eye, side)
         rim = radius * np.sqrt(1 - (radius / far) ** 2)
         circle = np.cos(_RING)[:, None] * side + np.sin(_RING)[:, None] * up
-        return centre + to_eye * radius**2 / far + rim * circle
+        points: NDArray[np.float64] = centre + to_eye * radius**2 / far + rim * circle
+        return points
     if body.shape == 'box':
         cos, sin = np.cos(body.turn_rad), np.sin(body.turn_rad)
         dx, dy = body.width_m / 2, body.depth_m / 2
@@ -247,7 +224,7 @@ def _seen(
     if low.min() < 0.005 or high.max() > 0.995:
         return None
     visible = float(mask.sum()) / area
-    if visible < MIN_VISIBLE:
+    if visible < WHOLE:
         return None
     if visible < 0.995:
         xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
@@ -266,155 +243,3 @@ def _seen(
         body.distance_m,
         min(1.0, visible),
     )
-
-
-def apart(bodies: tuple[Body, ...]) -> bool:
-    """Return whether no two bodies stand in each other."""
-    for i, a in enumerate(bodies):
-        for b in bodies[:i]:
-            gap = float(np.hypot(a.x - b.x, a.y - b.y))
-            if gap < 0.6 * (max(a.width_m, a.depth_m) + max(b.width_m, b.depth_m)) + 0.02:
-                return False
-    return True
-
-
-def in_range(bodies: tuple[Body, ...]) -> bool:
-    """Return whether each body keeps the distances of the world."""
-    return all(MIN_DISTANCE_M <= b.distance_m <= MAX_DISTANCE_M for b in bodies)
-
-
-def good_still(still: Still, *, thirds: bool = True) -> bool:
-    """Return whether the scene keeps every rule for stills."""
-    if not (in_range(still.bodies) and apart(still.bodies)):
-        return False
-    view = look(still.bodies, still.camera)
-    if not view.whole():
-        return False
-    return not thirds or all(clear_of_thirds(s.cx) for s in view.seen if s is not None)
-
-
-class SceneSampler:
-    """Draws scenes and clips that keep the rules of the world."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def camera(self) -> Camera:
-        """Draw the robot's camera with its jitter."""
-        jitter = self.rng.uniform(-1.0, 1.0, 3)
-        return Camera(
-            0.60 + 0.02 * jitter[0],
-            float(np.radians(15.0 + jitter[1])),
-            float(np.radians(62.0 + jitter[2])),
-        )
-
-    def body(self, colour: Colour, shape: Shape, x: float, y: float) -> Body:
-        """Draw the size and turn of one body."""
-        rng = self.rng
-        turn = float(rng.uniform(0.0, np.pi))
-        if shape == 'cone':
-            k = int(rng.integers(len(CONE_SIZES)))
-            width, height = (float(v) for v in CONE_SIZES[k])
-            return Body(colour, shape, x, y, turn, width, width, height, k)
-        width, depth, height = (float(v) for v in rng.uniform(0.30, 0.50, 3))
-        if shape == 'ball':
-            return Body(colour, shape, x, y, turn, width, width, width)
-        return Body(colour, shape, x, y, turn, width, depth, height)
-
-    def _place(self, camera: Camera, u: float, distance: float) -> tuple[float, float]:
-        angle = camera.yaw_rad - np.arctan((2 * u - 1) * np.tan(camera.hfov_rad / 2))
-        return distance * float(np.cos(angle)), distance * float(np.sin(angle))
-
-    def still(self, *, least: int = 0, exactly: int | None = None) -> Still:
-        """Draw one scene.
-
-        Args:
-            least: Fewest objects.
-            exactly: This many objects instead of a random number.
-        """
-        rng = self.rng
-        while True:
-            camera = self.camera()
-            count = int(rng.choice(4, p=[0.05, 0.20, 0.33, 0.42]))
-            count = max(least, count) if exactly is None else exactly
-            lead, alike = rng.random() < 0.40, rng.random()
-            bodies: tuple[Body, ...] = ()
-            for _ in range(60):
-                if len(bodies) == count:
-                    return Still(camera, bodies)
-                colour = COLOURS[rng.integers(len(COLOURS))]
-                shape = SHAPES[rng.integers(len(SHAPES))]
-                u, distance = rng.uniform(0.06, 0.94), rng.uniform(1.0, 3.0)
-                if lead and not bodies:
-                    u, distance = rng.uniform(0.37, 0.63), rng.uniform(1.0, 1.32)
-                if bodies and alike < 0.25 and rng.random() < 0.5:
-                    colour = bodies[0].colour
-                elif bodies and alike > 0.75 and rng.random() < 0.5:
-                    shape = bodies[0].shape
-                if any((b.colour, b.shape) == (colour, shape) for b in bodies):
-                    continue
-                body = self.body(colour, shape, *self._place(camera, u, distance))
-                if any(b.cone >= 0 and b.cone == body.cone for b in bodies):
-                    continue
-                trial = (*bodies, body)
-                if good_still(Still(camera, trial)):
-                    bodies = trial
-
-    def clip(self, motion: Motion | None = None) -> Clip:
-        """Draw one clip, of the given motion or of any."""
-        rng = self.rng
-        if motion is None:
-            motion = MOTIONS[rng.choice(7, p=[0.13, 0.16, 0.16, 0.16, 0.16, 0.115, 0.115])]
-        turning = motion.startswith('turn')
-        while True:
-            start = self.still(least=2 if turning else 1)
-            if motion == 'none':
-                return Clip(motion, -1, (start,) * CLIP_FRAMES)
-            for _ in range(8):
-                clip = self._turn(start, motion) if turning else self._move(start, motion)
-                if clip is not None:
-                    return clip
-
-    def _turn(self, start: Still, motion: Motion) -> Clip | None:
-        """Turn the camera; two objects stay wholly in view, so that a lone mover is no riddle."""
-        sign = 1.0 if motion == 'turn left' else -1.0
-        angle = sign * float(self.rng.uniform(MIN_TURN_RAD, np.radians(24.0)))
-        offset = -angle * float(self.rng.random())
-        frames = tuple(
-            Still(replace(start.camera, yaw_rad=offset + angle * i / 7), start.bodies)
-            for i in range(CLIP_FRAMES)
-        )
-        views = [look(f.bodies, f.camera) for f in frames]
-        held = [all(v.seen[b] is not None for v in views) for b in range(len(start.bodies))]
-        return Clip(motion, -1, frames) if sum(held) >= 2 else None
-
-    def _move(self, start: Still, motion: Motion) -> Clip | None:
-        """Move one body at an even pace along a line, sideways or along its line of sight."""
-        rng = self.rng
-        who = int(rng.integers(len(start.bodies)))
-        body = start.bodies[who]
-        here = np.array([body.x, body.y])
-        if motion in ('left', 'right'):
-            width = 2 * body.x * np.tan(start.camera.hfov_rad / 2)
-            path = rng.uniform(0.16, 0.50) * width * np.array([0.0, 1.0])
-            path = path if motion == 'left' else -path
-        else:
-            share = rng.uniform(0.31, 0.60) if motion == 'closer' else rng.uniform(0.31, 1.2)
-            path = here * (share if motion == 'away' else -share)
-        lag = rng.random() if motion in ('left', 'right') else 0.0
-        frames = []
-        for i in range(CLIP_FRAMES):
-            x, y = here + path * (i / 7 - lag)
-            moved = replace(body, x=float(x), y=float(y))
-            bodies = (*start.bodies[:who], moved, *start.bodies[who + 1 :])
-            frames.append(Still(start.camera, bodies))
-        for i in (7, 0, 4, 2, 6, 1, 3, 5):
-            if not good_still(frames[i], thirds=False):
-                return None
-        first = look(frames[0].bodies, frames[0].camera).seen[who]
-        last = look(frames[-1].bodies, frames[-1].camera).seen[who]
-        if first is None or last is None:
-            return None
-        if motion in ('left', 'right') and abs(last.cx - first.cx) < MIN_SIDE_SHIFT:
-            return None
-        return Clip(motion, who, tuple(frames))

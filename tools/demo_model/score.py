@@ -21,20 +21,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edge_vlm_ros.demo.world import CLIP_FRAMES
 from tools.demo_model import heldout
+from tools.demo_model.asker import STILL_KINDS
 from tools.demo_model.data import MEAN, STD
 from tools.demo_model.heldout import HeldOutAsker
 from tools.demo_model.packing import ASSISTANT, Packer
-from tools.demo_model.questions import OUTSIDE, STILL_KINDS
 from tools.demo_model.runtime import OnnxModel, Past
-from tools.demo_model.scenes import CLIP_FRAMES, SceneSampler, Seen, look
+from tools.demo_model.sampler import SceneSampler
+from tools.demo_model.scenes import Seen, look
+from tools.demo_model.wordings import OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from tools.demo_model.questions import Dialogue
+    from tools.demo_model.asker import Dialogue
 
 TARGETS: Final = {
     'describe': 75,

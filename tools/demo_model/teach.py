@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edge_vlm_ros.demo.world import CLIP_FRAMES
 from tools.demo_model import codes, data
+from tools.demo_model.asker import STILL_KINDS, Asker, Dialogue
 from tools.demo_model.packing import Batch, Packer
-from tools.demo_model.questions import OUTSIDE, STILL_KINDS, Asker, Dialogue
-from tools.demo_model.scenes import CLIP_FRAMES, Seen
+from tools.demo_model.scenes import Seen
+from tools.demo_model.wordings import OUTSIDE
 
 # How often each kind is asked, the hard ones more; long ones are packed apart from short ones.
 SHORT: Final = {

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from support.internvl_files import SPECIAL_TOKENS
 from tokenizers import (
     AddedToken,
     Regex,
@@ -21,18 +22,11 @@ from tokenizers import (
     trainers,
 )
 
-from tools.demo_model import questions
+from edge_vlm_ros.demo.world import COLOURS, PLACES, SHAPES
 from tools.demo_model.outside import outside_question
-from tools.demo_model.scenes import COLOURS, MOTIONS, SHAPES
+from tools.demo_model.scenes import MOTIONS
+from tools.demo_model.wordings import NUMBERS, OUTSIDE, PLURALS, WORDINGS
 
-SPECIAL: Final = (
-    '<|endoftext|>',
-    '<|im_start|>',
-    '<|im_end|>',
-    '<img>',
-    '</img>',
-    '<IMG_CONTEXT>',
-)
 VOCABULARY: Final = 1024
 _CUT: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -53,23 +47,23 @@ def corpus(seed: int = 3) -> Iterator[str]:
         'c': COLOURS,
         's': SHAPES,
         'o': SHAPES,
-        'S': tuple(questions.PLURALS.values()),
+        'S': tuple(PLURALS.values()),
     }
     for _ in range(40):
-        for wordings in questions.WORDINGS.values():
+        for wordings in WORDINGS.values():
             for wording in wordings:
                 yield wording.format(**{k: rng.choice(v) for k, v in slots.items()})
-        yield questions.OUTSIDE
+        yield OUTSIDE
     for colour in COLOURS * 20:
         for shape in SHAPES:
             thing = f'{colour} {shape}'
-            yield f'A {thing} {rng.choice(questions.PLACES)}, a {thing} and a {thing}.'
+            yield f'A {thing} {rng.choice(PLACES)}, a {thing} and a {thing}.'
             yield f'There is no {thing}. There is no {colour} thing. {colour.capitalize()}.'
             yield f'The {thing} is moving {rng.choice(MOTIONS[1:5])}. Nothing is moving.'
             yield f'No, a {thing} is in the way. Yes. No. Nothing.'
             yield f'The camera is turning {rng.choice(("left", "right"))}.'
-            yield ' '.join(p.capitalize() + '.' for p in questions.PLACES)
-            yield ' '.join(questions.NUMBERS)
+            yield ' '.join(p.capitalize() + '.' for p in PLACES)
+            yield ' '.join(NUMBERS)
             yield 'user\nassistant\nFrame1: Frame2: Frame3: system\n'
     for _ in range(6000):
         yield outside_question(rng)
@@ -88,12 +82,14 @@ def learn() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL),
+        vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(), trainer)
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS]
+    )
     return tokenizer
 
 
@@ -111,13 +107,13 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
             'single_word': False,
             'special': True,
         }
-        for t in SPECIAL
+        for t in SPECIAL_TOKENS
     }
     config = {
         'add_bos_token': False,
         'add_prefix_space': False,
         'added_tokens_decoder': added,
-        'additional_special_tokens': list(SPECIAL[1:]),
+        'additional_special_tokens': list(SPECIAL_TOKENS[1:]),
         'bos_token': None,
         'chat_template': CHAT_TEMPLATE,
         'clean_up_tokenization_spaces': False,
@@ -127,7 +123,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'unk_token': None,
     }
-    special = {**names, 'additional_special_tokens': list(SPECIAL[1:])}
+    special = {**names, 'additional_special_tokens': list(SPECIAL_TOKENS[1:])}
     for file, value in (('tokenizer_config', config), ('special_tokens_map', special)):
         (folder / f'{file}.json').write_text(json.dumps(value, indent=2) + '\n')
 

@@ -1,10 +1,12 @@
 """Set up `.venv` with ROS 2, the built interfaces and what a make target needs.
 
     python3 tools/setup/setup_env.py run      # what the demo needs
-    python3 tools/setup/setup_env.py test     # and what tests, checks and benchmarks need
+    python3 tools/setup/setup_env.py nodes    # and what the tests of the nodes need
+    python3 tools/setup/setup_env.py test     # and what all tests, checks and benchmarks need
 
-Runs on a bare Python 3.10 to 3.13: only the standard library is used here. A step is skipped when
-its inputs are those of the last time; a step that was interrupted is done again.
+With ROS=jazzy in the environment it is Jazzy from PyPI, in `.venv-jazzy`. Runs on a bare Python
+3.10 or later: only the standard library is used here. A step is skipped when its inputs are those
+of the last time; a step that was interrupted is done again.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> int:
     """Do every step that is not done yet; return 0, or 1 after saying what to do about it."""
     level = parse_arguments().level
+    wanted = os.environ.get('ROS', '')
     try:
         system.check_python()
         with one_at_a_time(ROOT / 'build'):
-            set_up(level)
+            set_up(level, wanted)
     except SetupError as error:
         say(f'\nset-up failed: {error}')
         return 1
@@ -47,15 +50,15 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Set up .venv for the make targets.')
-    parser.add_argument('level', choices=('run', 'test'), help='what the set-up is for')
+    parser.add_argument('level', choices=steps.LEVELS, help='what the set-up is for')
     return parser.parse_args()
 
 
-def set_up(level: str) -> None:
+def set_up(level: str, wanted: str) -> None:
     """Run the steps in order, saying which of how many each is."""
     started = time.monotonic()
-    ros = system.find_ros()
-    todo = steps.steps_for(level, ros, ROOT)
+    env = steps.Environment(ROOT, system.find_ros(wanted), steps.folder_name(wanted))
+    todo = steps.steps_for(level, env)
     worked = False
     for number, step in enumerate(todo, start=1):
         if step.is_done():

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from system import Ros
 
 REQUIREMENTS = Path(__file__).resolve().parent / 'requirements'
+LEVELS = ('run', 'nodes', 'test')
+"""What the set-up is for: the demo; the tests of the nodes too; all tests, checks, benchmarks."""
 BUILD_INPUTS = (
     'action', 'config', 'launch', 'msg', 'scripts', 'srv',
     'CMakeLists.txt', 'package.xml', 'pyproject.toml', 'setup.py',
@@ -53,12 +55,13 @@ class Environment:
     Args:
         root: The top folder of the tree.
         ros: Which ROS 2 is used.
+        name: The environment's folder, as `folder_name` gives it.
     """
 
-    def __init__(self, root: Path, ros: Ros) -> None:
+    def __init__(self, root: Path, ros: Ros, name: str = '.venv') -> None:
         self.root = root
         self.ros = ros
-        self.folder = root / '.venv'
+        self.folder = root / name
         self.python = self.folder / 'bin' / 'python'
 
     def stamp(self, name: str, *inputs: str | Path) -> Stamp:
@@ -94,24 +97,34 @@ class Environment:
         return {**os.environ, 'PATH': path, 'EDGE_VLM_ROS_INTERFACES': 'on'}
 
 
-def steps_for(level: str, ros: Ros, root: Path) -> list[Step]:
-    """Return the steps for `run` (the demo) or `test` (tests, checks and benchmarks too)."""
-    env = Environment(root, ros)
+def folder_name(wanted: str) -> str:
+    """Return the environment's folder: one for each ROS 2 that is asked for by name.
+
+    `run.sh` chooses by the same rule.
+    """
+    return '.venv' if wanted in {'', system.WHEELS[0]} else f'.venv-{wanted}'
+
+
+def steps_for(level: str, env: Environment) -> list[Step]:
+    """Return the steps of a level, one of `LEVELS`; each level has those before it."""
+    rank = LEVELS.index(level)
     steps = [virtual_environment(env), ros_and_build_tools(env), run_requirements(env)]
-    if level == 'test':
-        steps += [test_requirements(env), reference_requirements(env), chip_emulator(env)]
+    if rank >= LEVELS.index('nodes'):
+        steps += [test_requirements(env)]
+    if rank >= LEVELS.index('test'):
+        steps += [reference_requirements(env), chip_emulator(env)]
     return [*steps, interfaces(env)]
 
 
 def virtual_environment(env: Environment) -> Step:
-    """Check the machine and make `.venv`; anew when Python or ROS is another."""
+    """Check the machine and make the environment; anew when Python or ROS is another."""
 
     def work() -> None:
         system.check_system(env.ros)
         env.create()
 
     which = f'{sys.version} {sys.base_prefix} {env.ros}'
-    title = f'virtual environment .venv with Python {sys.version.split()[0]}'
+    title = f'virtual environment {env.folder.name} with Python {sys.version.split()[0]}'
     return Step(title, env.stamp('venv', which), work)
 
 
@@ -120,9 +133,18 @@ def ros_and_build_tools(env: Environment) -> Step:
     files = [REQUIREMENTS / 'build.txt']
     title = f'build tools (ROS 2 {env.ros.distro} is sourced and used)'
     if not env.ros.sourced:
-        files.append(REQUIREMENTS / 'ros-kilted.txt')
-        title = 'ROS 2 Kilted and build tools from PyPI (300 MB on disk, about a minute)'
-    return Step(title, env.stamp('ros', *files), lambda: env.pip_install(*from_files(files)))
+        files.append(REQUIREMENTS / f'ros-{env.ros.distro}.txt')
+        name = env.ros.distro.capitalize()
+        title = f'ROS 2 {name} and build tools from PyPI (300 MB on disk, about a minute)'
+    inputs = [*files, *constraints_of(files)]
+    return Step(title, env.stamp('ros', *inputs), lambda: env.pip_install(*from_files(files)))
+
+
+def constraints_of(files: list[Path]) -> list[Path]:
+    """Return the files that requirement files name with `--constraint`, beside themselves."""
+    lines = (line for file in files for line in file.read_text(encoding='utf-8').splitlines())
+    named = (line.split()[1] for line in lines if line.startswith('--constraint '))
+    return [REQUIREMENTS / name for name in named]
 
 
 def run_requirements(env: Environment) -> Step:

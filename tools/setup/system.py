@@ -15,8 +15,12 @@ from pathlib import Path
 from console import SetupError, say
 
 OLDEST = (3, 10)
-NEWEST = (3, 13)
+"""Of Humble's Ubuntu 22.04."""
+NEWEST = (3, 14)
+"""Of Lyrical's Ubuntu 26.04; the wheels of ROS 2 on PyPI go as far."""
 PROBE = 'import numpy, rclpy, rosidl_generator_py; print(numpy.__version__)'
+WHEELS = ('kilted', 'jazzy')
+"""The distributions of ROS 2 that PyPI has; the first is taken unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def check_python() -> None:
     """Go on with a Python of the right version; start again with a better one where there is one.
 
     Raises:
-        SetupError: No Python from 3.10 to 3.13 is here.
+        SetupError: No Python from `OLDEST` to `NEWEST` is here.
     """
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return
@@ -41,9 +45,10 @@ def check_python() -> None:
         if other and works(other):
             say(f'Python {platform.python_version()} is out of range; using {other}')
             os.execv(other, [other, *sys.argv])  # noqa: S606, a Python, with our own arguments
+    oldest, newest = ('.'.join(map(str, version)) for version in (OLDEST, NEWEST))
     raise SetupError(
-        f'Python 3.10 to 3.13 is needed, this is {platform.python_version()}. Debian 12 and '
-        'Ubuntu 22.04 and 24.04 have one: sudo apt install python3. '
+        f'Python {oldest} to {newest} is needed, this is {platform.python_version()}. Debian 12, '
+        'Ubuntu 22.04 and what came after them have one: sudo apt install python3. '
         'To choose another: make PYTHON=python3.12'
     )
 
@@ -105,15 +110,47 @@ def check_wheels_exist() -> None:
         )
 
 
-def find_ros() -> Ros:
+def find_ros(wanted: str = '') -> Ros:
     """Return the ROS 2 to use: the sourced one where there is one.
 
+    Args:
+        wanted: The distribution that was asked for with `make ROS=...`; '' = any.
+
     Raises:
-        SetupError: One is sourced, but this Python cannot import it.
+        SetupError: Another one is sourced than was asked for, this Python cannot import the
+            sourced one, or none is sourced and PyPI does not have the one asked for.
     """
     distro = os.environ.get('ROS_DISTRO', '')
     if not (distro and os.environ.get('AMENT_PREFIX_PATH')):
-        return Ros(sourced=False, distro='kilted')
+        return Ros(sourced=False, distro=check_wheels_of(wanted or WHEELS[0]))
+    if wanted not in {'', distro}:
+        raise SetupError(
+            f'ROS={wanted} was asked for, but ROS 2 {distro} is sourced. Use a shell in which no '
+            f'ROS is sourced, or leave out ROS={wanted}.'
+        )
+    return sourced_ros(distro)
+
+
+def check_wheels_of(distro: str) -> str:
+    """Return the distribution if PyPI has it.
+
+    Raises:
+        SetupError: It has not.
+    """
+    if distro in WHEELS:
+        return distro
+    raise SetupError(
+        f'ROS={distro}: PyPI has ROS 2 {" and ".join(WHEELS)}. To use another, install it from '
+        'docs.ros.org, source its setup.bash and leave out ROS=.'
+    )
+
+
+def sourced_ros(distro: str) -> Ros:
+    """Return the sourced ROS 2.
+
+    Raises:
+        SetupError: This Python cannot import it.
+    """
     probe = subprocess.run(
         [sys.executable, '-c', PROBE], check=False, capture_output=True, text=True
     )

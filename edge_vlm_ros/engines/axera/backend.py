@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup
 from edge_vlm_ros.engines.base import StopCheck
+
+OnFile: TypeAlias = Callable[[], None]
+"""Called after each file is loaded."""
+
+
+def nothing() -> None:
+    """Do nothing: the `OnFile` of a loading that nobody follows."""
 
 
 class Backend(Protocol):

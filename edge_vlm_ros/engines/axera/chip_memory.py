@@ -30,7 +30,7 @@ def cannot_load(
 
     Loading is where weights go onto the chip, and the driver gives the same error for a damaged
     file as for a full chip. A damaged file stays damaged and nobody loads it again, a chip may be
-    free in a minute: so what may be the chip is told as the chip's.
+    free in a minute: so what may be the chip is reported as the chip's.
 
     Args:
         path: The file.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, ModelFiles
-from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.backend import Backend, OnFile
 from edge_vlm_ros.engines.axera.graphs import StackShapes
 from edge_vlm_ros.engines.axera.portable import PortableBackend
 from edge_vlm_ros.engines.axera.runtime import Device, OpenSession, Session
@@ -50,7 +49,7 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
     open_session: OpenSession,
     files: ModelFiles,
     shapes: StackShapes,
-    on_file: Callable[[], None],
+    on_file: OnFile,
 ) -> Backend:
     """Open the decoder layers and the head, in place where that works.
 

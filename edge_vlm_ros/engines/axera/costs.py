@@ -98,7 +98,7 @@ def _run_layers(
 def _time_steps(
     backend: Backend, shapes: StackShapes, group: DecodeGroup, clock: Callable[[], float]
 ) -> float:
-    """Time the steps behind the first one."""
+    """Time the steps after the first one."""
     times = []
     for number in range(1 + _STEPS_TIMED):
         row = min(number, group.capacity - 1)

@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
-    CancelledError,
-    EdgeVlmError,
     EngineLimits,
     ModelFiles,
     ModelReport,
-    NotReadyError,
     PromptPart,
     SamplingOptions,
     Spliced,
     VisionFeatures,
     VisionInputs,
+    read_options,
+    text_part,
 )
 from edge_vlm_ros.engines.axera.backend import Backend
 from edge_vlm_ros.engines.axera.choose_backend import (
@@ -36,21 +35,25 @@ from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
 from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
+    DeclaredSizes,
     check_config,
     check_memory,
     count_layers,
-    read_config,
 )
 from edge_vlm_ros.engines.axera.vision import VisionTower
-from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
+from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
 from edge_vlm_ros.engines.bf16 import to_bf16
-from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens
+from edge_vlm_ros.engines.checks import check_stop, check_tiles, rows_of
+from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
 
 _log = logging.getLogger(__name__)
 
 _GLUE_TOKENS = 8
 """Prompt tokens around one image besides its rows: label, `<img>`, `</img>`, line break."""
+
+
+OPTIONS = AxeraOptions
 
 
 def open_engine(
@@ -60,12 +63,13 @@ def open_engine(
     on_loaded: OnLoaded,
 ) -> AxeraEngine:
     """Load a model; see `engines.open_engine`."""
-    return AxeraEngine(files, device_ids, AxeraOptions.from_mapping(options), on_loaded)
+    chosen = read_options(AxeraOptions, options, f'chip {files.chip}')
+    return AxeraEngine(files, device_ids, chosen, on_loaded)
 
 
 def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport:
     """Read a set's first layer, head, vision tower and table; see `engines.inspect_model`."""
-    config = read_config(files.tokenizer_folder)
+    config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
     with ExitStack() as opening:
         shelf = SessionShelf(open_device(files.chip, device_ids))
@@ -84,7 +88,7 @@ def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> Eng
 
     A prompt may be as long as the cache, less a token for the answer: what is longer than the
     longest history and one chunk goes through decode steps. That is slow (75 ms a token on an
-    AX650N), but it is how a conversation goes on where only its tail is new, or a question behind
+    AX650N), but it is how a conversation goes on where only its tail is new, or a question after
     eight frames gets a few tokens more than the build has chunks for. Images are bounded by the
     chunks: one more would take twenty seconds of steps.
     """
@@ -118,7 +122,7 @@ class _Progress:
         self._on_loaded(self._loaded, self._total)
 
 
-class AxeraEngine:
+class AxeraEngine(GuardedEngine):
     """One axmodel set on one chip. One thread calls all of it.
 
     Args:
@@ -139,7 +143,7 @@ class AxeraEngine:
         options: AxeraOptions,
         on_loaded: OnLoaded,
     ) -> None:
-        config = read_config(files.tokenizer_folder)
+        config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
         device = open_device(files.chip, device_ids)
         if not device.is_card:
@@ -172,121 +176,59 @@ class AxeraEngine:
             warn_of_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
-        self._limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
-        self._kv = KvLength()
-        self._scored_length = 0
-        self._is_open = True
-        _log.info('loaded %s: %s, %s', files.name, self._backend.name, self._limits)
-
-    @property
-    def limits(self) -> EngineLimits:
-        """Bounds and abilities, read from the model's files."""
-        return self._limits
-
-    @property
-    def kv(self) -> KvLength:
-        """The KV cache."""
-        return self._kv
+        limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
+        super().__init__(limits, KvLength())
+        _log.info('loaded %s: %s, %s', files.name, self._backend.name, limits)
 
     @property
     def backend_name(self) -> str:
         """'portable' or 'in place'."""
         return self._backend.name
 
-    def encode(self, inputs: VisionInputs) -> VisionFeatures:
+    @property
+    def _position_rows(self) -> int:
+        return self._shapes.position_rows
+
+    def _encode(self, inputs: VisionInputs) -> Spliced:
         """Run vision tower and projector on one frame of (tiles, 3, px, px).
 
         Returns:
             Rows of bfloat16 bit patterns (uint16).
         """
-        self._check_open()
-        side = self._limits.tile_px
-        if inputs.pixels.ndim != 4 or inputs.pixels.shape[1:] != (3, side, side):
-            raise EdgeVlmError(
-                f'pixels have shape {inputs.pixels.shape}, expected (tiles, 3, {side}, {side})'
-            )
-        rows = self._vision.encode(inputs.pixels)
-        if len(rows) != inputs.tokens:
-            raise EdgeVlmError(
-                f'the vision tower gave {len(rows)} rows, the prompt has room for {inputs.tokens}'
-            )
-        return Spliced(rows)
+        check_tiles(inputs, self.limits.tile_px)
+        return Spliced(self._vision.encode(inputs.pixels))
 
-    def keep(self, shared: int, prompt: PromptPart) -> int:
-        """Keep all: whatever follows, it costs less behind a longer prefix."""
-        del prompt
-        return shared
-
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
-        """Cut the next `tokens` tokens into the cheapest chunks and decode steps.
-
-        Raises:
-            PromptTooLongError: They do not fit.
-        """
-        check_fits(tokens, self._kv.length, self._limits)
-        return tuple(piece.tokens for piece in self._planner.plan(self._kv.length, tokens))
-
-    def prefill(
-        self,
-        part: PromptPart,
-        features: Mapping[int, VisionFeatures],
-        should_stop: StopCheck = never,
-    ) -> None:
-        """Append a prompt part to the KV cache; on an error the cache is as before."""
-        self._check_open()
-        if not len(part):
-            return
-        held = self._kv.length
-        check_fits(len(part), held, self._limits)
-        check_tokens(part, self._limits)
-        check_spans(part, features, self._limits)
-        embeds = self._splice(part, features)
-        positions = self._positions(part)
-        # Until all is done there is no hidden state that belongs to the cache's last row.
-        self._scored_length = 0
-        at = 0
-        for piece in self._planner.plan(held, len(part)):
-            rows = slice(at, at + piece.tokens)
-            self._append(piece, embeds[rows], positions[..., rows], held + at, should_stop)
-            at += piece.tokens
-        self._kv.grow(len(part))
-        self._scored_length = self._kv.length
-
-    def next_token(self, sampling: SamplingOptions) -> Logits:
-        """Run the head on the last token appended; `sampling` is the caller's business."""
-        del sampling
-        self._check_open()
-        if not self._scored_length or self._scored_length != self._kv.length:
-            raise EdgeVlmError('no token was appended since the KV cache was cut')
-        # A head padded beyond the table must not choose what has no embedding.
-        return Logits(self._backend.head()[: self._limits.vocab_size])
-
-    def decode(self, token: int, position: int) -> None:
-        """Append one answer token to the KV cache; on an error the cache is as before."""
-        self._check_open()
-        row = self._kv.length
-        part = PromptPart(
-            np.full(1, token, np.int64), np.full(1, position, np.int64), position + 1
-        )
-        check_fits(1, row, self._limits)
-        check_tokens(part, self._limits)
-        self._scored_length = 0
-        self._step(self._table.look_up(part.tokens)[0], self._positions(part), row)
-        self._kv.grow(1)
-        self._scored_length = self._kv.length
-
-    def close(self) -> None:
-        """Free the chip's memory; safe to call twice."""
-        if self._is_open:
-            self._is_open = False
-            self._kv.truncate(0)
-            self._closing.close()
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise NotReadyError('the engine is closed')
+    def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
+        """Cut tokens into the cheapest chunks and runs of decode steps."""
+        return tuple(piece.tokens for piece in self._planner.plan(held, tokens))
 
     def _append(
+        self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
+    ) -> None:
+        """Append a part: which shape group each of its chunks runs is looked up in the plan."""
+        embeds, positions = self._splice(part, features), self._positions(part)
+        row = self.kv.length
+        at = 0
+        for piece in self._planner.plan(row, len(part)):
+            rows = slice(at, at + piece.tokens)
+            self._run_piece(piece, embeds[rows], positions[..., rows], row + at, should_stop)
+            at += piece.tokens
+
+    def _step(self, token: int, position: int) -> None:
+        part = text_part((token,), position)
+        embed = self._table.look_up(part.tokens)[0]
+        self._run_step(embed, self._positions(part), self.kv.length)
+
+    def _head(self, sampling: SamplingOptions) -> Logits:
+        """Run the head; `sampling` is the caller's business."""
+        del sampling
+        # A head padded beyond the table must not choose what has no embedding.
+        return Logits(self._backend.head()[: self.limits.vocab_size])
+
+    def _close(self) -> None:
+        self._closing.close()
+
+    def _run_piece(
         self,
         piece: Piece,
         embeds: NDArray[np.uint16],
@@ -298,11 +240,10 @@ class AxeraEngine:
             self._backend.prefill(piece.group, embeds, positions, row, should_stop)
             return
         for i, embed in enumerate(embeds):
-            if should_stop():
-                raise CancelledError('the prompt was given up')
-            self._step(embed, positions[..., i : i + 1], row + i)
+            check_stop(should_stop)
+            self._run_step(embed, positions[..., i : i + 1], row + i)
 
-    def _step(self, embed: NDArray[np.uint16], position: NDArray[np.uint32], row: int) -> None:
+    def _run_step(self, embed: NDArray[np.uint16], position: NDArray[np.uint32], row: int) -> None:
         self._backend.step(self._planner.decode_group(row), embed, position, row)
 
     def _splice(
@@ -311,18 +252,13 @@ class AxeraEngine:
         """Look up the words and put the features over the placeholders."""
         embeds = self._table.look_up(part.tokens)
         for span in part.spans:
-            spliced = features[span.image]
-            assert isinstance(spliced, Spliced)
-            rows = spliced.rows[span.first_row : span.first_row + len(span)]
+            rows = rows_of(span, features)
             is_bits = rows.dtype == np.uint16
             embeds[span.start : span.stop] = rows if is_bits else to_bf16(rows.astype(np.float32))
         return embeds
 
     def _positions(self, part: PromptPart) -> NDArray[np.uint32]:
-        rows = self._shapes.position_rows
-        if part.positions.ndim > 1 and rows == 1:
-            raise EdgeVlmError('the prompt has three rows of positions, this model takes one')
         positions = part.positions.astype(np.uint32)
-        if rows > 1:
-            positions = np.broadcast_to(positions, (rows, len(part)))
+        if self._position_rows > 1:
+            positions = np.broadcast_to(positions, (self._position_rows, len(part)))
         return positions

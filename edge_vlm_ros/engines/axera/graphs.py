@@ -21,7 +21,7 @@ from edge_vlm_ros.engines.axera.runtime import BFLOAT16, ShapeGroup, TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class PrefillGroup:
-    """A shape group that takes a chunk behind a history.
+    """A shape group that takes a chunk after a history.
 
     Attributes:
         index: The group's number in the file.

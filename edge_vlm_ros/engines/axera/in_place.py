@@ -22,7 +22,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.engines.axera.backend import OnFile, nothing
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.memory import Block
@@ -30,15 +31,11 @@ from edge_vlm_ros.engines.axera.model import Binding, Model
 from edge_vlm_ros.engines.axera.rows import CachePair, LayerRun, RowWriter, bf16
 from edge_vlm_ros.engines.axera.stack_memory import StackMemory
 from edge_vlm_ros.engines.base import StopCheck
+from edge_vlm_ros.engines.bf16 import widen_bf16
+from edge_vlm_ros.engines.checks import check_stop
 
 RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
 """`DirectRows` or `CopiedRows`."""
-
-_BF16_SHIFT = 16
-
-
-def nothing() -> None:
-    """Do nothing: nobody wants to know how far loading is."""
 
 
 class InPlaceBackend:
@@ -66,7 +63,7 @@ class InPlaceBackend:
         files: ModelFiles,
         shapes: StackShapes,
         rows: RowWriterType,
-        on_file: Callable[[], None] = nothing,
+        on_file: OnFile = nothing,
     ) -> None:
         self._shapes = shapes
         self._row_bytes = bf16(shapes.hidden)
@@ -105,10 +102,9 @@ class InPlaceBackend:
         self._embeds[:tokens] = embeds
         self._embeds[tokens : group.chunk] = 0
         self._first.flush(0, group.chunk * self._row_bytes)
-        self._memory.prefill[group.index].write(positions, first_row)
+        self._memory.inputs[group.index].write(positions, first_row)
         for layer in self._runs[group.index]:
-            if should_stop():
-                raise CancelledError('the prompt was given up')
+            check_stop(should_stop)
             self._rows.run(layer, first_row, tokens)
         self._keep(tokens - 1)
 
@@ -123,7 +119,7 @@ class InPlaceBackend:
         self._is_kept = False
         self._embed[:] = embed
         self._first.flush(0, self._row_bytes)
-        self._memory.decode[group.index].write(position, row)
+        self._memory.inputs[group.index].write(position, row)
         run = self._rows.run
         for layer in self._runs[group.index]:
             run(layer, row, 1)
@@ -180,7 +176,7 @@ class InPlaceBackend:
     ) -> dict[str, Block]:
         memory = self._memory
         is_first = isinstance(group, PrefillGroup) and group.history == 0
-        shared = (memory.decode if isinstance(group, DecodeGroup) else memory.prefill)[group.index]
+        shared = memory.inputs[group.index]
         bound = {
             'K_cache': memory.dummy if is_first else caches.keys,
             'V_cache': memory.dummy if is_first else caches.values,
@@ -223,14 +219,12 @@ class _Head:
         self._given = self._block.view(tensor.dtype, vocab)
         self._is_bf16 = tensor.dtype == np.uint16
         self._logits = np.zeros(vocab, np.float32)
-        self._bits = self._logits.view(np.uint32)
 
     def run(self) -> NDArray[np.float32]:
         self._binding.run()
         self._block.invalidate(0, self._block.nbytes)
         if self._is_bf16:
-            np.copyto(self._bits, self._given)
-            np.left_shift(self._bits, _BF16_SHIFT, out=self._bits)
+            widen_bf16(self._given, self._logits)
         else:
             self._logits[:] = self._given
         return self._logits

@@ -20,7 +20,7 @@ from ctypes import POINTER, c_int8, c_int32, c_uint8, c_uint32, c_uint64, c_void
 from pathlib import Path
 from typing import Any
 
-from edge_vlm_ros.core import DeviceError
+from edge_vlm_ros.core import DeviceError, SetupError
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO
 
 SYS_NAME = 'libax_sys.so'
@@ -101,7 +101,7 @@ class IoBuffer(ctypes.Structure):
 class Io(ctypes.Structure):
     """AX_ENGINE_IO_T: what a run reads and writes.
 
-    Newer SDKs read two words behind it (nParallelRun); zero = off.
+    Newer SDKs read two words after it (nParallelRun); zero = off.
     """
 
     inputs: Any
@@ -190,7 +190,7 @@ class Library:
         for name, argument_types in signatures.items():
             function = getattr(loaded, name, None)
             if function is None:
-                raise DeviceError(f'the NPU library has no {name}: the board SDK is too old')
+                raise SetupError(f'the NPU library has no {name}: the board SDK is too old')
             function.argtypes = argument_types
             function.restype = c_int32
             self._functions[name] = function

@@ -7,12 +7,32 @@ Source: AXERA-TECH/InternVL3-2B.axera and ax-llm (values and columns).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 VISIBLE = 0x0000
 HIDDEN = 0xC780
 """-65536 as bfloat16."""
+
+
+class Mask(Protocol):
+    """The mask of one shape group, kept up to date.
+
+    Attributes:
+        bits: uint16, as the group takes it.
+    """
+
+    bits: NDArray[np.uint16]
+
+    def update(self, held: int, tokens: int) -> range:
+        """Set it for `tokens` tokens after `held` cached ones.
+
+        Returns:
+            The entries of `bits`, along its first axis, that were written.
+        """
+        ...
 
 
 class PrefillMask:
@@ -36,7 +56,7 @@ class PrefillMask:
         self._tokens = 0
 
     def update(self, held: int, tokens: int) -> range:
-        """Set it for `tokens` tokens behind `held` cached ones.
+        """Set it for `tokens` tokens after `held` cached ones.
 
         Returns:
             The rows of `bits` that were written.
@@ -75,16 +95,17 @@ class DecodeMask:
     def __init__(self, capacity: int) -> None:
         self.bits: NDArray[np.uint16] = np.full(capacity + 1, HIDDEN, np.uint16)
         self.bits[capacity] = VISIBLE
-        self._row = 0
+        self._held = 0
 
-    def update(self, row: int) -> range:
-        """Set it for a token whose K and V go to cache row `row`: rows [0, row) are visible.
+    def update(self, held: int, tokens: int = 1) -> range:
+        """Set it for one token whose K and V go to cache row `held`: rows [0, held) are visible.
 
         Returns:
             The columns of `bits` that were written.
         """
-        assert 0 <= row < len(self.bits) - 1, (row, len(self.bits))
-        low, high = sorted((row, self._row))
-        self.bits[low:high] = VISIBLE if row > self._row else HIDDEN
-        self._row = row
+        assert 0 <= held < len(self.bits) - 1, (held, len(self.bits))
+        assert tokens == 1, tokens
+        low, high = sorted((held, self._held))
+        self.bits[low:high] = VISIBLE if held > self._held else HIDDEN
+        self._held = held
         return range(low, high)

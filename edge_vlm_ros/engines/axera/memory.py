@@ -26,7 +26,7 @@ class Block:
         library: Allocates and frees.
         nbytes: Size; what it holds at first is left over from others and may be NaN.
         what: For messages.
-        padding: Bytes behind it that the chip may touch and that mean nothing.
+        padding: Bytes after it that the chip may touch and that mean nothing.
 
     Raises:
         DeviceError: The chip has no memory left.

@@ -47,7 +47,7 @@ class Tensor:
         name: As the file says, without the `_<group>` that some compilers append.
         shape: Sizes.
         dtype: Numpy type; uint16 for bfloat16.
-        nbytes: Bytes the driver wants for it: those of its shape, and maybe padding behind them.
+        nbytes: Bytes the driver wants for it: those of its shape, and maybe padding after them.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Model:
 
     @property
     def padding(self) -> int:
-        """Most bytes that the driver wants behind a tensor."""
+        """Most bytes that the driver wants after a tensor."""
         tensors = (t for group in self.groups for t in (*group.inputs, *group.outputs))
         return max((tensor.nbytes - tensor.filled for tensor in tensors), default=0)
 

@@ -2,9 +2,9 @@
 
 Tokens enter as chunks, whose cost depends on the shape group alone (on how much history it takes)
 and not on how many of their tokens count, or one by one through a decode group. So there is a
-choice: a chunk behind 130 tokens runs the group for 256 cached rows; ended early at a boundary,
+choice: a chunk after 130 tokens runs the group for 256 cached rows; ended early at a boundary,
 the next one runs a cheaper group; and a few tokens are cheaper through decode steps (on an AX650N
-up to 2 behind nothing, up to 19 behind 2048 tokens).
+up to 2 after nothing, up to 19 after 2048 tokens).
 
 A plan is a shortest path over the positions from what is held to the prompt's end. From each
 position: one decode step; or, with the cheapest group that has history enough, a chunk to the
@@ -61,7 +61,7 @@ class Planner:
         # A run of steps takes no longer than a chunk: other work and cancels get in between.
         self._longest_run = max(1, int(dearest / cheapest_step)) if cheapest_step else 1
         self.plan = lru_cache(_PLANS_KEPT)(self._plan)
-        """`plan(held, tokens)`: the pieces, in order, that append `tokens` behind `held`."""
+        """`plan(held, tokens)`: the pieces, in order, that append `tokens` after `held`."""
 
     def decode_group(self, row: int) -> DecodeGroup:
         """Give the cheapest decode group that sees `row` rows."""

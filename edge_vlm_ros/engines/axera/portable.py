@@ -6,7 +6,6 @@ InternVL3-2B 73.6 MB a token), which is what the backend in place is there to av
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import CancelledError, ModelFiles
+from edge_vlm_ros.core import ModelFiles
+from edge_vlm_ros.engines.axera.backend import OnFile, nothing
 from edge_vlm_ros.engines.axera.graphs import (
     DecodeGroup,
     LayerTensors,
@@ -24,12 +24,11 @@ from edge_vlm_ros.engines.axera.graphs import (
     layer_tensors,
     logits_place,
 )
-from edge_vlm_ros.engines.axera.in_place import nothing
 from edge_vlm_ros.engines.axera.masks import DecodeMask, PrefillMask
 from edge_vlm_ros.engines.axera.runtime import BFLOAT16, OpenSession, Session
 from edge_vlm_ros.engines.base import StopCheck, never
-
-_BF16_SHIFT = 16
+from edge_vlm_ros.engines.bf16 import widen_bf16
+from edge_vlm_ros.engines.checks import check_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class PortableBackend:
         open_session: OpenSession,
         files: ModelFiles,
         shapes: StackShapes,
-        on_file: Callable[[], None] = nothing,
+        on_file: OnFile = nothing,
     ) -> None:
         self._shapes = shapes
         self._layers: list[Session] = []
@@ -138,9 +137,7 @@ class PortableBackend:
         place = logits_place(self._post)
         scores = self._post.run(0, {wide.name: self._kept.reshape(wide.shape)})[place]
         if self._post.groups[0].outputs[place].dtype == BFLOAT16:
-            bits = self._logits.view(np.uint32)
-            np.copyto(bits, scores.ravel())
-            np.left_shift(bits, _BF16_SHIFT, out=bits)
+            widen_bf16(scores, self._logits)
         else:
             self._logits[:] = scores.ravel()
         return self._logits
@@ -162,8 +159,7 @@ class PortableBackend:
             feeds |= {tensors.k_cache.name: dummy, tensors.v_cache.name: dummy}
         hidden = run.hidden
         for i, layer in enumerate(self._layers):
-            if should_stop():
-                raise CancelledError('the prompt was given up')
+            check_stop(should_stop)
             feeds[tensors.hidden.name] = hidden
             if run.history:
                 feeds[tensors.k_cache.name] = self._keys[i, None, : run.history]

@@ -4,7 +4,7 @@ axengine is AXERA's Python package over the NPU's C libraries. Importing it open
 prints, and raises where there is none, so it is imported when a chip is opened. Its defects that
 would otherwise be ours are kept out here: arrays are handed over contiguous, outputs are never
 chosen by name, paths are `str`, providers a list, and chip memory is given back, which the package
-itself does only in part and too late.
+itself does only in part and too late (`give_back`).
 
 Source: AXERA-TECH/pyaxengine, 0.1.3 (_session.py, _axe.py, _axclrt.py, _base_session.py).
 """
@@ -17,7 +17,6 @@ import inspect
 import io
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError, SetupError
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, cannot_load
+from edge_vlm_ros.engines.axera.give_back import free, free_unfinished
+from edge_vlm_ros.engines.vendor_words import brief
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -49,8 +50,6 @@ _SOC_NAMES = (
     (re.compile(r'650'), 'ax650'),
     (re.compile(r'63[0-9]|62[0-9]'), 'ax630c'),
 )
-
-_BRIEF = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def open_device(chip: str, device_ids: tuple[int, ...] = ()) -> Device:
     axengine = _import_axengine()
     available = list(axengine.get_available_providers())
     if len(device_ids) > 1:
-        raise DeviceError(f'chip {chip}: one device runs one model, not {list(device_ids)}')
+        raise SetupError(f'chip {chip}: one device runs one model, not {list(device_ids)}')
     wanted = device_ids[0] if device_ids else 0
     provider = available[0]
     if wanted and _ON_CARD in available:
@@ -132,7 +131,7 @@ def open_device(chip: str, device_ids: tuple[int, ...] = ()) -> Device:
     if provider == _ON_CARD:
         return Device(chip, provider, wanted, axengine)
     if wanted:
-        raise DeviceError(
+        raise SetupError(
             f'chip {chip} on its own board has the one device 0, not {wanted} '
             f'(for cards, axengine needs the library libaxcl_rt; it found {", ".join(available)})'
         )
@@ -176,7 +175,7 @@ class Session:
             self.close()
             if isinstance(error, EdgeVlmError):
                 raise
-            raise ModelFileError(f'{path}: its tensors cannot be read: {_brief(error)}') from error
+            raise ModelFileError(f'{path}: its tensors cannot be read: {brief(error)}') from error
         device.loaded.add(path)
 
     def run(self, group: int, feeds: Feeds) -> list[NDArray[Any]]:
@@ -200,7 +199,7 @@ class Session:
         try:
             results = self._vendor.run(None, handed, shape_group=group)
         except Exception as error:  # the package raises whatever it meets
-            raise DeviceError(f'{self.path.name}: the chip failed: {_brief(error)}') from error
+            raise DeviceError(f'{self.path.name}: the chip failed: {brief(error)}') from error
         outputs = self.groups[group].outputs
         return [_as_bits(array, tensor) for array, tensor in zip(results, outputs, strict=True)]
 
@@ -208,7 +207,7 @@ class Session:
         """Give the chip's memory back; safe to call twice."""
         vendor, self._vendor = self._vendor, None
         if vendor is not None:
-            _free(vendor)
+            free(vendor)
 
     def _handed(self, group: int, name: str, array: NDArray[Any]) -> NDArray[Any]:
         """Check an input as the package would, and give it the package's own type."""
@@ -233,24 +232,24 @@ def _import_axengine() -> ModuleType:
             import axengine
     except ModuleNotFoundError as error:
         if error.name == 'axengine':
-            raise DeviceError(
+            raise SetupError(
                 'the Python package axengine is not installed (it is not on PyPI): install the '
                 f'wheel of version {_dotted(OLDEST_PACKAGE)} or newer from {RELEASES}'
             ) from error
-        raise DeviceError(
+        raise SetupError(
             f'axengine needs the Python package {error.name}: pip install cffi ml-dtypes numpy'
         ) from error
     except ImportError as error:
-        raise DeviceError(_no_library(error)) from error
+        raise SetupError(_no_library(error)) from error
     except Exception as error:  # the package runs the driver's start-up code on import
-        raise DeviceError(f'axengine cannot be imported: {_brief(error)}') from error
+        raise DeviceError(f'axengine cannot be imported: {brief(error)}') from error
     _check_package(axengine)
     return axengine
 
 
 def _no_library(error: Exception) -> str:
     return (
-        f'axengine found no NPU library ({_brief(error)}): libax_engine and libax_sys (on the '
+        f'axengine found no NPU library ({brief(error)}): libax_engine and libax_sys (on the '
         'board), or libaxcl_rt (for a card), must be known to ldconfig: add their folder, '
         'often /soc/lib or /opt/lib, to /etc/ld.so.conf.d and run ldconfig as root'
     )
@@ -267,7 +266,7 @@ def _check_package(axengine: ModuleType) -> None:
     has_groups = 'shape_group' in inspect.signature(axengine.InferenceSession.run).parameters
     if is_old or not has_groups:
         found = version if has_groups else f'{version} without shape groups'
-        raise DeviceError(
+        raise SetupError(
             f'axengine {found} is too old: install {_dotted(OLDEST_PACKAGE)} or newer '
             f'from {RELEASES}'
         )
@@ -283,16 +282,16 @@ def _open_vendor(device: Device, path: Path) -> Any:
                 str(path), providers=[device.provider], provider_options=options
             )
     except Exception as error:
-        _free_unfinished(error)
+        free_unfinished(error)
         raise _explained(device, path, error) from error
 
 
 def _explained(device: Device, path: Path, error: Exception) -> EdgeVlmError:
     """Say who can act when a session cannot be opened."""
-    text = _brief(error)
+    text = brief(error)
     if 'nsupported data type' in text:
         needed = SDK_WITH_BF16.get(device.chip, '')
-        return DeviceError(
+        return SetupError(
             f'{path.name}: the board SDK does not know a tensor type of this model, bfloat16: '
             f'{device.chip or "the board"} needs SDK {needed or "newer"} or newer ({text})'
         )
@@ -314,7 +313,7 @@ def _explained(device: Device, path: Path, error: Exception) -> EdgeVlmError:
 
 
 def _explained_of_card(device: Device, path: Path, error: Exception) -> EdgeVlmError:
-    text = _brief(error)
+    text = brief(error)
     if isinstance(error, AttributeError) and 'vnpu' in text.lower():
         # The package stumbles over its own message when it finds the NPU initialised.
         return DeviceError(
@@ -330,11 +329,11 @@ def _check_board(device: Device, vendor: Any) -> None:
     """Refuse a board that says it is another chip than the one asked for."""
     found = _board_of(getattr(vendor, '_sess', None))
     if device.chip in SDK_WITH_BF16 and found and found != device.chip:
-        raise DeviceError(f'chip {device.chip} was asked for, the board has an {found}')
+        raise SetupError(f'chip {device.chip} was asked for, the board has an {found}')
 
 
 def _board_of(session: object) -> str:
-    """Name the chip as the package tells it; '' where it does not."""
+    """Name the chip as the package names it; '' where it does not."""
     soc_name = getattr(session, 'soc_name', None)
     if isinstance(soc_name, str):
         return next((chip for pattern, chip in _SOC_NAMES if pattern.search(soc_name)), '')
@@ -366,70 +365,6 @@ def _as_bits(array: NDArray[Any], tensor: TensorInfo) -> NDArray[Any]:
     return array.view(np.uint16) if tensor.dtype == BFLOAT16 else array
 
 
-# --- Giving memory back --------------------------------------------------------------------------
-# On the chip itself the package never frees its IO buffers, and destroys its handles in __del__,
-# after the engine was shut down at exit. So both are done here, through attributes that are its
-# own business: each is looked for first, and what cannot be freed is said once.
-
-_is_leak_told = False
-
-
-def _free(vendor: Any) -> None:
-    """Free the buffers and the handle of one InferenceSession."""
-    session = getattr(vendor, '_sess', None)
-    unload = getattr(session, '_unload', None)
-    if not callable(unload):
-        _tell_leak('it has no _unload')
-        return
-    try:
-        _free_pools(session)
-        unload()
-    except Exception as error:  # noqa: BLE001 (the package's and the driver's own)
-        _tell_leak(_brief(error))
-        return
-    with contextlib.suppress(AttributeError):
-        # __del__ calls it again: after the engine's end, and on a handle that is gone.
-        session._unload = _nothing  # type: ignore[union-attr]  # noqa: SLF001
-
-
-def _free_pools(session: Any) -> None:
-    """Free the IO buffers of a session on the chip itself; a card's are freed by `_unload`."""
-    library = getattr(sys.modules.get(type(session).__module__), 'sys_lib', None)
-    if library is None:
-        return
-    for name in ('_io_inputs_pool', '_io_outputs_pool'):
-        pool = getattr(session, name, None)
-        while pool:
-            physical, virtual = pool.pop()
-            if physical[0]:
-                library.AX_SYS_MemFree(physical[0], virtual[0])
-
-
-def _free_unfinished(error: Exception) -> None:
-    """Free what a constructor had allocated before it failed: only its own frame knows it."""
-    trace = error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get('self')
-        if hasattr(owner, '_io_inputs_pool'):
-            with contextlib.suppress(Exception):
-                _free_pools(owner)
-        trace = trace.tb_next
-
-
-def _nothing() -> None:
-    """Take the place of a method that must not run again."""
-
-
-def _tell_leak(why: str) -> None:
-    global _is_leak_told  # noqa: PLW0603 (once a process)
-    if not _is_leak_told:
-        _is_leak_told = True
-        _log.warning(
-            'this axengine gives no chip memory back (%s): it is free again when the process ends',
-            why,
-        )
-
-
 @contextlib.contextmanager
 def _quietly(what: str) -> Iterator[None]:
     """Send what the package prints to the log."""
@@ -445,8 +380,3 @@ def _quietly(what: str) -> Iterator[None]:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return '.'.join(map(str, version))
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:_BRIEF]

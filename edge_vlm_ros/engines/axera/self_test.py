@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
-from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.backend import Backend, OnFile, nothing
 from edge_vlm_ros.engines.axera.graphs import PrefillGroup, StackShapes
-from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType, nothing
+from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows, takes_direct_rows
 from edge_vlm_ros.engines.base import never
@@ -42,7 +42,7 @@ def open_in_place(
     files: ModelFiles,
     shapes: StackShapes,
     open_portable: OpenPortable,
-    on_file: Callable[[], None] = nothing,
+    on_file: OnFile = nothing,
 ) -> InPlaceBackend | None:
     """Open a set in place, the fastest way that gives what the portable way gives.
 
@@ -145,7 +145,7 @@ def _logits(backend: Backend, shapes: StackShapes) -> Iterator[NDArray[np.float3
 
 
 def _chunks(shapes: StackShapes) -> Iterator[tuple[PrefillGroup, int]]:
-    """Give a first chunk, then one behind a history, and that again one row earlier.
+    """Give a first chunk, then one after a history, and that again one row earlier.
 
     The last one reads rows that it would write, so `DirectRows` takes the scratch for it. Rows of
     a history longer than the first chunk are zeros either way.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.core import DeviceError, ModelConfig, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, free_chip_bytes
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
 
@@ -19,8 +17,8 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What config.json and preprocessor_config.json say; None where they do not.
+class DeclaredSizes:
+    """What config.json and the preprocessor's file say; None where they do not.
 
     Attributes:
         path: config.json.
@@ -39,34 +37,41 @@ class ModelConfig:
     tile_px: int | None
     patch_px: int | None = None
     ratio: float = 0.5
-    mean: tuple[float, ...] = _IMAGENET_MEAN
-    std: tuple[float, ...] = _IMAGENET_STD
+    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    std: tuple[float, float, float] = _IMAGENET_STD
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> DeclaredSizes:
+        """Read them; what the files lack is left open.
+
+        Raises:
+            ModelFileError: config.json is missing, or something is not what it should be.
+        """
+        mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+        if config.has_preprocessor:
+            mean = config.preprocessor.three('image_mean', mean)
+            std = config.preprocessor.three('image_std', std)
+        return cls(
+            path=config.model.path,
+            layers=config.language.find_count('num_hidden_layers'),
+            hidden=config.language.find_count('hidden_size'),
+            tile_px=_tile_px(config),
+            patch_px=config.vision.find_count('patch_size'),
+            ratio=config.model.fraction('downsample_ratio', 0.5),
+            mean=mean,
+            std=std,
+        )
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """Read what the model's own files say of it; what they lack is left open.
-
-    Raises:
-        ModelFileError: A file is no JSON object.
-    """
-    path = folder / 'config.json'
-    config = _json(path)
-    language = config.get('llm_config') or config.get('text_config') or config
-    vision = config.get('vision_config') or {}
-    pixels = _json(folder / 'preprocessor_config.json')
-    return ModelConfig(
-        path=path,
-        layers=_count(language.get('num_hidden_layers')),
-        hidden=_count(language.get('hidden_size')),
-        tile_px=_count(config.get('force_image_size')) or _count(vision.get('image_size')),
-        patch_px=_count(vision.get('patch_size')),
-        ratio=_fraction(config.get('downsample_ratio'), 0.5),
-        mean=_three(pixels.get('image_mean'), _IMAGENET_MEAN),
-        std=_three(pixels.get('image_std'), _IMAGENET_STD),
-    )
+def _tile_px(config: ModelConfig) -> int | None:
+    """Return the size that OpenGVLab's folders force, else the vision tower's own."""
+    is_forced = bool(config.model.values.get('force_image_size'))
+    if is_forced:
+        return config.model.count('force_image_size')
+    return config.vision.find_count('image_size')
 
 
-def count_layers(files: ModelFiles, config: ModelConfig) -> int:
+def count_layers(files: ModelFiles, config: DeclaredSizes) -> int:
     """Count the layers of a set, none of them missing, and check that all its files are there.
 
     Raises:
@@ -90,7 +95,7 @@ def count_layers(files: ModelFiles, config: ModelConfig) -> int:
 
 
 def check_config(
-    config: ModelConfig, files: ModelFiles, shapes: StackShapes, vision: VisionShapes
+    config: DeclaredSizes, files: ModelFiles, shapes: StackShapes, vision: VisionShapes
 ) -> None:
     """Refuse a config.json of another model than the axmodels'.
 
@@ -113,7 +118,7 @@ def check_config(
         )
 
 
-def _has_rows_of_its_tiles(config: ModelConfig, vision: VisionShapes) -> bool:
+def _has_rows_of_its_tiles(config: DeclaredSizes, vision: VisionShapes) -> bool:
     if config.patch_px is None or vision.tile_px % config.patch_px:
         return False
     return (vision.tile_px // config.patch_px * config.ratio) ** 2 == vision.rows
@@ -130,7 +135,7 @@ def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
     Where the driver does not tell (cards, other systems), nothing is checked.
 
     Raises:
-        DeviceError: It does not fit.
+        DeviceError: The set needs more than is free.
     """
     free = free_chip_bytes(cmm_info)
     needed = chip_bytes(files)
@@ -144,31 +149,3 @@ def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
 
 def _axmodels(files: ModelFiles) -> Iterable[Path]:
     return (path for part, path in files.weights.items() if part != 'embed_tokens')
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f'{path}: cannot be read as JSON: {error}') from error
-    if not isinstance(found, dict):
-        raise ModelFileError(f'{path}: expected an object, found {type(found).__name__}')
-    return found
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return value if isinstance(value, int) and value > 0 else None
-
-
-def _fraction(value: object, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and 0 < value <= 1 else default
-
-
-def _three(value: object, default: tuple[float, ...]) -> tuple[float, ...]:
-    if not isinstance(value, list) or len(value) != 3:
-        return default
-    return tuple(map(float, value))

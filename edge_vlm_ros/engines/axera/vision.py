@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import DeviceError
 from edge_vlm_ros.engines.axera.graphs import VisionShapes, read_vision
 from edge_vlm_ros.engines.axera.runtime import BFLOAT16, Session
-from edge_vlm_ros.engines.axera.set_files import ModelConfig
+from edge_vlm_ros.engines.axera.set_files import DeclaredSizes
 from edge_vlm_ros.engines.bf16 import has_nan, to_bf16
 
 _WHITE = 255.0
@@ -29,7 +29,7 @@ class VisionTower:
         ModelFileError: The file is no vision tower, or another model's.
     """
 
-    def __init__(self, session: Session, hidden: int, config: ModelConfig) -> None:
+    def __init__(self, session: Session, hidden: int, config: DeclaredSizes) -> None:
         self._session = session
         self.shapes: VisionShapes = read_vision(session, hidden)
         """What it takes and gives."""

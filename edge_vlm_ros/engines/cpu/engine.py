@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
-    BadRequestError,
     DeviceError,
-    EdgeVlmError,
     EngineLimits,
-    ErrorCode,
     ModelFileError,
     ModelFiles,
-    NotReadyError,
-    Positions,
+    Options,
     PromptPart,
     SamplingOptions,
+    SetupError,
     Spliced,
     VisionFeatures,
     VisionInputs,
+    count,
+    read_options,
 )
-from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck, never
-from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens, even_pieces
+from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
+from edge_vlm_ros.engines.checks import check_tiles, rows_of
 from edge_vlm_ros.engines.cpu.graphs import (
+    DeclaredSizes,
     Decoder,
     TokenEmbedder,
     VisionEncoder,
     misfit,
-    read_config,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
 from edge_vlm_ros.engines.cpu.runtime import Graph
+from edge_vlm_ros.engines.guarded import GuardedEngine
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CpuOptions:
+class CpuOptions(Options):
     """How the CPU is used.
 
     Attributes:
@@ -53,36 +53,12 @@ class CpuOptions:
         context_tokens: Bounds the KV cache's memory; 0 = as the model was made.
     """
 
-    threads: int = 0
-    prefill_chunk: int = 256
-    context_tokens: int = 0
+    threads: int = count(0)
+    prefill_chunk: int = count(256, low=1)
+    context_tokens: int = count(0)
 
-    def __post_init__(self) -> None:
-        if self.threads < 0 or self.prefill_chunk < 1 or self.context_tokens < 0:
-            raise BadRequestError(
-                f'cpu options: threads {self.threads} (0 or more), '
-                f'prefill_chunk {self.prefill_chunk} (1 or more), '
-                f'context_tokens {self.context_tokens} (0 or more)',
-                ErrorCode.UNSUPPORTED_OPTION,
-            )
 
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, object]) -> CpuOptions:
-        """Read options by name.
-
-        Raises:
-            BadRequestError: One is unknown or no whole number.
-        """
-        known = [field.name for field in fields(cls)]
-        numbers: dict[str, int] = {}
-        for name, value in options.items():
-            if name not in known or not isinstance(value, int):
-                raise BadRequestError(
-                    f'cpu option {name}={value!r}: known are {", ".join(known)}, whole numbers',
-                    ErrorCode.UNSUPPORTED_OPTION,
-                )
-            numbers[name] = value
-        return cls(**numbers)
+OPTIONS = CpuOptions
 
 
 def open_engine(
@@ -94,11 +70,11 @@ def open_engine(
     """Load a model; see `engines.open_engine`."""
     del on_loaded  # a second or two
     if device_ids not in {(), (0,)}:
-        raise DeviceError(f'chip cpu has the one device 0, not {list(device_ids)}')
-    return CpuEngine(files, CpuOptions.from_mapping(options))
+        raise SetupError(f'chip cpu has the one device 0, not {list(device_ids)}')
+    return CpuEngine(files, read_options(CpuOptions, options, 'chip cpu'))
 
 
-class CpuEngine:
+class CpuEngine(GuardedEngine):
     """One model on the CPU. One thread calls all of it.
 
     Raises:
@@ -107,7 +83,7 @@ class CpuEngine:
 
     def __init__(self, files: ModelFiles, options: CpuOptions = CpuOptions()) -> None:
         threads = options.threads or usable_cores()
-        config = read_config(files.folder / 'config.json')
+        config = DeclaredSizes.of(files.config)
         try:
             vision_graph = Graph(_weights(files, 'vision_encoder'), threads)
             self._vision = VisionEncoder(vision_graph, config)
@@ -127,7 +103,7 @@ class CpuEngine:
                 f'expected width {hidden}, found {self._embedder.hidden_size}'
             )
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
-        self._limits = EngineLimits(
+        limits = EngineLimits(
             context_tokens=context,
             longest_prompt=context - 1,
             prefill_chunk=min(options.prefill_chunk, context),
@@ -140,96 +116,39 @@ class CpuEngine:
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
         )
-        self._kv = CpuKvCache(self._decoder.kv)
+        self._cache = CpuKvCache(self._decoder.kv)
         self._logits = Logits(np.zeros(0, np.float32))
-        self._scored_length = 0
-        self._is_open = True
-        _log.info('loaded %s: %d threads, %s', files.name, threads, self._limits)
+        super().__init__(limits, self._cache)
+        _log.info('loaded %s: %d threads, %s', files.name, threads, limits)
 
     @property
-    def limits(self) -> EngineLimits:
-        """Bounds and abilities, read from the model's files."""
-        return self._limits
+    def _position_rows(self) -> int:
+        return 3 if self._decoder.takes_mrope else 1
 
-    @property
-    def kv(self) -> CpuKvCache:
-        """The KV cache."""
-        return self._kv
-
-    def encode(self, inputs: VisionInputs) -> VisionFeatures:
+    def _encode(self, inputs: VisionInputs) -> Spliced:
         """Run vision tower and projector on one frame of (tiles, 3, px, px)."""
-        self._check_open()
-        expected = (3, self._vision.tile_px, self._vision.tile_px)
-        if inputs.pixels.ndim != 4 or inputs.pixels.shape[1:] != expected:
-            raise EdgeVlmError(
-                f'pixels have shape {inputs.pixels.shape}, expected (tiles, *{expected})'
-            )
-        rows = self._vision.run(inputs.pixels)
-        if len(rows) != inputs.tokens:
-            raise EdgeVlmError(
-                f'the vision tower gave {len(rows)} rows, the prompt has room for {inputs.tokens}'
-            )
-        return Spliced(rows)
+        check_tiles(inputs, self._vision.tile_px)
+        return Spliced(self._vision.run(inputs.pixels))
 
-    def keep(self, shared: int, prompt: PromptPart) -> int:
-        """Keep all: whatever follows, it costs less behind a longer prefix."""
-        del prompt
-        return shared
-
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
-        """Cut the next `tokens` tokens into chunks of one size."""
-        return even_pieces(tokens, self._limits.prefill_chunk)
-
-    def prefill(
-        self,
-        part: PromptPart,
-        features: Mapping[int, VisionFeatures],
-        should_stop: StopCheck = never,
+    def _append(
+        self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
     ) -> None:
-        """Append a prompt part to the KV cache; on an error the cache is as before."""
+        """Append a part in one run, which leaves the scores of its last token."""
         del should_stop  # one run, nothing to give up in between
-        self._check_open()
-        if not len(part):
-            return
-        check_fits(len(part), self._kv.length, self._limits)
-        check_tokens(part, self._limits)
-        check_spans(part, features, self._limits)
-        if part.positions.ndim > 1 and not self._decoder.takes_mrope:
-            raise EdgeVlmError('the prompt has three rows of positions, this model takes one')
         embeds = self._splice(part, features) if part.spans else self._embed(part)
-        self._append(embeds, part.positions)
+        held = self._cache.length
+        logits, present = self._decoder.run(embeds, part.positions, self._cache.past(), held)
+        self._cache.store(present, held + len(part))
+        self._logits = Logits(logits)
 
-    def next_token(self, sampling: SamplingOptions) -> Logits:
-        """Give the scores that the last appended token's run left; `sampling` is the caller's."""
+    def _head(self, sampling: SamplingOptions) -> Logits:
+        """Give the scores that the last run left; `sampling` is the caller's."""
         del sampling
-        self._check_open()
-        if not self._scored_length or self._scored_length != self._kv.length:
-            raise EdgeVlmError('no token was appended since the KV cache was cut')
         return self._logits
 
-    def decode(self, token: int, position: int) -> None:
-        """Append one answer token to the KV cache; on an error the cache is as before."""
-        positions = np.full(1, position, np.int64)
-        self.prefill(PromptPart(np.full(1, token, np.int64), positions, position + 1), {})
-
-    def close(self) -> None:
-        """Free the model's memory; safe to call twice."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        self._kv.clear()
+    def _close(self) -> None:
+        self._cache.clear()
         del self._vision, self._embedder, self._decoder
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise NotReadyError('the engine is closed')
-
-    def _append(self, embeds: NDArray[Any], positions: Positions) -> None:
-        past_tokens = self._kv.length
-        logits, present = self._decoder.run(embeds, positions, self._kv.past(), past_tokens)
-        self._kv.replace(present, past_tokens + positions.shape[-1])
-        self._logits = Logits(logits)
-        self._scored_length = self._kv.length
 
     def _embed(self, part: PromptPart) -> NDArray[Any]:
         embeds = self._embedder.run(part.tokens)
@@ -239,10 +158,7 @@ class CpuEngine:
         """Look up the words and put the features over the placeholders."""
         embeds: NDArray[Any] = self._embed(part).copy()
         for span in part.spans:
-            spliced = features[span.image]
-            assert isinstance(spliced, Spliced)
-            rows = spliced.rows[span.first_row : span.first_row + len(span)]
-            embeds[0, span.start : span.stop] = rows
+            embeds[0, span.start : span.stop] = rows_of(span, features)
         return embeds
 
 

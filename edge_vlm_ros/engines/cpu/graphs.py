@@ -13,9 +13,7 @@ vision-language models. Sizes and types are read from the files; what does not f
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core import ModelConfig, ModelFileError
 from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo
 
 _PAST = re.compile(r'past_key_values\.(\d+)\.(key|value)')
@@ -31,7 +29,7 @@ _MROPE_RANK = 3
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class DeclaredSizes:
     """What the graphs do not say, from config.json.
 
     Attributes:
@@ -50,57 +48,37 @@ class ModelConfig:
     tile_px: int | None
     rows_per_tile: int | None
 
+    @classmethod
+    def of(cls, config: ModelConfig) -> DeclaredSizes:
+        """Read them.
 
-def read_config(path: Path) -> ModelConfig:
-    """Read config.json, in OpenGVLab's form (`llm_config`) or in transformers' (`text_config`).
-
-    Raises:
-        ModelFileError: Missing, no JSON, or without the context length.
-    """
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise ModelFileError(f'{path}: no such file') from None
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f'{path}: cannot be read as JSON: {error}') from error
-    if not isinstance(config, dict):
-        raise ModelFileError(f'{path}: expected an object, found {type(config).__name__}')
-    language = config.get('llm_config') or config.get('text_config') or config
-    context = language.get('max_position_embeddings')
-    if not isinstance(context, int) or context < 1:
-        raise ModelFileError(f'{path}: max_position_embeddings of the language model: {context!r}')
-    vision = config.get('vision_config') or {}
-    return ModelConfig(
-        path=path,
-        context_tokens=context,
-        hidden_size=language.get('hidden_size'),
-        layers=language.get('num_hidden_layers'),
-        tile_px=_side(vision.get('image_size')),
-        rows_per_tile=_rows_per_tile(config, vision),
-    )
+        Raises:
+            ModelFileError: config.json is missing or damaged, or lacks the context length.
+        """
+        return cls(
+            path=config.model.path,
+            context_tokens=config.language.count('max_position_embeddings'),
+            hidden_size=config.language.find_count('hidden_size'),
+            layers=config.language.find_count('num_hidden_layers'),
+            tile_px=config.vision.find_count('image_size'),
+            rows_per_tile=_rows_per_tile(config),
+        )
 
 
-def _side(size: object) -> int | None:
-    if isinstance(size, (list, tuple)):
-        size = size[0] if size else None
-    return size if isinstance(size, int) else None
-
-
-def _rows_per_tile(config: Mapping[str, Any], vision: Mapping[str, Any]) -> int | None:
+def _rows_per_tile(config: ModelConfig) -> int | None:
     """Count as InternVL's `num_image_token` does: patches a side, shrunk, squared."""
-    if isinstance(config.get('image_seq_length'), int):
-        return int(config['image_seq_length'])
-    size, patch = _side(vision.get('image_size')), _side(vision.get('patch_size'))
-    ratio = config.get('downsample_ratio')
-    if size is None or patch is None or not isinstance(ratio, (int, float)):
-        return None
+    given = config.model.find_count('image_seq_length')
+    size, patch = config.vision.find_count('image_size'), config.vision.find_count('patch_size')
+    ratio = config.model.find_fraction('downsample_ratio')
+    if given is not None or size is None or patch is None or ratio is None:
+        return given
     return round((size // patch) ** 2 * ratio**2)
 
 
 class VisionEncoder:
     """pixel_values -> image_features, one tile at a time so that memory stays bounded."""
 
-    def __init__(self, graph: Graph, config: ModelConfig) -> None:
+    def __init__(self, graph: Graph, config: DeclaredSizes) -> None:
         self._graph = graph
         self._pixels = _input(graph, 'pixel_values', rank=4)
         self._features = _output(graph, 'image_features')
@@ -124,7 +102,7 @@ class VisionEncoder:
         (features,) = self._graph.run(['image_features'], {'pixel_values': feed})
         return features.reshape(-1, features.shape[-1])
 
-    def _tile_px(self, config: ModelConfig) -> int:
+    def _tile_px(self, config: DeclaredSizes) -> int:
         height, width = self._pixels.shape[2:]
         declared = height or width or config.tile_px
         if declared is None:
@@ -180,7 +158,7 @@ class KvTensor:
 class Decoder:
     """inputs_embeds and the past -> logits of the last token and the present."""
 
-    def __init__(self, graph: Graph, config: ModelConfig) -> None:
+    def __init__(self, graph: Graph, config: DeclaredSizes) -> None:
         self._graph = graph
         embeds = _input(graph, 'inputs_embeds', rank=3)
         self.hidden_size = self._hidden_size(embeds, config)
@@ -247,7 +225,7 @@ class Decoder:
             shaped = positions[None]
         return shaped.astype(_dtype(self._graph, info), copy=False)
 
-    def _hidden_size(self, embeds: TensorInfo, config: ModelConfig) -> int:
+    def _hidden_size(self, embeds: TensorInfo, config: DeclaredSizes) -> int:
         found = embeds.shape[2] or config.hidden_size
         if found is None:
             raise misfit(self._graph, embeds.name, 'a fixed width, here or in config.json', 'none')

@@ -35,10 +35,14 @@ class CpuKvCache(KvLength):
         self._stored = self._length
         return self._values
 
-    def replace(self, present: list[NDArray[Any]], length: int) -> None:
-        """Take over a run's present, which holds `length` tokens."""
-        self._values, self._stored, self._length = present, length, length
+    def store(self, present: list[NDArray[Any]], tokens: int) -> None:
+        """Take over a run's present, which holds `tokens` tokens; `grow` counts the new ones in.
+
+        With fewer counted than stored, `past` cuts the rest off again.
+        """
+        self._values, self._stored = present, tokens
 
     def clear(self) -> None:
         """Let go of all memory."""
-        self.replace([], 0)
+        self.truncate(0)
+        self.store([], 0)

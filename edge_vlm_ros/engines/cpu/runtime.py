@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
+from edge_vlm_ros.engines.vendor_words import brief
 
 _FATAL = 4
 # Everything worth saying is raised as an exception; the rest is about devices we do not ask for.
@@ -70,9 +71,7 @@ class Graph:
                 str(path), settings, providers=['CPUExecutionProvider']
             )
         except Exception as error:  # ONNX Runtime's errors have no common type of their own
-            raise ModelFileError(
-                f'{path}: ONNX Runtime cannot load it: {_brief(error)}'
-            ) from error
+            raise ModelFileError(f'{path}: ONNX Runtime cannot load it: {brief(error)}') from error
         self.path = path
         self.inputs = _declared(session.get_inputs())
         self.outputs = _declared(session.get_outputs())
@@ -90,7 +89,7 @@ class Graph:
         try:
             results: list[NDArray[Any]] = self._session.run(names, feeds)
         except Exception as error:  # as above
-            raise DeviceError(f'{self.path.name}: ONNX Runtime failed: {_brief(error)}') from error
+            raise DeviceError(f'{self.path.name}: ONNX Runtime failed: {brief(error)}') from error
         return results
 
 
@@ -104,9 +103,3 @@ def _declared(nodes: Iterable[Any]) -> dict[str, TensorInfo]:
         )
         for node in nodes
     }
-
-
-def _brief(error: Exception) -> str:
-    """Shorten ONNX Runtime's message, which can hold a whole stack trace, to its first line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]

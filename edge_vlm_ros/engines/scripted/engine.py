@@ -7,7 +7,6 @@ chunk that is too large, a gap in the positions, features that do not belong to 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,30 +14,23 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edge_vlm_ros.core import (
-    BadRequestError,
     CancelledError,
     EdgeVlmError,
     EngineLimits,
-    ErrorCode,
     ModelFileError,
     ModelFiles,
-    NotReadyError,
+    Options,
     PromptPart,
-    PromptTooLongError,
     SamplingOptions,
     Spliced,
     VisionFeatures,
     VisionInputs,
+    read_options,
+    text_part,
 )
-from edge_vlm_ros.engines.base import (
-    ChosenToken,
-    Logits,
-    NextToken,
-    OnLoaded,
-    StopCheck,
-    never,
-)
-from edge_vlm_ros.engines.checks import check_fits, check_spans, check_tokens, even_pieces
+from edge_vlm_ros.engines.base import ChosenToken, Logits, NextToken, OnLoaded, StopCheck
+from edge_vlm_ros.engines.checks import check_piece, even_pieces, rows_of
+from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.scripted.faults import FaultMaker
 from edge_vlm_ros.engines.scripted.kv_cache import CachedToken, ScriptedKvCache
 from edge_vlm_ros.engines.scripted.script import Script
@@ -58,16 +50,13 @@ def open_engine(
 ) -> ScriptedEngine:
     """Load a script; see `engines.open_engine`. Any device ids will do."""
     del device_ids
-    if options:
-        raise BadRequestError(
-            f'chip scripted has no options, not {", ".join(options)}', ErrorCode.UNSUPPORTED_OPTION
-        )
+    read_options(Options, options, 'chip scripted')
     if 'script' not in files.weights:
         raise ModelFileError(f'{files.folder}: no script among the model files')
     return ScriptedEngine(files, Script.load(files.weights['script']), on_loaded=on_loaded)
 
 
-class ScriptedEngine:
+class ScriptedEngine(GuardedEngine):
     """One script. One thread calls all of it.
 
     Args:
@@ -100,129 +89,80 @@ class ScriptedEngine:
         self._tokenizer = Tokenizer.load(files.tokenizer_folder)
         self._turn_token = self._tokenizer.token_id(script.turn_token)
         self._stop_token = self._tokenizer.token_id(script.stop_token)
-        self._limits = _limits(files, script, self._tokenizer.vocab_size)
-        self._kv = ScriptedKvCache()
-        self._scored_length = 0
-        self._is_open = True
+        self._cache = ScriptedKvCache()
+        super().__init__(_limits(files, script, self._tokenizer.vocab_size), self._cache)
 
     @property
-    def limits(self) -> EngineLimits:
-        """Bounds and abilities, from the script and config.json."""
-        return self._limits
+    def _position_rows(self) -> int:
+        return 3  # M-RoPE's are taken, but not followed
 
-    @property
-    def kv(self) -> ScriptedKvCache:
-        """The KV cache."""
-        return self._kv
-
-    def encode(self, inputs: VisionInputs) -> VisionFeatures:
+    def _encode(self, inputs: VisionInputs) -> Spliced:
         """Make features whose every value is the mean of the pixels."""
-        self._check_open()
         self._wait(self._script.latency.encode_tile_s * len(inputs.pixels))
         self._faults.meet('encode')
         mean = np.float32(inputs.pixels.mean())
-        return Spliced(np.full((inputs.tokens, self._limits.hidden_size), mean, np.float32))
+        return Spliced(np.full((inputs.tokens, self.limits.hidden_size), mean, np.float32))
 
-    def keep(self, shared: int, prompt: PromptPart) -> int:
-        """Keep all: whatever follows, it costs less behind a longer prefix."""
-        del prompt
-        return shared
-
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
-        """Cut the next `tokens` tokens into chunks; behind cached ones the size may be another."""
-        chunk, later = self._limits.prefill_chunk, self._script.limits.extension_chunk
+    def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
+        """Cut tokens into chunks; after cached ones the size may be another."""
+        chunk, later = self.limits.prefill_chunk, self._script.limits.extension_chunk
         if not later:
             return even_pieces(tokens, chunk)
-        first = 0 if self._kv.length else min(tokens, chunk or tokens)
+        first = 0 if held else min(tokens, chunk or tokens)
         rest = even_pieces(tokens - first, later)
         return (first, *rest) if first else rest
 
-    def prefill(
-        self,
-        part: PromptPart,
-        features: Mapping[int, VisionFeatures],
-        should_stop: StopCheck = never,
-    ) -> None:
-        """Append a prompt part; on an error, or given up, the cache is as before."""
-        self._check_open()
-        if not len(part):
-            return
-        self._check_prefill(part)
-        check_spans(part, features, self._limits)
-        appended = _cached_tokens(part, features)
-        self._run_layers(self._script.latency.prefill(len(part), self._kv.length), should_stop)
-        self._faults.meet('prefill', self._question([*self._kv.tokens, *part.tokens.tolist()]))
-        self._append(appended)
+    def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+        """Refuse a chunk that is too large, a gap in the positions, features of another prompt."""
+        limits = self.limits
+        most = limits.prefill_chunk or limits.longest_prompt
+        if self._cache.length:
+            most = self._script.limits.extension_chunk or most
+        check_piece(len(part), most)
+        self._check_order(part)
+        super()._check_piece(part, features)
 
-    def next_token(self, sampling: SamplingOptions) -> NextToken:
+    def _append(
+        self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
+    ) -> None:
+        held, tokens = self._cache.length, self._cache.tokens
+        self._run_layers(self._script.latency.prefill(len(part), held), should_stop)
+        self._faults.meet('prefill', self._question([*tokens, *part.tokens.tolist()]))
+        self._cache.write(_cached_tokens(part, features))
+
+    def _step(self, token: int, position: int) -> None:
+        self._check_order(text_part((token,), position))
+        self._wait(self._script.latency.decode(self._cache.length))
+        self._faults.meet('decode', self._question(self._cache.tokens), self._answer_tokens())
+        self._cache.write([CachedToken(token, position + 1)])
+
+    def _head(self, sampling: SamplingOptions) -> NextToken:
         """Give the script's next token."""
         del sampling
-        self._check_open()
-        if not self._scored_length or self._scored_length != self._kv.length:
-            raise EdgeVlmError('no token was appended since the KV cache was cut')
         self._wait(self._script.latency.head_s)
         place = self._answer_tokens()
-        self._faults.meet('next_token', self._question(self._kv.tokens), place)
+        self._faults.meet('next_token', self._question(self._cache.tokens), place)
         token = self._scripted_token(place)
-        if self._limits.samples_on_chip:
+        if self.limits.samples_on_chip:
             return ChosenToken(token)
-        values = np.zeros(self._limits.vocab_size, np.float32)
+        values = np.zeros(self.limits.vocab_size, np.float32)
         values[token] = _SURE
         return Logits(values)
 
-    def decode(self, token: int, position: int) -> None:
-        """Append one token; on an error the cache is as before."""
-        self._check_open()
-        positions = np.full(1, position, np.int64)
-        part = PromptPart(np.full(1, token, np.int64), positions, position + 1)
-        check_fits(1, self._kv.length, self._limits)
-        check_tokens(part, self._limits)
-        self._check_positions(part)
-        self._wait(self._script.latency.decode(self._kv.length))
-        self._faults.meet('decode', self._question(self._kv.tokens), self._answer_tokens())
-        self._append([CachedToken(token, position + 1)])
+    def _close(self) -> None:
+        """Free nothing: there is no chip."""
 
-    def close(self) -> None:
-        """Forget everything; safe to call twice."""
-        self._kv.truncate(0)
-        self._is_open = False
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise NotReadyError('the engine is closed')
-
-    def _check_prefill(self, part: PromptPart) -> None:
-        limits = self._limits
-        check_fits(len(part), self._kv.length, limits)
-        most = limits.prefill_chunk or limits.longest_prompt
-        if self._kv.length:
-            most = self._script.limits.extension_chunk or most
-        if len(part) > most:
-            raise PromptTooLongError(
-                f'{len(part)} tokens in one prefill, this engine takes {most} at once'
-            )
-        if self._kv.length and not limits.can_extend_prefix:
-            raise EdgeVlmError(
-                f'prefill behind {self._kv.length} cached tokens: this engine cannot extend'
-            )
-        check_tokens(part, limits)
-        self._check_positions(part)
-
-    def _check_positions(self, part: PromptPart) -> None:
+    def _check_order(self, part: PromptPart) -> None:
         """Refuse positions that do not follow those of the cache; M-RoPE's are not followed."""
         if part.positions.ndim > 1:
             return
         start = int(part.positions[0])
-        expected = 0 if not self._kv.length else self._kv.next_position
+        expected = self._cache.next_position
         if expected not in {None, start}:
             raise EdgeVlmError(f'the prompt goes on at position {start}, expected {expected}')
         is_run = bool((np.diff(part.positions) == 1).all())
         if not is_run or part.next_position != start + len(part):
             raise EdgeVlmError('the positions of the prompt do not count up one by one')
-
-    def _append(self, appended: list[CachedToken]) -> None:
-        self._kv.cached += appended
-        self._scored_length = self._kv.length
 
     def _run_layers(self, seconds: float, should_stop: StopCheck) -> None:
         layers = self._script.latency.layers
@@ -244,8 +184,8 @@ class ScriptedEngine:
         return _FRAME_LINES.sub('', rest if newline else text).strip()
 
     def _answer_tokens(self) -> int:
-        """Count the tokens behind the line that opens the answer."""
-        tokens = self._kv.tokens
+        """Count the tokens after the line that opens the answer."""
+        tokens = self._cache.tokens
         if self._turn_token not in tokens:
             return 0
         opening = len(tokens) - tokens[::-1].index(self._turn_token)
@@ -255,8 +195,8 @@ class ScriptedEngine:
         return 0
 
     def _scripted_token(self, place: int) -> int:
-        question = self._question(self._kv.tokens)
-        means = self._kv.image_means
+        question = self._question(self._cache.tokens)
+        means = self._cache.image_means
         text = self._script.answer(question)
         text = text.replace('{images}', str(len(means)))
         text = text.replace('{means}', ', '.join(f'{mean:.2f}' for mean in means))
@@ -271,9 +211,7 @@ def _cached_tokens(part: PromptPart, features: Mapping[int, VisionFeatures]) -> 
         ends = [*[None] * (len(part) - 1), part.next_position]
     cached = [CachedToken(int(token), end) for token, end in zip(part.tokens, ends, strict=True)]
     for span in part.spans:
-        spliced = features[span.image]
-        assert isinstance(spliced, Spliced)
-        mean = float(spliced.rows[span.first_row, 0])
+        mean = float(rows_of(span, features)[0, 0])
         for place in range(span.start, span.stop):
             word = cached[place]
             cached[place] = CachedToken(word.token, word.next_position, span.image, mean)
@@ -282,15 +220,6 @@ def _cached_tokens(part: PromptPart, features: Mapping[int, VisionFeatures]) -> 
 
 def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
     """Join the script's limits with what config.json says of widths."""
-    path = files.tokenizer_folder / 'config.json'
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-        language = config.get('llm_config') or config.get('text_config') or config
-        vision = config.get('vision_config') or {}
-        hidden_size = int(language['hidden_size'])
-        side = vision.get('image_size', 0)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelFileError(f'{path}: no model configuration: {error!r}') from error
     wanted = script.limits
     return EngineLimits(
         context_tokens=wanted.context_tokens,
@@ -301,7 +230,7 @@ def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
         samples_on_chip=wanted.samples_on_chip,
         has_logits=wanted.has_logits,
         vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        tile_px=side if isinstance(side, int) else 0,
+        hidden_size=files.config.language.count('hidden_size'),
+        tile_px=files.config.vision.find_count('image_size') or 0,
         tiles_per_frame=wanted.tiles_per_frame,
     )

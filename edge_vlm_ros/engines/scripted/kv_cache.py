@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_vlm_ros.engines.kv_length import KvLength
+
 
 @dataclass(frozen=True, slots=True)
 class CachedToken:
@@ -22,39 +24,30 @@ class CachedToken:
     mean: float = 0.0
 
 
-class ScriptedKvCache:
+class ScriptedKvCache(KvLength):
     """A KV cache that remembers token ids instead of keys and values."""
 
     def __init__(self) -> None:
-        self.cached: list[CachedToken] = []
-
-    @property
-    def length(self) -> int:
-        """Tokens the cache holds."""
-        return len(self.cached)
+        super().__init__()
+        self._cached: list[CachedToken] = []
 
     @property
     def tokens(self) -> list[int]:
         """Their ids."""
-        return [item.token for item in self.cached]
+        return [item.token for item in self._cached[: self._length]]
 
     @property
     def image_means(self) -> list[float]:
         """Mean pixel value of each image in the cache, in order."""
-        means = {item.image: item.mean for item in self.cached if item.image is not None}
+        cached = self._cached[: self._length]
+        means = {item.image: item.mean for item in cached if item.image is not None}
         return list(means.values())
 
     @property
     def next_position(self) -> int | None:
-        """Position that the next token must have; None where any may follow."""
-        return self.cached[-1].next_position if self.cached else None
+        """Position that the next token must have, 0 at first; None where any may follow."""
+        return self._cached[self._length - 1].next_position if self._length else 0
 
-    def truncate(self, length: int) -> None:
-        """Forget every token from `length` on.
-
-        Raises:
-            ValueError: `length` is negative or above the present length.
-        """
-        if not 0 <= length <= self.length:
-            raise ValueError(f'cannot truncate {self.length} tokens to {length}')
-        del self.cached[length:]
+    def write(self, appended: list[CachedToken]) -> None:
+        """Write tokens after those that count; `grow` counts them in."""
+        self._cached[self._length :] = appended

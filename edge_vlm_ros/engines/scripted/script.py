@@ -9,7 +9,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
                                           # {means}: the mean pixel value of each
     latency:                  # seconds; all 0 when left out
       load_s: 0
-      load_parts: 1           # equal parts of the time above; each of several is told
+      load_parts: 1           # equal parts of the time above; each of several is reported
       encode_tile_s: 0        # each tile of a frame
       prefill_call_s: 0       # each call of prefill, plus
       prefill_token_s: 0      # each token of it
@@ -22,7 +22,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
     limits:                   # fields of EngineLimits
       context_tokens: 4096
       prefill_chunk: 256
-      extension_chunk: 0      # of prefills behind cached tokens, where it is another (not a field
+      extension_chunk: 0      # of prefills after cached tokens, where it is another (not a field
                               # of EngineLimits); 1 = through the decode graph, token by token
       longest_prompt: 4095
       max_images: 0
@@ -100,13 +100,13 @@ class Latency:
             )
 
     def prefill(self, tokens: int, history: int) -> float:
-        """Time of one prefill of `tokens` behind `history` cached ones."""
+        """Time of one prefill of `tokens` after `history` cached ones."""
         if self.prefill_history_s:
             return _from_table(self.prefill_history_s, history + tokens)
         return self.prefill_call_s + self.prefill_token_s * tokens
 
     def decode(self, history: int) -> float:
-        """Time of one decode step behind `history` cached tokens."""
+        """Time of one decode step after `history` cached tokens."""
         if self.decode_history_s:
             return _from_table(self.decode_history_s, history + 1)
         return self.decode_s

@@ -296,7 +296,7 @@ class _Table:
         return self._flat.part(start, count).decode()
 
     def binary(self, field: int) -> tuple[int, int] | None:
-        """Return start and size of binary data, the start counted behind the description."""
+        """Return start and size of binary data, the start counted from the description's end."""
         at = self._at(field)
         if not at:
             return None

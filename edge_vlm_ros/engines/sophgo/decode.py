@@ -1,55 +1,17 @@
-"""One token through all layers, against the cache on the chip.
-
-The cache is token-major, (1, context, kv_heads, head_dim), so one token is one run of memory: the
-new K and V are written straight to their row by giving the net that row as its output. Where the
-decode nets keep their inputs in memory of their own (address mode 1), that memory is the cache and
-nothing is copied; elsewhere the cache is ours, and the runtime copies it for every token.
-"""
+"""One token through all layers, against the cache on the chip."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.engines.sophgo.graphs import DecoderShapes, LayerKind
+from edge_vlm_ros.engines.sophgo.caches import LayerCache
+from edge_vlm_ros.engines.sophgo.images import Images
+from edge_vlm_ros.engines.sophgo.layers import DecoderShapes, LayerKind
 from edge_vlm_ros.engines.sophgo.masks import blocked, decode_mask
-from edge_vlm_ros.engines.sophgo.nets import DType, Shape
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCache:
-    """K and V of one layer.
-
-    Attributes:
-        keys: (1, context, kv_heads, head_dim), or (1, heads, rows, head_dim) of a cross layer.
-        values: The same.
-    """
-
-    keys: DeviceTensor
-    values: DeviceTensor
-
-
-def make_caches(runtime: Runtime, shapes: DecoderShapes) -> tuple[LayerCache, ...]:
-    """Take or make the caches of all layers, filled with zeros.
-
-    Memory that nobody wrote may hold NaN, and NaN times a masked 0 is NaN.
-    """
-    caches = []
-    for i, kind in enumerate(shapes.kinds):
-        name, first = f'block_cache_{i}', 3 if kind is LayerKind.SELF else 2
-        if shapes.cache_in_net:
-            keys, values = runtime.own_inputs(name)[first : first + 2]
-            keys.zero()
-            values.zero()
-        else:
-            shape = runtime.nets[name].inputs[first].shape
-            keys, values = (runtime.allocate(shape, shapes.half) for _ in range(2))
-        caches.append(LayerCache(keys, values))
-    return tuple(caches)
+from edge_vlm_ros.engines.sophgo.nets import DType
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
 class DecodeMask:
@@ -84,42 +46,6 @@ class DecodeMask:
         self._held = held
 
 
-class CrossMemory:
-    """What the cross-attention layers attend to while decoding: one image, or nothing.
-
-    Its mask is the same for a whole answer. Where the decode nets keep their inputs it is copied
-    to each of them once an image, so that no launch has to fetch it.
-
-    Args:
-        runtime: The model's.
-        shapes: The decoder's.
-
-    Attributes:
-        masks: (1, 1, 1, rows of all tiles), by cross-attention layer.
-        has_image: Whether there is an image.
-    """
-
-    def __init__(self, runtime: Runtime, shapes: DecoderShapes) -> None:
-        assert shapes.cross is not None
-        self._mask = runtime.allocate((1, 1, 1, shapes.cross.rows), shapes.half)
-        layers = [i for i, kind in enumerate(shapes.kinds) if kind is LayerKind.CROSS]
-        self.masks = dict.fromkeys(layers, self._mask)
-        if shapes.cache_in_net:
-            self.masks = {i: runtime.own_inputs(f'block_cache_{i}')[1] for i in layers}
-        self.has_image = False
-
-    def show(self, mask: NDArray[Any] | None) -> None:
-        """Set what an answer's tokens see of the image; None = there is none."""
-        self.has_image = False
-        if mask is None:
-            return
-        self._mask.write(mask)
-        for own in self.masks.values():
-            if own is not self._mask:
-                own.copy_from(self._mask, 0, 0, own.size)
-        self.has_image = True
-
-
 class DecodeStack:
     """All layers' decode nets, in every stage they were compiled for.
 
@@ -127,7 +53,7 @@ class DecodeStack:
         runtime: The model's.
         shapes: The decoder's.
         caches: Of all layers.
-        cross: What cross-attention layers attend to; None = there are none.
+        images: What cross-attention layers attend to.
 
     Attributes:
         hidden: (1, 1, hidden): the token's embedding before a run, its last hidden state after.
@@ -138,11 +64,11 @@ class DecodeStack:
         runtime: Runtime,
         shapes: DecoderShapes,
         caches: tuple[LayerCache, ...],
-        cross: CrossMemory | None,
+        images: Images,
     ) -> None:
         self._shapes = shapes
         self._caches = caches
-        self._cross = cross
+        self._images = images
         self.hidden = runtime.allocate((1, 1, shapes.hidden), shapes.half)
         self._position = runtime.allocate((*shapes.position_shape[:-1], 1), DType.INT32)
         smallest_first = sorted(shapes.capacities)
@@ -152,7 +78,7 @@ class DecodeStack:
             for size, mask in zip(smallest_first, self._masks, strict=True)
         ]
         self._capacities = smallest_first
-        self._row = [1, 1, shapes.kv_heads, shapes.head_dim]
+        self._row = list(shapes.kv(1))
 
     def run(self, held: int, position: NDArray[np.int32]) -> None:
         """Run the token in `hidden` through all layers; its K and V become row `held`.
@@ -168,21 +94,20 @@ class DecodeStack:
         self._masks[stage].show(held)
         self._position.write(position)
         row, offset = self._row, held * self._shapes.row_size
-        without_image = self._cross is not None and not self._cross.has_image
+        has_image = self._images.has_image
         layers = zip(self._stages[stage], self._caches, self._shapes.kinds, strict=True)
         for launch, cache, kind in layers:
             if kind is LayerKind.SELF:
                 launch.bind_output_run(1, cache.keys, row, offset)
                 launch.bind_output_run(2, cache.values, row, offset)
-            elif without_image:
+            elif not has_image:
                 continue
             launch.run()
 
     def _bind(self, runtime: Runtime, capacity: int, mask: DecodeMask) -> list[Launch]:
         """Bind the nets of one stage; the hidden state is changed in place."""
         shapes = self._shapes
-        past: Shape = (1, capacity, shapes.kv_heads, shapes.head_dim)
-        row: Shape = (1, 1, shapes.kv_heads, shapes.head_dim)
+        past, row = shapes.kv(capacity), shapes.kv(1)
         launches = []
         for i, cache in enumerate(self._caches):
             inputs, outputs = [self.hidden], [self.hidden]
@@ -193,7 +118,6 @@ class DecodeStack:
                 inputs += [self._position, mask.tensor, keys, values]
                 outputs += [cache.keys.view(row), cache.values.view(row)]
             else:
-                assert self._cross is not None
-                inputs += [self._cross.masks[i], cache.keys, cache.values]
+                inputs += [self._images.masks[i], cache.keys, cache.values]
             launches.append(Launch(runtime, f'block_cache_{i}', inputs, outputs))
         return launches

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import ModelFileError, TokenIds
-from edge_vlm_ros.engines.sophgo.graphs import DecoderShapes
+from edge_vlm_ros.engines.sophgo.layers import DecoderShapes
 from edge_vlm_ros.engines.sophgo.nets import DType
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
 class TokenSlot:
@@ -70,7 +71,7 @@ class ChipEmbedding:
         self._step = Launch(runtime, 'embedding_cache', [slot.tensor], [step_hidden])
 
     def prompt(self, tokens: TokenIds, hidden: DeviceTensor) -> None:
-        """Write the embeddings of a prompt's tokens; rows behind them hold what is left there."""
+        """Write the embeddings of a prompt's tokens; rows after them hold what is left there."""
         self._ids.write(tokens.astype(np.int32))
         self._runtime.launch('embedding', [self._ids], [hidden])
 

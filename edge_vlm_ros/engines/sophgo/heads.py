@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -9,16 +12,26 @@ import numpy as np
 from edge_vlm_ros.core import BadRequestError, DeviceError, ErrorCode, SamplingOptions
 from edge_vlm_ros.engines.base import ChosenToken, Logits, NextToken
 from edge_vlm_ros.engines.sophgo.embedding import TokenSlot
-from edge_vlm_ros.engines.sophgo.graphs import Head, LogitsHead, Sampler, SamplerKind, TokenHead
-from edge_vlm_ros.engines.sophgo.nets import DType
-from edge_vlm_ros.engines.sophgo.runtime import DeviceTensor, Launch, Runtime
+from edge_vlm_ros.engines.sophgo.expect import (
+    Wanted,
+    expect,
+    expect_dtype,
+    input_of,
+    misfit,
+    net_of,
+    output_of,
+)
+from edge_vlm_ros.engines.sophgo.layers import DecoderShapes
+from edge_vlm_ros.engines.sophgo.nets import DType, Nets
+from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 _COLDEST = 1e-6
 """Temperatures below are greedy, as in `text.TokenSampler`."""
 
 
 class HeadRunner(Protocol):
-    """The nets behind the last layer."""
+    """The nets after the last layer, with their tensors."""
 
     def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> NextToken:
         """Choose or score the token that follows.
@@ -32,11 +45,159 @@ class HeadRunner(Protocol):
         ...
 
 
-def make_head(runtime: Runtime, head: Head, row: DeviceTensor, slot: TokenSlot) -> HeadRunner:
-    """Bind the nets of a head; `row` is any hidden state to bind them with at first."""
-    if isinstance(head, TokenHead):
+class Head(Protocol):
+    """The nets after the last layer, as they declare themselves."""
+
+    @property
+    def vocab(self) -> int | None:
+        """How many scores it gives; None = it gives the token itself."""
+        ...
+
+    @property
+    def samples_on_chip(self) -> bool:
+        """Whether a net chooses tokens where one does what is asked."""
+        ...
+
+    def describe(self) -> str:
+        """Say what it is, for reports."""
+        ...
+
+    def start(self, runtime: Runtime, row: DeviceTensor, slot: TokenSlot) -> HeadRunner:
+        """Bind its nets; `row` is any hidden state to bind them with at first.
+
+        Raises:
+            DeviceError: There is not enough memory.
+        """
+        ...
+
+
+def read_head(nets: Nets, decoder: DecoderShapes) -> Head:
+    """Read the head that the nets have.
+
+    Raises:
+        ModelFileError: A net is missing, or takes or gives what no head of this engine does.
+    """
+    net = net_of(nets, 'lm_head')
+    hidden = input_of(net, 0)
+    if prod(hidden.shape) != decoder.hidden or hidden.dtype is not decoder.half:
+        expected = f'{decoder.hidden} {decoder.half.value}'
+        raise misfit(net, hidden, expected, f'{hidden.shape} {hidden.dtype.value}')
+    scores = output_of(net, 0)
+    if prod(scores.shape) == 1:
+        expect_dtype(net, scores, DType.INT32)
+        return TokenHead()
+    expect_dtype(net, scores, DType.FLOAT32)
+    return LogitsHead.read(nets, prod(scores.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHead:
+    """`lm_head` gives the best token itself."""
+
+    @property
+    def vocab(self) -> None:
+        """No scores."""
+        return
+
+    @property
+    def samples_on_chip(self) -> bool:
+        """Greedily."""
+        return True
+
+    def describe(self) -> str:
+        """Say what it is."""
+        return 'the best token'
+
+    def start(self, runtime: Runtime, row: DeviceTensor, slot: TokenSlot) -> HeadRunner:
+        """Bind `lm_head`."""
         return _TokenRunner(runtime, row, slot)
-    return _LogitsRunner(runtime, head, row, slot)
+
+
+class SamplerKind(Enum):
+    """Which net samples; they differ in the order of their inputs."""
+
+    SAMPLE = 'sample_head'
+    PENALTY = 'penalty_sample_head'
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A net that turns logits into candidates with probabilities.
+
+    Attributes:
+        kind: Which.
+        seen_tokens: Ids it takes for the repetition penalty.
+        candidates: It gives at most.
+    """
+
+    kind: SamplerKind
+    seen_tokens: int
+    candidates: int
+
+    @classmethod
+    def read(cls, nets: Nets, vocab: int) -> Sampler | None:
+        """Read the one that the nets have; None = none.
+
+        Raises:
+            ModelFileError: A tensor is not what such a net has.
+        """
+        kind = next((kind for kind in SamplerKind if kind.value in nets), None)
+        if kind is None:
+            return None
+        net = nets[kind.value]
+        logits: Wanted = ((1, vocab), DType.FLOAT32)
+        seen: Wanted = (input_of(net, 1).shape, DType.INT32)
+        number: Wanted = ((1,), DType.FLOAT32)
+        count: Wanted = ((1,), DType.INT32)
+        candidates = output_of(net, 0).shape
+        inputs = {
+            SamplerKind.SAMPLE: [logits, seen, number, number, count, number],
+            SamplerKind.PENALTY: [logits, seen, number, number, number],
+        }[kind]
+        expect(net, inputs, [(candidates, DType.FLOAT32), (candidates, DType.INT32)])
+        return cls(kind, prod(seen[0]), prod(candidates))
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsHead:
+    """`lm_head` gives logits.
+
+    Attributes:
+        vocab: How many.
+        has_greedy: Whether `greedy_head` chooses the best on the chip.
+        sampler: The net that samples; None = none.
+    """
+
+    vocab: int
+    has_greedy: bool
+    sampler: Sampler | None
+
+    @classmethod
+    def read(cls, nets: Nets, vocab: int) -> LogitsHead:
+        """Read the nets that choose from `vocab` scores.
+
+        Raises:
+            ModelFileError: A tensor is not what such a net has.
+        """
+        has_greedy = 'greedy_head' in nets
+        if has_greedy:
+            expect(nets['greedy_head'], [((1, vocab), DType.FLOAT32)], [((1, 1), DType.INT32)])
+        return cls(vocab, has_greedy, Sampler.read(nets, vocab))
+
+    @property
+    def samples_on_chip(self) -> bool:
+        """With the net that samples."""
+        return self.sampler is not None
+
+    def describe(self) -> str:
+        """Say what it is."""
+        nets = ['greedy_head'] if self.has_greedy else []
+        nets += [self.sampler.kind.value] if self.sampler else []
+        return f'{self.vocab} logits; on the chip: {", ".join(nets) or "none"}'
+
+    def start(self, runtime: Runtime, row: DeviceTensor, slot: TokenSlot) -> HeadRunner:
+        """Bind `lm_head` and the nets that choose."""
+        return _LogitsRunner(runtime, self, row, slot)
 
 
 class _TokenRunner:

@@ -53,7 +53,7 @@ def from_host(values: NDArray[Any], dtype: DType) -> NDArray[np.float32]:
 def causal_mask(rows: int, dtype: DType) -> NDArray[Any]:
     """Let each row see itself and the rows before it: (rows, rows).
 
-    Right for every prompt: rows behind the prompt's last one see more than they should, and
+    Right for every prompt: rows after the prompt's last one see more than they should, and
     nobody reads them.
     """
     return _hidden_above_diagonal(rows, dtype)
@@ -135,7 +135,7 @@ def patch_positions(groups: int, height: int, width: int) -> NDArray[np.int32]:
 
 
 def cross_row_mask(first: int, tokens: int, rows: int, dtype: DType) -> NDArray[Any]:
-    """Tell the cross-attention layers which rows stand at or behind the image: (rows,).
+    """Tell the cross-attention layers which rows stand at or after the image: (rows,).
 
     The others keep their hidden state from these layers' MLP, as in the reference model.
     """
@@ -147,17 +147,17 @@ def cross_row_mask(first: int, tokens: int, rows: int, dtype: DType) -> NDArray[
 def cross_mask(
     first: int, tokens: int, rows: int, image_row: NDArray[Any], dtype: DType
 ) -> NDArray[Any]:
-    """Let the rows at or behind the image see its tiles: (rows, columns).
+    """Let the rows at or after the image see its tiles: (rows, columns).
 
     Rows before the image see everything, padding tiles too: in the reference model a row that is
-    hidden from every tile gets an open mask, and loses only its MLP. Rows behind the prompt see
+    hidden from every tile gets an open mask, and loses only its MLP. Rows after the prompt see
     nothing; nobody reads them.
 
     Args:
         first: The row of the image's token.
         tokens: Rows of the prompt.
         rows: Rows of the net.
-        image_row: What a row behind the image sees, as `cross_decode_mask` gives it.
+        image_row: What a row after the image sees, as `cross_decode_mask` gives it.
         dtype: Of the mask.
     """
     mask = np.full((rows, image_row.size), blocked(dtype), dtype.host)
@@ -166,8 +166,8 @@ def cross_mask(
     return mask
 
 
-def cross_decode_mask(tiles_used: int, tiles: int, tile_rows: int, dtype: DType) -> NDArray[Any]:
-    """Let an answer's token see the image's tiles: (tiles * tile_rows,)."""
-    mask = np.full(tiles * tile_rows, blocked(dtype), dtype.host)
-    mask[: tiles_used * tile_rows] = 0
+def cross_decode_mask(rows_used: int, rows: int, dtype: DType) -> NDArray[Any]:
+    """Let an answer's token see the `rows_used` rows that hold image tiles: (rows,)."""
+    mask = np.full(rows, blocked(dtype), dtype.host)
+    mask[:rows_used] = 0
     return mask

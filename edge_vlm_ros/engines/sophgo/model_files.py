@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
-from edge_vlm_ros.engines.sophgo.graphs import (
-    ChunkPrefill,
-    Contract,
-    HistoryPrefill,
-    LogitsHead,
-    read_contract,
-)
+from edge_vlm_ros.engines.sophgo.contract import Contract, read_contract
 
 _IMAGE_ROWS = 8
-"""Rows that Llama 3.2 Vision's embedding has behind its vocabulary, for the image token."""
-
-_FAMILY_OF_TYPE = {'internvl_chat': 'internvl', 'internvl': 'internvl'}
+"""Rows that Llama 3.2 Vision's embedding has after its vocabulary, for the image token."""
 
 
 def find_bmodel(files: ModelFiles) -> Path:
@@ -56,7 +45,7 @@ def contract_of(bmodel: BmodelFile) -> Contract:
     """Tell which contract a file keeps.
 
     Raises:
-        ModelFileError: None that is known; names the file, the net and the tensor.
+        ModelFileError: Its nets keep none that is known; names the file, the net and the tensor.
     """
     try:
         return read_contract(bmodel.nets)
@@ -64,20 +53,6 @@ def contract_of(bmodel: BmodelFile) -> Contract:
         raise ModelFileError(f'{bmodel.path}: {error.message}') from error
     except IndexError as error:
         raise ModelFileError(f'{bmodel.path}: a net has a tensor without sizes') from error
-
-
-def own_bytes(contract: Contract) -> int:
-    """Count the device memory that the engine takes beside what loading the file takes.
-
-    Hidden states, masks and, where the decode nets have no memory of their own, the cache.
-    """
-    decoder, form = contract.decoder, contract.prefill
-    columns = form.rows + (form.history if isinstance(form, HistoryPrefill) else 0)
-    hidden = 2 * form.rows * decoder.hidden
-    mask = 0 if isinstance(form, ChunkPrefill) else form.rows * columns
-    cross = decoder.cross.rows * (form.rows + decoder.hidden) if decoder.cross else 0
-    cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-    return decoder.half.nbytes * (hidden + mask + cross) + cache
 
 
 def find_embedding_table(files: ModelFiles) -> Path:
@@ -89,52 +64,31 @@ def find_embedding_table(files: ModelFiles) -> Path:
     return next((p / name for p in places if (p / name).is_file()), files.folder / name)
 
 
-def read_config(files: ModelFiles) -> Mapping[str, Any]:
-    """Read config.json.
-
-    Raises:
-        ModelFileError: Missing, or no JSON object.
-    """
-    path = files.tokenizer_folder / 'config.json'
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise ModelFileError(f'{path}: no such file; it belongs to the model') from None
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f'{path}: cannot be read as JSON: {error}') from error
-    if not isinstance(config, dict):
-        raise ModelFileError(f'{path}: expected an object, found {type(config).__name__}')
-    return config
-
-
 def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     """Check that config.json is this bmodel's; return the vocabulary's size.
 
     A bmodel whose head gives the token itself does not tell how many ids its embedding knows.
 
     Raises:
-        ModelFileError: They do not belong together.
+        ModelFileError: It is of another family, depth, width or vocabulary.
     """
-    path, config = files.tokenizer_folder / 'config.json', read_config(files)
-    named = str(config.get('model_type', ''))
-    family = _FAMILY_OF_TYPE.get(named, named)
+    path, language = files.config.model.path, files.config.language
+    named = files.config.model_type
+    family = files.family or named
     if family and contract.family and family != contract.family:
         raise ModelFileError(
             f'{bmodel}: its nets are of family {contract.family}, {path} is of {named}'
         )
-    language = config.get('llm_config') or config.get('text_config') or config
     decoder = contract.decoder
     for key, found in (
         ('num_hidden_layers', len(decoder.kinds)),
         ('hidden_size', decoder.hidden),
     ):
-        expected = language.get(key)
-        if isinstance(expected, int) and expected != found:
+        expected = language.find_count(key)
+        if expected not in {None, found}:
             raise ModelFileError(f'{bmodel}: {key}: expected {expected} ({path}), found {found}')
-    vocab = language.get('vocab_size')
-    scores = contract.head.vocab if isinstance(contract.head, LogitsHead) else None
-    if not isinstance(vocab, int):
-        if scores is None:
-            raise ModelFileError(f'{path}: vocab_size: expected a number, found {vocab!r}')
-        vocab = scores
+    vocab = language.find_count('vocab_size')
+    vocab = contract.head.vocab if vocab is None else vocab
+    if vocab is None:
+        raise ModelFileError(f'{path}: vocab_size: expected a number, found none')
     return vocab + _IMAGE_ROWS if decoder.cross is not None else vocab

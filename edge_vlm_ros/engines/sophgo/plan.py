@@ -32,8 +32,8 @@ class Costs:
         """Take in what a run of the decode nets took."""
         self.step_s = _mean(self.step_s, seconds)
 
-    def steps_are_worth(self, tokens: int) -> bool:
-        """Tell whether so many steps behind a prefix cost less than to start again."""
+    def steps_beat_restart(self, tokens: int) -> bool:
+        """Tell whether so many steps after a prefix cost less than to start again."""
         if self.piece_s and self.step_s:
             return self.steps_are_cheaper(tokens)
         return tokens <= _STEPS_OF_A_PIECE
@@ -48,12 +48,12 @@ def _mean(before: float, seconds: float) -> float:
 
 
 def cut(tokens: int, held: int, room: Callable[[int], int], costs: Costs | None) -> Iterator[int]:
-    """Cut `tokens` tokens behind `held` into pieces.
+    """Cut `tokens` tokens after `held` into pieces.
 
     Args:
         tokens: To be cut.
         held: Rows that the cache holds.
-        room: How many tokens a piece of the prefill nets may have behind so many rows.
+        room: How many tokens a piece of the prefill nets may have after so many rows.
         costs: Where a short piece costs what a long one costs; None = it costs less.
 
     Yields:

@@ -7,18 +7,8 @@ from types import MappingProxyType
 
 from edge_vlm_ros.core import EngineLimits, ModelReport, ReportTable
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile
-from edge_vlm_ros.engines.sophgo.graphs import (
-    AspectTower,
-    ChunkPrefill,
-    Contract,
-    DynamicPrefill,
-    FixedGridTower,
-    HistoryPrefill,
-    LayerKind,
-    LogitsHead,
-    PatchTower,
-    TileTower,
-)
+from edge_vlm_ros.engines.sophgo.contract import Contract
+from edge_vlm_ros.engines.sophgo.layers import LayerKind
 from edge_vlm_ros.engines.sophgo.nets import NetInfo, TensorInfo
 
 _MIB = 2**20
@@ -35,12 +25,12 @@ def report_of(bmodel: BmodelFile, contract: Contract, limits: EngineLimits) -> M
         ('family', contract.family or 'text only'),
         ('layers', _layers(contract)),
         ('hidden size', f'{limits.hidden_size} {limits.hidden_dtype}'),
-        ('prefill', _prefill(contract)),
+        ('prefill', contract.prefill.describe()),
         ('context', f'{limits.context_tokens} tokens, prompt and answer'),
         ('decode stages', ', '.join(map(str, contract.decoder.capacities))),
-        ('vision tower', _tower(contract)),
+        ('vision tower', contract.tower.describe() if contract.tower else 'none'),
         ('embedding', 'on the chip' if contract.embeds_on_chip else 'table on disk'),
-        ('head', _head(contract)),
+        ('head', contract.head.describe()),
         ('KV cache', _cache(contract)),
         ('weights', _mib(bmodel.weight_bytes)),
         ('commands', _mib(bmodel.command_bytes)),
@@ -105,40 +95,6 @@ def _layers(contract: Contract) -> str:
     if not crossed:
         return f'{len(kinds)}'
     return f'{len(kinds)}, cross-attention at {", ".join(map(str, crossed))}'
-
-
-def _prefill(contract: Contract) -> str:
-    form = contract.prefill
-    if isinstance(form, HistoryPrefill):
-        return f'chunks of {form.rows} behind up to {form.history} (static, with history)'
-    if isinstance(form, ChunkPrefill):
-        return f'chunks of up to {form.rows} behind up to {form.history} (dynamic, block_kv)'
-    if isinstance(form, DynamicPrefill):
-        return f'up to {form.rows} tokens from an empty cache (dynamic), then token by token'
-    return f'{form.rows} tokens from an empty cache (static), then token by token'
-
-
-def _tower(contract: Contract) -> str:
-    tower = contract.tower
-    if isinstance(tower, TileTower):
-        return f'{tower.net}: tiles of {tower.tile_px} px, {tower.rows} tokens each'
-    if isinstance(tower, PatchTower):
-        padded = 'the real number' if tower.is_dynamic else 'padded'
-        return f'{tower.net}: up to {tower.patches} patches ({padded}), mask {tower.mask.value}'
-    if isinstance(tower, FixedGridTower):
-        return f'{tower.net}: {tower.rows} x {tower.columns} patches'
-    if isinstance(tower, AspectTower):
-        return f'{tower.net}: {tower.tiles} tiles of {tower.tile_px} px, {tower.rows} rows each'
-    return 'none'
-
-
-def _head(contract: Contract) -> str:
-    head = contract.head
-    if not isinstance(head, LogitsHead):
-        return 'the best token'
-    nets = ['greedy_head'] if head.has_greedy else []
-    nets += [head.sampler.kind.value] if head.sampler else []
-    return f'{head.vocab} logits; on the chip: {", ".join(nets) or "none"}'
 
 
 def _cache(contract: Contract) -> str:

@@ -22,6 +22,14 @@ from typing import Any
 from edge_vlm_ros.core import CompressedImage, RawImage
 
 _BUFFER_BYTES = 4 * 2**20
+_MOST_PARTS = 4096
+_MOST_BYTES = 2**32
+_COUNT_BYTES = 4
+_SIZE_BYTES = 8
+
+
+class GarbledError(Exception):
+    """What came is no message: the other end has lost its senses, or other code wrote there."""
 
 
 class _Pickler(pickle.Pickler):
@@ -45,6 +53,67 @@ def _outside(data: Any) -> object:
     return pickle.PickleBuffer(view if view.c_contiguous else view.tobytes())
 
 
+class _Incoming:
+    """A message as far as it has come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parts: list[bytearray] = []
+        self._sizes: tuple[int, ...] | None = None
+        self._want(_COUNT_BYTES)
+
+    def _want(self, size: int) -> None:
+        self._data = bytearray(size)
+        self._left = memoryview(self._data)
+
+    def read(self, flags: int) -> bool:
+        """Read once from the socket; tell whether the message is whole.
+
+        Raises:
+            BlockingIOError: Nothing is there (with MSG_DONTWAIT).
+            EOFError: The other end is gone.
+            GarbledError: This is no message.
+        """
+        if self._left:
+            taken = self._connection.recv_into(self._left, 0, flags)
+            if not taken:
+                raise EOFError('the other end is gone')
+            self._left = self._left[taken:]
+        return not self._left and self._go_on()
+
+    def _go_on(self) -> bool:
+        """Act on a piece that is whole; tell whether it was the message's last."""
+        data = self._data
+        if self._sizes is not None:
+            self._parts.append(data)
+        elif len(data) == _COUNT_BYTES:
+            (count,) = struct.unpack('!I', data)
+            if not 0 < count <= _MOST_PARTS:
+                raise GarbledError(f'a message of {count} parts')
+            self._want(_SIZE_BYTES * count)
+            return False
+        else:
+            self._sizes = struct.unpack(f'!{len(data) // _SIZE_BYTES}Q', data)
+            if sum(self._sizes) > _MOST_BYTES:
+                raise GarbledError(f'a message of {sum(self._sizes)} bytes')
+        if len(self._parts) == len(self._sizes):
+            return True
+        self._want(self._sizes[len(self._parts)])
+        return False
+
+    def take(self) -> Any:
+        """Return the message that is whole; the next one begins."""
+        head, *buffers = self._parts
+        self._begin()
+        try:
+            return pickle.loads(head, buffers=buffers)  # noqa: S301 (from our own other end)
+        except Exception as error:  # whatever bytes make of it
+            raise GarbledError(f'{type(error).__name__}: {error}') from error
+
+
 class Channel:
     """One end of a connection. One thread receives; any thread sends.
 
@@ -57,9 +126,10 @@ class Channel:
             connection.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
         self._connection = connection
         self._sending = threading.Lock()
+        self._incoming = _Incoming(connection)
 
     def fileno(self) -> int:
-        """Return the socket's file descriptor, for `select`."""
+        """Return the socket's file descriptor, for `poll`."""
         return self._connection.fileno()
 
     def send(self, message: object) -> None:
@@ -81,26 +151,33 @@ class Channel:
                 self._connection.sendall(part)
 
     def receive(self) -> Any:
-        """Wait for the next message.
+        """Wait for the next message, and for all of it.
 
         Raises:
             EOFError: The other end is gone.
             OSError: Likewise.
+            GarbledError: What came is no message.
         """
-        (count,) = struct.unpack('!I', self._read(4))
-        sizes = struct.unpack(f'!{count}Q', self._read(8 * count))
-        head, *buffers = [self._read(size) for size in sizes]
-        return pickle.loads(head, buffers=buffers)  # noqa: S301 (from our own other end)
+        while not self._incoming.read(0):
+            pass
+        return self._incoming.take()
 
-    def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        left = memoryview(data)
-        while left:
-            taken = self._connection.recv_into(left)
-            if not taken:
-                raise EOFError('the other end is gone')
-            left = left[taken:]
-        return data
+    def receive_now(self) -> Any | None:
+        """Return the next message if all of it has come, else None; never waits.
+
+        What has come of it is kept: an end that dies or hangs half-way holds up nobody.
+
+        Raises:
+            EOFError: The other end is gone.
+            OSError: Likewise.
+            GarbledError: What came is no message.
+        """
+        try:
+            while not self._incoming.read(socket.MSG_DONTWAIT):
+                pass
+        except BlockingIOError:
+            return None
+        return self._incoming.take()
 
     def shut(self) -> None:
         """End the conversation: both ends see the end of the stream, also a thread that waits."""

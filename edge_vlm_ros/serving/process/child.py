@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from edge_vlm_ros.core import (
     Answer,
     AnswerChunk,
     EdgeVlmError,
-    ErrorCode,
     Question,
+    SetupError,
     SteadyClock,
 )
 from edge_vlm_ros.serving.model_info import signed
@@ -29,19 +31,25 @@ from edge_vlm_ros.serving.process.channel import Channel
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
     BeatMessage,
+    BegunMessage,
     CancelMessage,
     ChunkMessage,
     CloseMessage,
     EnginePhase,
     EngineState,
     LoadProgress,
+    LogMessage,
     OpenMessage,
     Report,
     ResetMessage,
     StateMessage,
 )
+from edge_vlm_ros.serving.process.printed import LogLine
+from edge_vlm_ros.serving.step import CHIP_THREAD, REST, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge_vlm_ros.serving.backend import Backend
 
 _log = logging.getLogger(__name__)
@@ -52,6 +60,29 @@ _PR_SET_NAME = 15
 _PROCESS_NAME = b'edge-vlm-model'  # at most 15 bytes
 _BEAT_NS = 200_000_000
 _CLOSE_S = 3.5
+_IO_BY_LINES = 1  # From stdio.h: _IOLBF, of glibc and musl.
+_FAILED_STATUS = 3
+_LOST_STATUS = 4
+
+
+class _ToParent(logging.Handler):
+    """Sends what is logged here to the parent, whose log it becomes part of.
+
+    Args:
+        send: Sends a message.
+    """
+
+    def __init__(self, send: Callable[[Report], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record."""
+        try:
+            text = self.format(record)
+        except Exception as error:  # noqa: BLE001 (a record that cannot be written)
+            text = f'{record.msg!r}: {type(error).__name__}: {error}'
+        self._send(LogMessage(LogLine(record.levelno, record.name, text)))
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -64,13 +95,40 @@ def main(descriptor: int, parent: int) -> None:
     # Ctrl-C in a terminal reaches every process at once: the parent ends this one in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent)
+    _print_by_lines()
+    threading.excepthook = _on_lost_thread
     channel = Channel(socket.socket(fileno=descriptor))
-    status = _Service(channel).run()
+    _end(_Service(channel).run())
+
+
+def _end(status: int) -> NoReturn:
+    """End this process at once.
+
+    Not by `sys.exit`: a driver's threads or exit handlers may hang, and nothing is left to be
+    done.
+    """
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: a driver's threads or exit handlers may hang, and nothing is left to be done.
     os._exit(status)
+
+
+def _on_lost_thread(lost: threading.ExceptHookArgs) -> None:
+    """A thread that answers questions has failed: end the process, so that another one starts."""
+    if lost.exc_value is not None:
+        _log.critical('thread %s failed', lost.thread, exc_info=lost.exc_value)
+    if lost.thread is not None and lost.thread.name == CHIP_THREAD:
+        _end(_LOST_STATUS)
+
+
+def _print_by_lines() -> None:
+    """Have each printed line go out at once: into a pipe, C and Python print whole pages."""
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(ValueError, AttributeError):  # Another C library than glibc or musl.
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, 'stdout'), None, _IO_BY_LINES, 0)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors='backslashreplace')
 
 
 def _end_with_parent(parent: int) -> None:
@@ -89,6 +147,7 @@ class _Service:
         self._channel = channel
         self._clock = SteadyClock()
         self._beaten_ns = 0
+        self._step = REST
 
     def run(self) -> int:
         """Serve until the end; return the exit status."""
@@ -97,21 +156,17 @@ class _Service:
         except (EOFError, OSError):
             return 0
         assert isinstance(opening, OpenMessage)
-        logging.basicConfig(
-            level=opening.log_level,
-            stream=sys.stderr,
-            format='[%(levelname)s] [model process] [%(name)s] %(message)s',
-        )
+        logging.basicConfig(level=opening.log_level, handlers=[_ToParent(self._send)])
+        logging.captureWarnings(capture=True)
         try:
             backend = self._open(opening)
         except EdgeVlmError as error:
-            self._report(EnginePhase.FAILED, error.code, error.message)
-            return 3
-        except Exception as error:  # noqa: BLE001 (reported to the parent)
-            _log.exception('the model cannot be loaded')
-            message = f'{type(error).__name__}: {error}'
-            self._report(EnginePhase.FAILED, ErrorCode.INTERNAL, message)
-            return 3
+            self._fail(error)
+            return _FAILED_STATUS
+        except BaseException as error:  # noqa: BLE001 (reported to the parent)
+            _log.critical('the model cannot be loaded', exc_info=error)
+            self._fail(EdgeVlmError(f'{type(error).__name__}: {error}'))
+            return _FAILED_STATUS
         self._send(StateMessage(EngineState(EnginePhase.READY, backend.info)))
         try:
             self._serve(backend)
@@ -125,7 +180,7 @@ class _Service:
         # Imported here, so that what is missing or broken is reported and not only printed.
         from edge_vlm_ros.serving.backend import open_backend
 
-        self._report(EnginePhase.STARTING, message='loading the model')
+        self._send(StateMessage(EngineState(EnginePhase.STARTING, message='loading the model')))
         return open_backend(
             opening.spec,
             settings=opening.settings,
@@ -151,7 +206,7 @@ class _Service:
 
     def _ask(self, backend: Backend, question: Question) -> None:
         try:
-            backend.ask(question, self._send_chunk)
+            backend.ask(question, self._send_chunk, partial(self._send_begun, question.request_id))
         except EdgeVlmError as error:
             failed = Answer.failed(question.request_id, error, session_id=question.session_id)
             answer = signed(failed, backend.info)
@@ -160,11 +215,14 @@ class _Service:
     def _send_chunk(self, chunk: AnswerChunk) -> None:
         self._send(ChunkMessage(chunk))
 
-    def _beat(self) -> None:
+    def _send_begun(self, request_id: str, begun_ns: int) -> None:
+        self._send(BegunMessage(request_id, begun_ns))
+
+    def _beat(self, step: Step) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns - self._beaten_ns >= _BEAT_NS:
-            self._beaten_ns = now_ns
-            self._send(BeatMessage())
+        if step != self._step or now_ns - self._beaten_ns >= _BEAT_NS:
+            self._beaten_ns, self._step = now_ns, step
+            self._send(BeatMessage(step))
 
     def _report_progress(self, loaded: int, total: int) -> None:
         loading = LoadProgress(loaded, total)
@@ -174,10 +232,15 @@ class _Service:
             )
         )
 
-    def _report(
-        self, phase: EnginePhase, code: ErrorCode = ErrorCode.NONE, message: str = ''
-    ) -> None:
-        self._send(StateMessage(EngineState(phase, None, code, message)))
+    def _fail(self, error: EdgeVlmError) -> None:
+        is_set_up_wrong = isinstance(error, SetupError)
+        state = EngineState(
+            EnginePhase.FAILED,
+            error_code=error.code,
+            message=error.message,
+            is_set_up_wrong=is_set_up_wrong,
+        )
+        self._send(StateMessage(state))
 
     def _send(self, report: Report) -> None:
         # When the parent is gone nobody listens, and `_serve` is about to end.

@@ -1,4 +1,8 @@
-"""One model process from its start to its end, as the parent's supervising thread follows it."""
+"""One model process from its start to its end, as the parent's supervising thread follows it.
+
+Nothing here waits without a limit, whatever the child does: it is read as far as it has written,
+it is sent to by a thread of its own, and one that not even SIGKILL ends is left behind.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_vlm_ros.core import (
@@ -18,22 +22,35 @@ from edge_vlm_ros.core import (
     EdgeVlmError,
     ErrorCode,
 )
+from edge_vlm_ros.serving.process.channel import GarbledError
 from edge_vlm_ros.serving.process.launcher import Child
 from edge_vlm_ros.serving.process.messages import (
+    BeatMessage,
+    BegunMessage,
     ChunkMessage,
     CloseMessage,
     EnginePhase,
     EngineState,
+    LogMessage,
     OpenMessage,
     Report,
     Request,
     StateMessage,
 )
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions
+from edge_vlm_ros.serving.process.printed import Dam, LogLine, OnLog
 from edge_vlm_ros.serving.process.settings import ProcessSettings
+from edge_vlm_ros.serving.process.step_watch import StepWatch
 
 TICK_S = 0.05
 """How often the time is looked at while there is something to watch."""
+
+_TOLD_EVERY_NS = NS_PER_S
+_MOST_AT_ONCE = 256
+"""Messages that are taken before the time is looked at again."""
+
+_LAST_WORDS_S = 2.0
+"""Time a child has from closing its channel to its end."""
 
 # What only a person who changes the set-up can mend: to start again would change nothing.
 _DEPLOYER_CODES = frozenset(
@@ -43,22 +60,22 @@ _DEPLOYER_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a child is gone.
+    """Why a child is gone, or has to go.
 
     Attributes:
         error: For the questions that it had.
         was_ready: Its model was loaded.
         ready_s: For so long.
+        under_way: The question that it was at work on, by request_id; '' = at work on none;
+            None = not known.
+        is_set_up_wrong: Another start would end likewise.
     """
 
     error: EdgeVlmError
-    was_ready: bool
+    was_ready: bool = False
     ready_s: float = 0.0
-
-    @property
-    def is_final(self) -> bool:
-        """Whether another start would end likewise."""
-        return not self.was_ready and self.error.code in _DEPLOYER_CODES
+    under_way: str | None = None
+    is_set_up_wrong: bool = False
 
 
 class ChildRun:
@@ -71,6 +88,7 @@ class ChildRun:
         questions: Where its chunks go, and whose time is watched.
         bounds: How long it may take for what.
         clock: Steady time.
+        on_log: Given what it logs and prints.
 
     Raises:
         OSError: No process can be started.
@@ -83,13 +101,17 @@ class ChildRun:
         *,
         bounds: ProcessSettings,
         clock: Clock,
+        on_log: OnLog,
     ) -> None:
         self._questions = questions
         self._bounds = bounds
         self._clock = clock
+        self._log = Dam(on_log)
         self._child = Child()
         self._heard_ns = clock.now_ns()
         self._ready_ns = 0
+        self._watch: StepWatch | None = None
+        self._told_ns = 0
         self._last_words = ''
         self._failure: EngineState | None = None
         self.outbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -107,21 +129,41 @@ class ChildRun:
         """Read what it says until it is gone or has to go; return why.
 
         Args:
-            on_state: Given each state it reports, but for a failure, which is why it is gone.
+            on_state: Given each state it reports, but for a failure, which is why it is gone; and
+                STALLED, READY when it falls silent and is heard again.
             wake: File descriptor that becomes readable when there is something new to watch.
             closing: Set to end it in order.
         """
         error = self._listen(on_state, wake, closing)
         ready_ns = self._clock.now_ns() - self._ready_ns if self._ready_ns else 0
-        return End(error, was_ready=ready_ns > 0, ready_s=ready_ns / NS_PER_S)
+        step = self._watch.step if self._watch is not None else None
+        failure = self._failure
+        return End(
+            error,
+            was_ready=ready_ns > 0,
+            ready_s=ready_ns / NS_PER_S,
+            under_way=None if step is None or step.is_rest else step.request_id,
+            is_set_up_wrong=failure is not None
+            and (failure.is_set_up_wrong or failure.error_code in _DEPLOYER_CODES),
+        )
 
-    def close(self) -> None:
-        """Kill it if it still runs, and free what it took."""
-        self._child.kill()
-        self._child.end(1.0)
+    def close(self, kill_s: float) -> str:
+        """End it if it still runs, and free what it took.
+
+        Args:
+            kill_s: How long it may take to die.
+
+        Returns:
+            '', or a sentence about a process that cannot be killed.
+        """
+        left_behind = '' if self._child.end(0.0, kill_s) else self._child.leave_behind()
         self.outbox.put(None)
-        self._sender.join()
-        self._child.channel.close()
+        self._sender.join()  # The channel is shut: no `send` waits any more.
+        for output in self._child.outputs:
+            self._log_all([*output.read(), *output.rest()])
+        self._log.end()
+        self._child.close()
+        return left_behind
 
     def _send_all(self) -> None:
         """Send what is queued until None comes or the child is gone."""
@@ -132,64 +174,139 @@ class ChildRun:
     def _listen(
         self, on_state: Callable[[EngineState], None], wake: int, closing: threading.Event
     ) -> EdgeVlmError:
-        channel = self._child.channel
-        sources = [channel.fileno(), wake]
+        poll = self._poll(wake)
         while True:
-            is_watching = not self._ready_ns or len(self._questions) > 0
-            readable, _, _ = select.select(sources, [], [], TICK_S if is_watching else None)
-            if wake in readable:
+            ready = self._wait(poll, TICK_S if self._is_watching() else None)
+            if wake in ready:
                 os.read(wake, 4096)
             if closing.is_set():
                 self._end_in_order()
                 return CancelledError('the model process was closed')
-            if channel.fileno() in readable:
-                try:
-                    message = channel.receive()
-                except (EOFError, OSError):
-                    return self._cause_of_death()
-                self._take(message, on_state)
+            if self._child.channel.fileno() in ready:
+                error = self._take_all(on_state)
+                if error is not None:
+                    return error
             now_ns = self._clock.now_ns()
             self._questions.end_late(now_ns, self._bounds.late_s)
-            stall = self._stall(now_ns)
+            stall = self._stall(now_ns, on_state)
             if stall is not None:
                 return stall
 
+    def _poll(self, *more: int) -> select.poll:
+        """Make what waits for the child and for other descriptors."""
+        poll = select.poll()  # Not `select.select`: that ends at descriptor 1023.
+        over = {output.descriptor for output in self._child.outputs if output.is_over}
+        printed = {output.descriptor for output in self._child.outputs} - over
+        for descriptor in (self._child.channel.fileno(), *printed, *more):
+            poll.register(descriptor, select.POLLIN)
+        return poll
+
+    def _wait(self, poll: select.poll, timeout_s: float | None) -> set[int]:
+        """Wait for something to read; log what was printed; return what is readable."""
+        ready = {fd for fd, _ in poll.poll(None if timeout_s is None else 1e3 * timeout_s)}
+        for output in self._child.outputs:
+            if output.descriptor in ready:
+                self._log_all(output.read())
+                if output.is_over:
+                    poll.unregister(output.descriptor)
+        return ready
+
+    def _log_all(self, lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            self._log.put(line, self._clock.now_ns())
+
+    def _is_watching(self) -> bool:
+        """Whether time matters: the child loads, works, or should."""
+        watch = self._watch
+        return watch is None or not watch.step.is_rest or len(self._questions) > 0
+
+    def _take_all(self, on_state: Callable[[EngineState], None]) -> EdgeVlmError | None:
+        """Act on what the child has said; return why it is gone, if it is."""
+        try:
+            for _ in range(_MOST_AT_ONCE):
+                message = self._child.channel.receive_now()
+                if message is None:
+                    break
+                self._take(message, on_state)
+        except (EOFError, OSError):
+            return self._cause_of_death()
+        except GarbledError as error:
+            return DeviceError(f'the model process has sent nonsense: {error}')
+        return None
+
     def _take(self, message: Report, on_state: Callable[[EngineState], None]) -> None:
         """Act on what the child says."""
-        self._heard_ns = self._clock.now_ns()
+        now_ns = self._heard_ns = self._clock.now_ns()
         if isinstance(message, ChunkMessage):
-            self._questions.relay(message.chunk)
+            self._take_chunk(message, now_ns)
+        elif isinstance(message, BegunMessage):
+            self._questions.begin(message.request_id, message.begun_ns)
+        elif isinstance(message, BeatMessage):
+            if self._watch is not None:
+                self._watch.hear(now_ns, message.step)
+        elif isinstance(message, LogMessage):
+            self._log.put(message.line, now_ns)
         elif isinstance(message, StateMessage):
             state = message.state
             if state.phase is EnginePhase.FAILED:
                 self._failure = state
                 return
             if state.is_ready:
-                self._ready_ns = self._heard_ns
+                self._ready_ns = now_ns
+                self._watch = StepWatch(state.info, now_ns, self._bounds.stall_s)
             self._last_words = state.message
             on_state(state)
 
-    def _stall(self, now_ns: int) -> DeviceError | None:
-        """Tell what takes too long, if anything does."""
-        bounds = self._bounds
-        if not self._ready_ns:
-            if now_ns - self._heard_ns > bounds.silence_s * NS_PER_S:
-                last = self._last_words or 'starting the model process'
-                return DeviceError(
-                    f'nothing was heard of the model for {bounds.silence_s:g} s; '
-                    f'the last was: {last}'
-                )
-            return None
+    def _take_chunk(self, message: ChunkMessage, now_ns: int) -> None:
+        chunk = message.chunk
+        self._questions.relay(chunk)
+        if self._watch is None:
+            return
+        if chunk.done:
+            self._watch.hear_final(chunk.request_id, now_ns)
+        else:
+            self._watch.hear(now_ns)
+
+    def _stall(self, now_ns: int, on_state: Callable[[EngineState], None]) -> DeviceError | None:
+        """Say what takes too long, if anything does; before that, tell of the silence."""
+        watch = self._watch
+        if watch is None:
+            silence_s = self._bounds.silence_s
+            if now_ns - self._heard_ns <= silence_s * NS_PER_S:
+                return None
+            last = self._last_words or 'starting the model process'
+            return DeviceError(
+                f'nothing was heard of the model for {silence_s:g} s; the last was: {last}'
+            )
         since_ns = self._questions.since_ns
-        if since_ns and now_ns - max(since_ns, self._heard_ns) > bounds.stall_s * NS_PER_S:
-            return DeviceError(f'the chip did not finish a step within {bounds.stall_s:g} s')
-        return None
+        over_ns = self._questions.over_since_ns(watch.step.request_id, now_ns)
+        self._tell(watch, watch.silence_s(now_ns, since_ns), now_ns, on_state)
+        verdict = watch.verdict(now_ns, since_ns, over_ns)
+        return DeviceError(verdict) if verdict else None
+
+    def _tell(
+        self,
+        watch: StepWatch,
+        silence_s: float,
+        now_ns: int,
+        on_state: Callable[[EngineState], None],
+    ) -> None:
+        """Tell of a silence, and of its end."""
+        if not watch.is_told(silence_s):
+            if self._told_ns:
+                self._told_ns = 0
+                on_state(EngineState(EnginePhase.READY, watch.info))
+        elif now_ns - self._told_ns >= _TOLD_EVERY_NS:
+            self._told_ns = now_ns
+            message = f'no sign of life for {silence_s:.1f} s {watch.step}'
+            on_state(EngineState(EnginePhase.STALLED, watch.info, message=message))
 
     def _cause_of_death(self) -> EdgeVlmError:
         """Say why it ended by itself."""
-        how = self._child.end(timeout_s=2.0)
+        how = self._child.end(_LAST_WORDS_S, self._bounds.kill_s)
         if self._failure is not None:
             return EdgeVlmError(self._failure.message, self._failure.error_code)
+        how = how or 'closed its channel and does not end'
         return EdgeVlmError(f'the model process {how}', ErrorCode.ENGINE_DIED)
 
     def _end_in_order(self) -> None:
@@ -198,14 +315,16 @@ class ChildRun:
             return  # Still loading: it has nothing to say.
         self.outbox.put(CloseMessage())
         channel = self._child.channel
+        poll = self._poll()
         stop_ns = self._clock.now_ns() + round(self._bounds.close_s * NS_PER_S)
         while (left_ns := stop_ns - self._clock.now_ns()) > 0:
-            readable, _, _ = select.select([channel.fileno()], [], [], left_ns / NS_PER_S)
-            if not readable:
-                return
+            if channel.fileno() not in self._wait(poll, left_ns / NS_PER_S):
+                continue
             try:
-                message = channel.receive()
-            except (EOFError, OSError):
+                message = channel.receive_now()
+            except (EOFError, OSError, GarbledError):
                 return
             if isinstance(message, ChunkMessage):
                 self._questions.relay(message.chunk)
+            elif isinstance(message, LogMessage):
+                self._log.put(message.line, self._clock.now_ns())

@@ -4,6 +4,8 @@ Three kinds of threads. Callers' own: `ask`, `cancel` and so on only put message
 that sends, so that a hanging child holds up no caller. One that supervises: it starts the child,
 reads what it says, calls back, watches the time. Callbacks come from it, and from a caller whose
 own call ends a question at once.
+
+A death costs the answer that had begun, and no other: the rest is asked again, of the next child.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
     AnswerChunk,
+    BadRequestError,
     BusyError,
     CancelledError,
     Clock,
@@ -30,6 +33,7 @@ from edge_vlm_ros.core import (
     Question,
     SteadyClock,
 )
+from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, signed
 from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End
@@ -43,33 +47,50 @@ from edge_vlm_ros.serving.process.messages import (
     ResetMessage,
 )
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions
+from edge_vlm_ros.serving.process.printed import LogLine, OnLog, log_line
 from edge_vlm_ros.serving.process.settings import ProcessSettings
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
+_PACKAGE = 'edge_vlm_ros'
+
+_CLOSING_KILL_S = 2.0
+"""How long `close` waits for a killed process. `ros2 launch` gives a node 5 s after SIGINT and 5 s
+more after SIGTERM."""
+
+_MARGIN_S = 5.0
 
 
 class ModelProcess:
     """A `Backend` in a process of its own, started again when it dies.
 
     Questions that come while the model loads, or is loaded again, wait for it; each no longer than
-    its own deadline. Every question that `ask` takes ends in exactly one final chunk, also when
-    the process dies.
+    its own deadline. So do those that a process had when it died or hung, but for the one whose
+    answer had begun, and one that was under way in `max_deaths` deaths. Every question that `ask`
+    takes ends in exactly one final chunk.
+
+    A question that means to go on with a conversation that died with a process gets
+    UNKNOWN_SESSION, once; after that the conversation begins anew.
 
     Args:
         spec: Which model.
-        on_state: Given every change of state, on the supervising thread.
+        on_state: Given every change of state, on the supervising thread; None = it is logged.
+        on_log: Given what the process logs and prints, on the supervising thread; None = it goes
+            to Python's logging.
+        log_level: Least level that is given; None = that of this package's logger.
         settings: Bounds of queue, caches and sessions.
         process_settings: Bounds of the process itself.
         clock: Steady time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords)
         self,
         spec: ModelSpec,
         *,
         on_state: Callable[[EngineState], None] | None = None,
+        on_log: OnLog | None = None,
+        log_level: int | None = None,
         settings: ServingSettings = ServingSettings(),  # noqa: B008 (frozen)
         process_settings: ProcessSettings = ProcessSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
@@ -78,7 +99,9 @@ class ModelProcess:
         self._settings = settings
         self._bounds = process_settings
         self._clock = clock or SteadyClock()
-        self._on_state = on_state
+        self._on_state = on_state or _log_state
+        self._on_log = on_log or log_line
+        self._log_level = log_level
         self._open = OpenQuestions()
         self._state = EngineState(EnginePhase.CLOSED, message='not started')
         self._lock = threading.Lock()
@@ -120,7 +143,10 @@ class ModelProcess:
             self._supervisor.start()
 
     def ask(
-        self, question: Question, on_chunk: Callable[[AnswerChunk], None] | None = None
+        self,
+        question: Question,
+        on_chunk: Callable[[AnswerChunk], None] | None = None,
+        on_begun: Callable[[int], None] | None = None,
     ) -> AnswerStream:
         """Ask, and return at once; see `Backend.ask`.
 
@@ -133,13 +159,20 @@ class ModelProcess:
         """
         question = with_request_id(question)
         stream = AnswerStream(
-            question.request_id, clock=self._clock, cancel=self.cancel, on_chunk=on_chunk
+            question.request_id,
+            clock=self._clock,
+            cancel=self.cancel,
+            on_chunk=on_chunk,
+            on_begun=on_begun,
         )
         with self._lock:
-            refusal = self._refusal()
+            replaced = self._replace_held(question)
+            refusal = self._refusal(question)
             if refusal is None:
                 self._open.hold(question, stream, self._clock.now_ns())
                 self._give_held()
+        if replaced is not None:
+            replaced()
         if refusal is not None:
             failed = Answer.failed(question.request_id, refusal, session_id=question.session_id)
             stream.finish(lambda _: signed(failed, self.info))
@@ -157,22 +190,27 @@ class ModelProcess:
 
     def reset_session(self, session_id: str = '') -> None:
         """Forget one conversation, or all (''). Returns at once."""
+        self._open.forget_session(session_id)
         with self._lock:
             self._put(ResetMessage(session_id))
 
     def close(self) -> None:
-        """End the process; safe to call twice, from any thread. Takes at most about `close_s`."""
+        """End the process; safe to call twice, from any thread.
+
+        Takes at most about `close_s`, and 2 s more where the process cannot even be killed.
+        """
         with self._lock:
             supervisor = self._supervisor
             self._closing.set()
             self._wake()
         if supervisor is not None and supervisor is not threading.current_thread():
-            supervisor.join()
+            # Bounded by what it does; the limit is for callbacks that never return.
+            supervisor.join(self._bounds.close_s + _CLOSING_KILL_S + _MARGIN_S)
 
-    def _refusal(self) -> EdgeVlmError | None:
+    def _refusal(self, question: Question) -> EdgeVlmError | None:
         """Say why no more questions are taken, if that is so; the caller holds the lock."""
         state = self._state
-        will_answer = state.phase in {EnginePhase.STARTING, EnginePhase.READY}
+        will_answer = state.phase not in {EnginePhase.FAILED, EnginePhase.CLOSED}
         if self._closing.is_set() or not will_answer:
             return NotReadyError(f'the model is not ready: {state.message or state.phase.value}')
         held, most = self._open.held, 1 + self._settings.max_waiting
@@ -180,7 +218,21 @@ class ModelProcess:
             return BusyError(
                 f'{held} questions wait for the model to be loaded, the queue holds {most}'
             )
+        try:
+            self._open.check_session(question.session_id)
+        except BadRequestError as error:
+            return error
         return None
+
+    def _replace_held(self, question: Question) -> Callable[[], None] | None:
+        """Make room among those that are held, where that is the policy; return what ends it.
+
+        The caller holds the lock, and calls what is returned outside it.
+        """
+        is_policy = self._settings.queue_policy is QueuePolicy.REPLACE_OLDEST
+        if not is_policy or self._open.held < 1 + self._settings.max_waiting:
+            return None
+        return self._open.replace_held(question.priority, self._clock.now_ns())
 
     def _give_held(self) -> None:
         """Queue the questions that are held, if there is a model; the caller holds the lock."""
@@ -228,29 +280,52 @@ class ModelProcess:
         bounds = self._bounds
         backoff_s, failed_starts, restarts = bounds.first_backoff_s, 0, 0
         while True:
-            end = self._run_child(restarts)
+            run, end = self._run_child(restarts)
             if self._closing.is_set():
+                left_behind = run.close(min(_CLOSING_KILL_S, bounds.kill_s)) if run else ''
+                if left_behind:
+                    self._log(LogLine(logging.ERROR, __name__, left_behind))
                 break
             failed_starts = 0 if end.was_ready else failed_starts + 1
             if end.ready_s >= bounds.healthy_s:
                 backoff_s = bounds.first_backoff_s
-            code, message = end.error.code, end.error.message
-            if end.is_final or failed_starts >= bounds.max_failed_starts:
-                times = f' ({failed_starts} starts failed)' if failed_starts > 1 else ''
-                _log.error('%s', message + times)
-                return EngineState(EnginePhase.FAILED, self.info, code, message + times, restarts)
-            restarts += 1
-            again = f'{message}; starting again in {backoff_s:g} s'
-            _log.error('%s', again)
-            state = EngineState(EnginePhase.STARTING, self.info, code, again, restarts)
-            self._set_state(state)
-            self._open.end_given(end.error, self._clock.now_ns())
-            self._report(state)
+            is_last = end.is_set_up_wrong or failed_starts >= bounds.max_failed_starts
+            if not is_last:
+                restarts += 1
+                self._begin_again(end, restarts, backoff_s)
+            left_behind = run.close(bounds.kill_s) if run else ''
+            if is_last or left_behind:
+                return self._given_up(end, failed_starts, left_behind, restarts)
             self._wait(backoff_s)
             backoff_s = min(2 * backoff_s, bounds.max_backoff_s)
             if self._closing.is_set():
                 break
         return EngineState(EnginePhase.CLOSED, self.info, restarts=restarts)
+
+    def _begin_again(self, end: End, restarts: int, backoff_s: float) -> None:
+        """Say that another child will be started; hold the questions that it can answer."""
+        again = f'{end.error.message}; starting again in {backoff_s:g} s'
+        state = EngineState(EnginePhase.STARTING, self.info, end.error.code, again, restarts)
+        self._set_state(state)
+        self._open.take_back(
+            end.error,
+            end.under_way if end.was_ready else '',
+            self._clock.now_ns(),
+            max_deaths=self._bounds.max_deaths,
+        )
+        self._report(state)
+
+    def _given_up(
+        self, end: End, failed_starts: int, left_behind: str, restarts: int
+    ) -> EngineState:
+        """Make the state in which no other child will be started."""
+        message = end.error.message
+        if failed_starts > 1:
+            message += f' ({failed_starts} starts failed)'
+        code = end.error.code
+        if left_behind:
+            message, code = f'{message}; {left_behind}', ErrorCode.DEVICE
+        return EngineState(EnginePhase.FAILED, self.info, code, message, restarts)
 
     def _wait(self, seconds: float) -> None:
         """Let time pass, or less when told to stop; questions that wait are ended when due."""
@@ -260,26 +335,32 @@ class ModelProcess:
                 return
             self._open.end_late(self._clock.now_ns(), self._bounds.late_s)
 
-    def _run_child(self, restarts: int) -> End:
+    def _run_child(self, restarts: int) -> tuple[ChildRun | None, End]:
+        """Follow a child until it is gone, or has to go; then it has still to be closed."""
+        level = self._log_level or logging.getLogger(_PACKAGE).getEffectiveLevel()
         try:
             run = ChildRun(
-                OpenMessage(self._spec, self._settings, logging.getLogger().getEffectiveLevel()),
+                OpenMessage(self._spec, self._settings, level),
                 self._open,
                 bounds=self._bounds,
                 clock=self._clock,
+                on_log=self._log,
             )
         except OSError as error:
-            return End(DeviceError(f'no model process can be started: {error}'), was_ready=False)
+            return None, End(DeviceError(f'no model process can be started: {error}'))
         try:
-            return run.follow(
+            end = run.follow(
                 lambda state: self._child_state(run, state, restarts),
                 self._wake_read,
                 self._closing,
             )
+        except BaseException:
+            run.close(_CLOSING_KILL_S)
+            raise
         finally:
             with self._lock:
                 self._outbox = None
-            run.close()
+        return run, end
 
     def _child_state(self, run: ChildRun, state: EngineState, restarts: int) -> None:
         """Take a state that a child says it is in."""
@@ -297,9 +378,23 @@ class ModelProcess:
             self._open.info = state.info
 
     def _report(self, state: EngineState) -> None:
-        if self._on_state is None:
-            return
         try:
             self._on_state(state)
         except Exception:  # noqa: BLE001 (the listener's own)
             _log.exception('on_state failed')
+
+    def _log(self, line: LogLine) -> None:
+        try:
+            self._on_log(line)
+        except Exception:  # noqa: BLE001 (the listener's own)
+            _log.exception('on_log failed')
+
+
+def _log_state(state: EngineState) -> None:
+    """Log a state where nobody else hears of it."""
+    level = logging.DEBUG
+    if state.phase is EnginePhase.FAILED:
+        level = logging.ERROR
+    elif state.error_code is not ErrorCode.NONE or state.phase is EnginePhase.STALLED:
+        level = logging.WARNING
+    _log.log(level, 'the model process: %s: %s', state.phase.value, state.message)

@@ -1,4 +1,4 @@
-"""Start a model process.
+"""Start a model process, and see it end.
 
 A fresh interpreter through `subprocess`, not `multiprocessing`: its spawn method imports the
 parent's `__main__` again (rclpy and all, for a node) and starts a resource tracker beside. Here
@@ -11,51 +11,68 @@ the parent found, and the mark that says so.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from edge_vlm_ros.serving.process.channel import Channel
+from edge_vlm_ros.serving.process.printed import PrintedLines
 
 _BOOT = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[3]); '
     'from edge_vlm_ros.serving.process.child import main; '
     'main(int(sys.argv[1]), int(sys.argv[2]))'
 )
-_STDERR = 2
+# Chip libraries print what they like to standard output; errors, and last words, go to the other.
+_OUTPUTS = (('stdout', logging.DEBUG), ('stderr', logging.INFO))
+
+_left_behind: list[subprocess.Popen[bytes]] = []
+"""Processes that could not be killed; each is reaped once its driver lets it go."""
 
 
 class Child:
-    """A running model process and the parent's end of its channel.
+    """A running model process, the parent's end of its channel, and what it prints.
 
     The thread that starts it must live as long as it: the kernel ends the child with that thread.
     """
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        '-c',
-                        _BOOT,
-                        str(theirs.fileno()),
-                        str(os.getpid()),
-                        json.dumps(sys.path),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=_STDERR,  # Chip libraries print; our standard output is not theirs.
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # Ctrl-C is the parent's.
-                )
-        except BaseException:
-            ours.close()
-            raise
-        self.channel = Channel(ours)
+        _reap_left_behind()
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            connection, other = socket.socketpair()
+            ours.callback(connection.close)
+            theirs.callback(other.close)
+            outputs, writing = [], []
+            for name, level in _OUTPUTS:
+                read_end, write_end = os.pipe()
+                theirs.callback(os.close, write_end)
+                outputs.append(PrintedLines(read_end, name, level))
+                ours.callback(outputs[-1].close)
+                writing.append(write_end)
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    '-c',
+                    _BOOT,
+                    str(other.fileno()),
+                    str(os.getpid()),
+                    json.dumps(sys.path),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=writing[0],
+                stderr=writing[1],
+                pass_fds=(other.fileno(),),
+                start_new_session=True,  # Ctrl-C is the parent's.
+            )
+            ours.pop_all()
+        self.channel = Channel(connection)
+        self.outputs = tuple(outputs)
 
     @property
     def pid(self) -> int:
@@ -63,20 +80,65 @@ class Child:
         return self._process.pid
 
     def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
+        """End it now, and what it has started."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
-    def end(self, timeout_s: float) -> str:
-        """Wait for its end, kill it when it takes longer; return how it ended, for people."""
-        try:
-            status = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+    def end(self, timeout_s: float, kill_s: float) -> str:
+        """Wait for its end, kill it when it takes longer; return how it ended, for people.
+
+        Args:
+            timeout_s: How long it may take to end by itself.
+            kill_s: How long it may take to die once it is killed.
+
+        Returns:
+            '' where not even SIGKILL ended it: see `leave_behind`.
+        """
+        if not self._is_over_within(timeout_s):
+            self.kill()
+            if not self._is_over_within(kill_s):
+                return ''
         self.channel.shut()
+        status = self._process.returncode
         if status < 0:
             return f'died of {_signal_name(-status)}'
         return f'ended with status {status}'
+
+    def leave_behind(self) -> str:
+        """Have nothing more to do with a process that cannot be killed; return a sentence."""
+        self.channel.shut()
+        _left_behind.append(self._process)
+        return (
+            f'the model process {self.pid} does not end, not even by SIGKILL '
+            f'({_state_of(self.pid)}): it is left behind'
+        )
+
+    def close(self) -> None:
+        """Free the descriptors; no thread may use the channel any more."""
+        self.channel.close()
+        for output in self.outputs:
+            output.close()
+
+    def _is_over_within(self, timeout_s: float) -> bool:
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def _reap_left_behind() -> None:
+    _left_behind[:] = [process for process in _left_behind if process.poll() is None]
+
+
+def _state_of(pid: int) -> str:
+    """Say what the kernel says of a process: in 'D' it waits for a driver."""
+    try:
+        state = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
+    except (OSError, IndexError):
+        return 'its state is not known'
+    return 'state D: it waits in a driver' if state == 'D' else f'state {state}'
 
 
 def _signal_name(number: int) -> str:

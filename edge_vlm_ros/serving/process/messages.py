@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from edge_vlm_ros.core import AnswerChunk, ErrorCode, Question
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+from edge_vlm_ros.serving.process.printed import LogLine
 from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.step import Step
 
 
 class EnginePhase(Enum):
@@ -16,6 +18,7 @@ class EnginePhase(Enum):
 
     STARTING = 'starting'
     READY = 'ready'
+    STALLED = 'stalled'
     FAILED = 'failed'
     CLOSED = 'closed'
 
@@ -41,13 +44,15 @@ class EngineState:
     """Where a model process stands, and why.
 
     Attributes:
-        phase: STARTING also while it starts again after its death; FAILED = it will not start
-            again by itself; CLOSED = `close` was called, or `start` was not yet.
+        phase: STARTING also while it starts again after its death; STALLED = it was ready, and
+            gives no sign of life; FAILED = it will not start again by itself; CLOSED = `close` was
+            called, or `start` was not yet.
         info: The model, once it was ready; also while it is loaded again.
         error_code: Why it failed, or why it starts again; NONE at the first start.
         message: For people: progress, or what went wrong.
         restarts: How often it was started again.
         loading: How far the model is loaded, while it loads and reports that.
+        is_set_up_wrong: It failed by what only a change of the set-up can mend.
     """
 
     phase: EnginePhase
@@ -56,10 +61,11 @@ class EngineState:
     message: str = ''
     restarts: int = 0
     loading: LoadProgress | None = None
+    is_set_up_wrong: bool = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether questions are taken."""
+        """Whether questions are answered."""
         return self.phase is EnginePhase.READY
 
 
@@ -114,6 +120,14 @@ class ChunkMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class BegunMessage:
+    """Work for a question begins, at this steady time in nanoseconds."""
+
+    request_id: str
+    begun_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class StateMessage:
     """The model process stands elsewhere now."""
 
@@ -122,7 +136,16 @@ class StateMessage:
 
 @dataclass(frozen=True, slots=True)
 class BeatMessage:
-    """A sign of life: a step of work begins or is under way."""
+    """A sign of life: a step of work begins or is under way, or there is nothing to do."""
+
+    step: Step
 
 
-Report: TypeAlias = 'ChunkMessage | StateMessage | BeatMessage'
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """Something was logged."""
+
+    line: LogLine
+
+
+Report: TypeAlias = 'ChunkMessage | BegunMessage | StateMessage | BeatMessage | LogMessage'

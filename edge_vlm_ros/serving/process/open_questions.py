@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -14,13 +16,14 @@ from edge_vlm_ros.core import (
     DeadlineError,
     EdgeVlmError,
     ErrorCode,
-    FrameRef,
+    Priority,
     Question,
-    RawImage,
-    StoredFrame,
     Timings,
 )
+from edge_vlm_ros.scheduling import oldest_of_lowest
+from edge_vlm_ros.serving.endings import frames_of, replaced_error
 from edge_vlm_ros.serving.model_info import ModelInfo, signed
+from edge_vlm_ros.serving.process.known_sessions import KnownSessions, lost_session
 from edge_vlm_ros.serving.stream import AnswerStream
 
 
@@ -32,7 +35,9 @@ class _Open:
         question: What was asked.
         stream: Where its answer goes, and what has been said of it.
         asked_ns: Steady time when it came.
-        is_held: It waits for a model; no process was given it.
+        is_held: It waits for a model; no process has it.
+        is_begun: A chunk of its answer has come: it cannot be asked again unnoticed.
+        deaths: How many processes have died at work on it.
         cancelled_ns: Steady time when it was cancelled; 0 = it was not.
         is_over: It was ended from here; the process has not said so yet.
     """
@@ -41,6 +46,8 @@ class _Open:
     stream: AnswerStream
     asked_ns: int
     is_held: bool = True
+    is_begun: bool = False
+    deaths: int = 0
     cancelled_ns: int = 0
     is_over: bool = False
 
@@ -48,8 +55,9 @@ class _Open:
 class OpenQuestions:
     """Sees to it that each question ends, whatever becomes of the process; any thread.
 
-    The register that outlives a model process: when one dies or hangs, the questions it was given
-    are ended from here, with what had been said, and those it was not given wait for the next.
+    The register that outlives a model process: when one dies or hangs, the question whose answer
+    has begun is ended from here, with what had been said; all others wait for the next process and
+    are asked again, but for one that was under way in several deaths.
     Streams are called outside the lock, for who listens to them may call back.
     """
 
@@ -58,6 +66,7 @@ class OpenQuestions:
         """The model that was loaded last; it stands in the answers made here."""
 
         self._open: dict[str, _Open] = {}
+        self._sessions = KnownSessions()
         self._since_ns = 0
         self._lock = threading.Lock()
 
@@ -103,12 +112,37 @@ class OpenQuestions:
                 known.is_held = False
             return [known.question for known in held]
 
+    def begin(self, request_id: str, begun_ns: int) -> None:
+        """Take note that the process begins a question."""
+        with self._lock:
+            known = self._open.get(request_id)
+        if known is not None:
+            known.stream.begin(begun_ns)
+
+    def replace_held(self, priority: Priority, now_ns: int) -> Callable[[], None] | None:
+        """Take out the oldest of the lowest priority of those that are held, for a newcomer.
+
+        Returns:
+            What ends it, to be called outside every lock; None = all have a higher priority.
+        """
+        with self._lock:
+            held = [known for known in self._open.values() if known.is_held]
+            victim = oldest_of_lowest([known.question for known in held])
+            if victim is None or victim.priority > priority:
+                return None
+            known = self._open.pop(victim.request_id)
+        return partial(self._end, known, replaced_error(), now_ns)
+
     def relay(self, chunk: AnswerChunk) -> None:
         """Pass on a chunk of the model process; dropped when its question is over."""
         with self._lock:
             known = self._open.get(chunk.request_id)
-            if known is not None and chunk.done:
-                del self._open[chunk.request_id]
+            if known is not None:
+                known.is_begun = True
+                if chunk.answer is not None:
+                    del self._open[chunk.request_id]
+                    if chunk.answer.success:
+                        self._sessions.note(chunk.answer.session_id)
         if known is not None:
             known.stream.relay(chunk)
 
@@ -155,19 +189,88 @@ class OpenQuestions:
         for known, error in late:
             self._end(known, error, now_ns)
 
-    def end_given(self, error: EdgeVlmError, now_ns: int) -> None:
-        """End every question that the process was given: it is gone."""
-        self._end_some(error, now_ns, with_held=False)
+    def over_since_ns(self, request_id: str, now_ns: int) -> int:
+        """Return since when a question that the process still has is over; 0 = it is not."""
+        with self._lock:
+            known = self._open.get(request_id)
+            if known is None:
+                return 0
+            deadline_ns = known.question.deadline_ns
+            overdue_ns = deadline_ns if 0 < deadline_ns <= now_ns else 0
+            return min(filter(None, (known.cancelled_ns, overdue_ns)), default=0)
+
+    def take_back(
+        self, error: EdgeVlmError, under_way: str | None, now_ns: int, *, max_deaths: int
+    ) -> None:
+        """The process is gone: hold what it has not begun to answer, end what it has.
+
+        Args:
+            error: Why it is gone.
+            under_way: The question it was at work on; '' = it was at work on none; None = that is
+                not known: it may have been the one that was asked first.
+            now_ns: Steady time.
+            max_deaths: A question that was under way in so many deaths is ended, too.
+        """
+        with self._lock:
+            given = [known for known in self._open.values() if not known.is_held]
+            if under_way is None and given:
+                under_way = given[0].question.request_id
+            for known in given:
+                known.deaths += known.question.request_id == under_way
+            ended = [(known, self._end_of(known, error, now_ns, max_deaths)) for known in given]
+            self._sessions.lose()
+            for known, reason in ended:
+                known.is_held = reason is None
+                if reason is not None:
+                    del self._open[known.question.request_id]
+                    if reason.code is ErrorCode.UNKNOWN_SESSION:
+                        self._sessions.forget(known.question.session_id)
+        for known, reason in ended:
+            if reason is not None:
+                self._end(known, reason, now_ns)
+
+    def _end_of(
+        self, known: _Open, error: EdgeVlmError, now_ns: int, max_deaths: int
+    ) -> EdgeVlmError | None:
+        """Say how a question ends whose process is gone; None = it is asked again."""
+        question = known.question
+        if known.cancelled_ns:
+            return CancelledError('the question was cancelled')
+        if 0 < question.deadline_ns <= now_ns:
+            return DeadlineError('the question ran out of time')
+        if known.is_begun or known.stream.done:
+            return error
+        if known.deaths >= max_deaths:
+            return EdgeVlmError(
+                f'{error.message}, at work on this question: {known.deaths} times so far',
+                error.code,
+            )
+        if self._sessions.is_known(question.session_id):
+            return lost_session(question.session_id)
+        return None
+
+    def check_session(self, session_id: str) -> None:
+        """Refuse to go on with a conversation that was lost; the next time it begins anew.
+
+        Raises:
+            BadRequestError: It was lost with a process (UNKNOWN_SESSION).
+        """
+        with self._lock:
+            if self._sessions.is_lost(session_id):
+                self._sessions.forget(session_id)
+                raise lost_session(session_id)
+
+    def forget_session(self, session_id: str = '') -> None:
+        """Have a conversation, or all (''), begin anew."""
+        with self._lock:
+            self._sessions.forget(session_id)
 
     def end_all(self, error: EdgeVlmError, now_ns: int) -> None:
         """End every question: there will be no process."""
-        self._end_some(error, now_ns, with_held=True)
-
-    def _end_some(self, error: EdgeVlmError, now_ns: int, *, with_held: bool) -> None:
         with self._lock:
-            ended = [known for known in self._open.values() if with_held or not known.is_held]
-            for known in ended:
-                del self._open[known.question.request_id]
+            ended = list(self._open.values())
+            self._open.clear()
+            self._sessions.lose()
         for known in ended:
             self._end(known, error, now_ns)
 
@@ -178,15 +281,13 @@ class OpenQuestions:
             failed = Answer.failed(
                 question.request_id, error, session_id=question.session_id, text=text
             )
-            frames = tuple(map(_reference, question.frames))
-            timings = Timings(total_s=max(0, now_ns - known.asked_ns) / NS_PER_S)
+            timings = Timings.outside(
+                asked_ns=known.asked_ns,
+                now_ns=now_ns,
+                begun_ns=known.stream.begun_ns,
+                first_text_ns=known.stream.first_text_ns,
+            )
+            frames = frames_of(question)
             return signed(replace(failed, frames=frames, timings=timings), self.info)
 
         known.stream.finish(answer)
-
-
-def _reference(stored: StoredFrame) -> FrameRef:
-    """Name a frame; the size of a compressed one is not known here."""
-    image = stored.image
-    size = (image.width, image.height) if isinstance(image, RawImage) else (0, 0)
-    return FrameRef(stored.source, stored.stamp_ns, *size)

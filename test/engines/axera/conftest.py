@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.axera.stub.build import build_stub
 
 from edge_vlm_ros.engines.axera import library
 
@@ -56,12 +57,15 @@ def stand_in(monkeypatch):
     _forget()
 
 
-@pytest.fixture
-def stub_folder():
-    """Build the C stub of the vendor's libraries for ax650."""
-    from support.axera.stub.build import build_stub
+def use_stub(chip, monkeypatch):
+    """Let the stand-in and the engine drive a chip's C stub.
 
-    return build_stub()
+    Stubs are never unloaded: a test process holds those of several chips, so the engine, which
+    looks for the one library in use, is told which it is.
+    """
+    folder = build_stub(chip)
+    monkeypatch.setenv('EDGE_VLM_AX_LIBRARY', str(folder))
+    monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
 
 
 def _forget():
@@ -81,10 +85,7 @@ def backend(request, stand_in, monkeypatch):
     the C stub has.
     """
     if request.param == 'in_place':
-        folder = request.getfixturevalue('stub_folder')
-        monkeypatch.setenv('EDGE_VLM_AX_LIBRARY', str(folder))
-        # Tests of other chips have loaded other stubs into this process, never to leave it.
-        monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
+        use_stub('ax650', monkeypatch)
     return request.param
 
 
@@ -97,8 +98,7 @@ def open_set(backend, set_files, monkeypatch):
 
     def make(kind, chip='ax650', **options):
         if chip != 'ax650' and backend == 'in_place':
-            # The C stub is one chip for as long as the process lives.
-            pytest.skip('the library of this test process is that of an AX650')
+            use_stub(chip, monkeypatch)
         monkeypatch.setenv('EDGE_VLM_AX_CHIP', chip)
         files = set_files(kind, chip)
         opened.append(open_engine(chip, files, options={'backend': backend, **options}))

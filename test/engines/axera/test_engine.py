@@ -293,12 +293,12 @@ def test_a_prompt_one_token_too_long_is_refused_with_the_numbers(load):
     room = engine.limits.context_tokens
     part, _ = question(engine, words=(room + 2) // 2)
     assert len(part) == room + 1
-    with pytest.raises(PromptTooLongError, match=f'{room + 1} tokens do not fit behind 0.*{room}'):
+    with pytest.raises(PromptTooLongError, match=f'{room + 1} tokens do not fit after 0.*{room}'):
         engine.prefill(part, {})
     with pytest.raises(PromptTooLongError):
         engine.plan_prefill(room + 1)
     engine.prefill(part.slice(0, room), {})
-    with pytest.raises(PromptTooLongError, match=f'1 tokens do not fit behind {room}'):
+    with pytest.raises(PromptTooLongError, match=f'1 tokens do not fit after {room}'):
         engine.decode(1, room)
 
 
@@ -354,7 +354,7 @@ def test_a_config_of_another_model_is_refused(load, set_files, tmp_path):
             '{"force_image_size": 448, "vision_config": {"patch_size": 8}}',
             r'vit.axmodel: expected images of 448 px',
         ),
-        ('[]', r'config.json: expected an object'),
+        ('[]', r'config.json holds \[\], not a JSON object'),
     ):
         (tmp_path / 'config.json').write_text(text)
         with pytest.raises(ModelFileError, match=message):
@@ -404,8 +404,13 @@ def test_a_chip_that_fills_up_while_loading_is_left_empty(load, monkeypatch):
 
 
 def test_an_unknown_option_is_refused(load):
-    for options in ({'backend': 'fast'}, {'threads': 4}, {'backend': 1}):
-        with pytest.raises(BadRequestError, match='axera option'):
+    kinds = 'backend is auto, in_place or portable, not'
+    for options, message in (
+        ({'backend': 'fast'}, f"{kinds} 'fast'"),
+        ({'backend': 1}, f'{kinds} 1'),
+        ({'threads': 4}, 'chip ax650 has no option threads; chip ax650 takes backend'),
+    ):
+        with pytest.raises(BadRequestError, match=message):
             load(options=options)
 
 

@@ -16,13 +16,13 @@ from support.axera.stub.chip import stub_chip
 from support.axera.weights import tiny_weights
 
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
-from edge_vlm_ros.engines.axera.graphs import PrefillGroup
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.library import IoMeta
+from edge_vlm_ros.engines.axera.masks import PrefillMask
 from edge_vlm_ros.engines.axera.memory import Block
 from edge_vlm_ros.engines.axera.model import Model, _tensor
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
-from edge_vlm_ros.engines.axera.stack_memory import PrefillInputs
+from edge_vlm_ros.engines.axera.stack_memory import StepInputs
 from edge_vlm_ros.engines.base import never
 
 pytestmark = pytest.mark.axera
@@ -237,7 +237,7 @@ def test_three_rows_of_positions_reach_the_chip(chip):
     stub, library = chip
     mask, indices = Block(library, 16 * 32 * 2, 'mask'), Block(library, 3 * 16 * 4, 'indices')
     positions = np.arange(15, dtype=np.uint32).reshape(3, 5)
-    inputs = PrefillInputs(PrefillGroup(1, 16, 16), mask, indices, 3)
+    inputs = StepInputs(PrefillMask(16, 16), mask, indices, 3)
     inputs.write(positions, 7)
     seen = stub.device_bytes(indices.phy, indices.nbytes).view(np.uint32).reshape(3, 16)
     assert np.array_equal(seen[:, :5], positions)

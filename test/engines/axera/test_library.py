@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
-from support.axera.stub.build import CompilerError, build_stub
+from support.axera.stub.build import build_stub
 from support.axera.stub.chip import stub_chip
+from support.c_library import CompilerError
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
 from edge_vlm_ros.engines.axera import library as binding
@@ -206,7 +207,7 @@ class TestBuild:
             build_stub(builds=tmp_path, compiler='no-such-compiler')
 
     def test_a_compiler_that_refuses_is_quoted(self, tmp_path):
-        with pytest.raises(CompilerError, match='refused the stub'):
+        with pytest.raises(CompilerError, match='refused the sources'):
             build_stub(builds=tmp_path, compiler='false')
 
     def test_the_same_source_is_compiled_once(self):

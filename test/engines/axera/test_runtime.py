@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
-from edge_vlm_ros.engines.axera import runtime
+from edge_vlm_ros.engines.axera import give_back, runtime
 from edge_vlm_ros.engines.axera.runtime import Device, Session, TensorInfo, open_device
 
 pytestmark = pytest.mark.axera
@@ -121,9 +121,9 @@ def test_a_session_that_cannot_be_opened_leaves_nothing_on_the_chip(stand_in, se
 
 
 def test_memory_that_cannot_be_given_back_is_told_once(caplog, monkeypatch):
-    monkeypatch.setattr(runtime, '_is_leak_told', False)
+    monkeypatch.setattr(give_back, '_is_leak_told', False)
     for _ in range(2):
-        runtime._free(types.SimpleNamespace(_sess=object()))
+        give_back.free(types.SimpleNamespace(_sess=object()))
     assert [record.levelname for record in caplog.records] == ['WARNING']
     assert 'gives no chip memory back' in caplog.text
 

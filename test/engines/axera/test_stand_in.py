@@ -16,6 +16,7 @@ from support.axera.axmodel_file import (
     read_axmodel,
     write_axmodel,
 )
+from support.axera.stub.build import build_stub
 
 pytestmark = pytest.mark.axera
 
@@ -29,7 +30,7 @@ def axengine(request, stand_in):
     """The stand-in on either library; both must look alike from above."""
     if request.param == 'python':
         return stand_in()
-    return stand_in(library=request.getfixturevalue('stub_folder'))
+    return stand_in(library=build_stub())
 
 
 @pytest.fixture

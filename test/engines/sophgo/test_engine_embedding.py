@@ -9,8 +9,8 @@ from support.sophgo.fixtures import FIXTURES
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.engines.bf16 import to_bf16
 from edge_vlm_ros.engines.sophgo.bmodel_file import read_bmodel
+from edge_vlm_ros.engines.sophgo.contract import read_contract
 from edge_vlm_ros.engines.sophgo.embedding import DiskEmbedding
-from edge_vlm_ros.engines.sophgo.graphs import read_contract
 
 NAME = 'internvl3_history_bf16_bm1688'
 

@@ -28,10 +28,10 @@ def kept(name, path):
     found = []
     for costs in (Costs(), Costs(piece_s=1.0, step_s=0.1)):
         engine._costs = costs
-        found.append([engine.keep(10, prompt(10 + rest)) for rest in (1, 5, 40, whole)])
+        found.append([engine.usable_prefix(10, prompt(10 + rest)) for rest in (1, 5, 40, whole)])
     frame = prompt(30, VisionSpan(0, 12, 13))
     engine._costs = Costs()
-    found.append([engine.keep(10, frame), engine.keep(13, frame)])
+    found.append([engine.usable_prefix(10, frame), engine.usable_prefix(13, frame)])
     engine.close()
     return found
 
@@ -65,7 +65,7 @@ def two_questions(name, path):
     bench._show(second, 1)
     bench._say(second, 3)
     whole = second.part(0, len(second.ids))
-    at = bench.engine.keep(1, whole)
+    at = bench.engine.usable_prefix(1, whole)
     bench.engine.kv.truncate(at)
     bench._prefill(second, at, 'second')
     bench._compare(second, 'second')

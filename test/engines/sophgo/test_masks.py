@@ -75,7 +75,7 @@ def test_patches_are_listed_block_by_block():
 
 
 def test_rows_before_the_image_lose_the_mlp_and_see_everything():
-    row = cross_decode_mask(2, tiles=3, tile_rows=2, dtype=BF16)
+    row = cross_decode_mask(4, 6, BF16)
     assert seen(row).tolist() == [True] * 4 + [False] * 2
     mlp = from_host(cross_row_mask(1, 3, 4, BF16), BF16)
     assert mlp.tolist() == [0, 1, 1, 0]

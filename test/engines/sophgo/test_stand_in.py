@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from support.environment import environment
 from support.sophgo import emulator
 from support.sophgo.check import check_fixture
 
@@ -67,10 +68,10 @@ def test_a_file_that_the_runtime_cannot_load_raises_and_the_process_lives(bmodel
 
 
 def test_without_the_libraries_the_import_fails(tmp_path):
-    variables = {**emulator.environment('bm1684x'), 'EDGE_VLM_EMULATOR_LIBS': str(tmp_path / 'no')}
+    none = {'EDGE_VLM_EMULATOR_LIBS': str(tmp_path / 'no')}
     done = subprocess.run(
         [sys.executable, '-c', 'import sophon.sail'],
-        env=variables,
+        env=environment(emulator.variables('bm1684x'), none),
         capture_output=True,
         text=True,
         timeout=60,
@@ -97,7 +98,7 @@ def memory_at_its_end(path):
 def test_device_memory_has_an_end(bmodel):
     little = {'EDGE_VLM_EMULATOR_MEMORY': '1048576'}
     found, left, again = on_bm1684x(
-        memory_at_its_end, str(bmodel(STATIC['bm1684x'])), variables=little
+        memory_at_its_end, str(bmodel(STATIC['bm1684x'])), changes=little
     )
     # sail's SailRuntimeError is not registered with Python: it arrives as RuntimeError.
     assert found == ['RuntimeError', 'SailEngineError', [1, 1]]
@@ -236,7 +237,7 @@ def as_the_oldest_release(path):
 def test_the_oldest_release_stores_wrong_bits_and_has_no_flags(bmodel):
     old = {'EDGE_VLM_SAIL_RELEASE': '3.9.1'}
     bits, is_set, has_flags, with_flags = on_bm1684x(
-        as_the_oldest_release, str(bmodel(STATIC['bm1684x'])), variables=old
+        as_the_oldest_release, str(bmodel(STATIC['bm1684x'])), changes=old
     )
     assert bits[0, 0] == 0x40C00000  # 6.0, not 6
     assert is_set

@@ -8,7 +8,6 @@ positions must come out as this does, but for the rounding to bfloat16.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,33 +18,6 @@ from edge_vlm_ros.core import PromptPart
 from support.axera.weights import Weights
 
 Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How tokens compare with the reference's scores.
-
-    Attributes:
-        shortfalls: By how much each token's score misses the best one, (tokens,); 0 = the best.
-        gaps: Between the best and the second best score, (tokens,).
-        spread: Standard deviation of all scores.
-    """
-
-    shortfalls: Matrix
-    gaps: Matrix
-    spread: float
-
-    def wrong(self, margin: float) -> list[int]:
-        """Name the places where the reference is sure and the token another one.
-
-        Args:
-            margin: In units of `spread`, what rounding to bfloat16 may move two scores.
-        """
-        return [int(i) for i in np.flatnonzero(self.shortfalls > margin * self.spread)]
-
-    def sure(self, margin: float) -> float:
-        """Give the share of places where only one token can be right."""
-        return float((self.gaps > margin * self.spread).mean())
 
 
 class Reference:
@@ -87,7 +59,7 @@ class Reference:
         return rows
 
     def logits(self, embeds: Matrix, last: int = 0) -> Matrix:
-        """Score the next token behind each of the last `last` rows (0 = all)."""
+        """Score the next token after each of the last `last` rows (0 = all)."""
         hidden = embeds
         for layer in self._layers:
             hidden = self._run_layer(layer, hidden)
@@ -102,18 +74,6 @@ class Reference:
         said = np.asarray(tokens, np.int64)
         embeds = np.concatenate([self.embed(part, features), self._table[said[:-1]]])
         return self.logits(embeds, last=len(said))
-
-    def judge(
-        self, part: PromptPart, features: Mapping[int, NDArray[Any]], tokens: Sequence[int]
-    ) -> Verdict:
-        """Compare the answer that followed a prompt, token by token, each behind those before."""
-        said = np.asarray(tokens, np.int64)
-        scores = self.scores(part, features, tokens)
-        ordered = np.sort(scores, axis=-1)
-        taken = scores[np.arange(len(said)), said]
-        return Verdict(
-            ordered[:, -1] - taken, ordered[:, -1] - ordered[:, -2], float(scores.std())
-        )
 
     def _run_layer(self, layer: Mapping[str, Matrix], hidden: Matrix) -> Matrix:
         sizes = self._sizes

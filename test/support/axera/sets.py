@@ -249,7 +249,7 @@ def model_files(folder: Path, chip: str = 'ax650') -> ModelFiles:
     (weights['post'],) = folder.glob('*_post.axmodel')
     (weights['embed_tokens'],) = folder.glob('model.embed_tokens.weight*')
     (weights['vision_encoder'],) = folder.glob('vit_axmodel/*.axmodel')
-    return ModelFiles(folder.name, chip, 'internvl', folder, folder, weights)
+    return ModelFiles(folder.name, chip, folder, folder, weights)
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from support.axera.layers import LINEAR_PARTS, LayerSizes
+from support.internvl_files import SPECIAL_TOKENS
+from support.onnx_weights import graph_files, read_weights
 from support.tiny_model.config import NORM_EPS, ROPE_THETA, TinyConfig
 from support.tiny_model.graphs import vision_encoder
-from support.tiny_model.tokenizer import SPECIAL_TOKENS
 from support.tiny_model.weights import make_weights
 
 DEMO_MODEL: Final = Path(__file__).parents[3] / 'edge_vlm_ros' / 'demo' / 'model'
@@ -110,10 +110,8 @@ def reciting_weights(text: str, opener: int = ord('\n')) -> Weights:
 
 def demo_weights(folder: Path = DEMO_MODEL) -> Weights:
     """Read the shipped demo model from its ONNX graphs."""
-    named: dict[str, NDArray[Any]] = {}
-    for graph in ('embed_tokens', 'decoder_model_merged'):
-        named |= _graph_weights(folder / 'onnx' / f'{graph}.onnx')
-    vision = folder / 'onnx' / 'vision_encoder.onnx'
+    vision, *language = graph_files(folder)
+    named = {name: array.astype(np.float32) for name, array in read_weights(language).items()}
     pixels = onnx.load(vision).graph
     sides = pixels.input[0].type.tensor_type.shape.dim
     rows = pixels.output[0].type.tensor_type.shape.dim
@@ -125,23 +123,6 @@ def demo_weights(folder: Path = DEMO_MODEL) -> Weights:
         tile_px=sides[-1].dim_value,
         vision_rows=rows[-2].dim_value,
     )
-
-
-def _graph_weights(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a demo graph's float16 weights, matrices turned back to (out, in).
-
-    The graphs hold the right-hand sides of matrix products transposed, behind a Cast.
-    """
-    model = onnx.load(path)
-    products = {node.input[1] for node in model.graph.node if node.op_type == 'MatMul'}
-    found: dict[str, NDArray[Any]] = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT16:
-            continue
-        array = numpy_helper.to_array(tensor).astype(np.float32)
-        is_turned = f'{tensor.name}.float32' in products
-        found[tensor.name] = array.T.copy() if is_turned else array
-    return found
 
 
 def _cut(

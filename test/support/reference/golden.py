@@ -36,7 +36,8 @@ from support.reference.golden_cases import (
 def _save(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
     names = ('transformers', 'torch', 'pillow', 'numpy')
     versions = json.dumps({name: version(name) for name in names})
-    np.savez_compressed(file, versions=np.array(versions), **arrays)
+    entries: dict[str, Any] = {'versions': np.array(versions), **arrays}
+    np.savez_compressed(file, **entries)
 
 
 def _qwen2_vl(folder: Path) -> None:
@@ -56,14 +57,14 @@ def _qwen2_vl(folder: Path) -> None:
         for key, value in summary(made['pixel_values']).items():
             arrays[f'image{number}_{key}'] = value
     for number, (frames, width, height) in enumerate(QWEN2_VL_VIDEOS):
-        processor = Qwen2VLVideoProcessor(
+        video_processor = Qwen2VLVideoProcessor(
             size={'shortest_edge': 28 * 28, 'longest_edge': 602112},
             image_mean=CLIP['mean'],
             image_std=CLIP['std'],
         )
         shown = np.stack([picture(width, height, seed) for seed in range(frames)])
         clip = torch.from_numpy(np.ascontiguousarray(shown.transpose(0, 3, 1, 2)))
-        made = processor(
+        made = video_processor(
             videos=[clip],
             return_tensors='np',
             do_sample_frames=False,
@@ -81,9 +82,12 @@ def _declare_torchvision() -> torch.library.Library:
     Its compiled part knows one build only; nothing of it is used here, but without this
     declaration torchvision does not load.
     """
-    library = torch.library.Library('torchvision', 'FRAGMENT')
+    library = torch.library.Library(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        'torchvision', 'FRAGMENT'
+    )
     for name in ('nms', 'qnms'):
-        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        signature = f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
+        library.define(signature)  # type: ignore[no-untyped-call]  # the same
     return library
 
 

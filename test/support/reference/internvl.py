@@ -54,7 +54,8 @@ class InternVlReference:
     def __init__(
         self, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], placeholder: int
     ) -> None:
-        self._model = InternVLForConditionalGeneration(_config(config, placeholder)).eval()
+        self._model = InternVLForConditionalGeneration(_config(config, placeholder))
+        self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         renamed = _renamed(weights)
         if 'lm_head.weight' not in renamed:
             renamed['lm_head.weight'] = renamed['model.language_model.embed_tokens.weight']

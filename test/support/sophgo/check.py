@@ -6,8 +6,6 @@ Straight through `sophon.sail`, every value over the host: it shows that a fixtu
 and knows nothing of the engine that the package drives such files with.
 """
 
-# mypy: disable-error-code="no-any-return"
-# NumPy's operators between arrays of one type say Any.
 from __future__ import annotations
 
 import argparse
@@ -24,7 +22,9 @@ from numpy.typing import NDArray
 
 from support.sophgo import emulator
 from support.sophgo.fixtures import FIXTURES, Fixture
+from support.sophgo.nets import Nets
 from support.sophgo.reference import (
+    Array,
     Decoder,
     Image,
     SamplingParameters,
@@ -35,75 +35,12 @@ from support.sophgo.reference import (
     qwen2vl_vision,
     sampling_head,
 )
-from tools.sophgo.compile.weights import from_bits, to_bits
 
-Array = NDArray[Any]
 _HIDDEN: Final = -10000.0
 _FIRST: Final = 4  # index of the first vision row, or of the image token
 _TEXT: Final = 12  # tokens beside the vision rows
 _STEPS: Final = 2
 _LIMIT_S: Final = 300.0
-
-
-class Nets:
-    """The nets of a bmodel: host arrays in, host arrays out.
-
-    Args:
-        path: The bmodel.
-    """
-
-    def __init__(self, path: str) -> None:
-        from sophon import sail
-
-        self._sail = sail
-        started = time.perf_counter()
-        self._engine = sail.EngineLLM(path, sail.BmrtFlag.BM_RUNTIME_SHARE_MEM, [0])
-        self.seconds = {'load': time.perf_counter() - started}
-        self._handle = sail.Handle(0)
-        self.names = set(self._engine.get_graph_names())
-
-    def inputs(self, net: str) -> list[list[int]]:
-        """Return the shapes of a net's inputs."""
-        count = self._engine.get_input_num(net)
-        return [self._engine.get_input_shape(net, i) for i in range(count)]
-
-    def is_dynamic(self, net: str) -> bool:
-        """Tell whether a net takes shapes below its largest."""
-        return bool(self._engine.get_is_dynamic(net))
-
-    def __call__(self, net: str, *values: Array) -> list[Array]:
-        """Run a net; shapes of a static net may lack or have sides of 1."""
-        engine, sail = self._engine, self._sail
-        inputs, outputs = {}, {}
-        for i, value in enumerate(values):
-            shape = engine.get_input_shape(net, i)
-            dtype = engine.get_input_dtype(net, i)
-            full = value.shape if self.is_dynamic(net) else shape
-            inputs[i] = sail.Tensor(self._handle, list(full), dtype, False, True)  # noqa: FBT003
-            inputs[i].update_data(_to_chip(value, dtype.name).reshape(full))
-        for i in range(engine.get_output_num(net)):
-            shape, dtype = engine.get_output_shape(net, i), engine.get_output_dtype(net, i)
-            outputs[i] = sail.Tensor(self._handle, shape, dtype, False, True)  # noqa: FBT003
-        started = time.perf_counter()
-        engine.process(net, inputs, outputs)
-        self.seconds.setdefault(net, time.perf_counter() - started)
-        return [_from_chip(t.asnumpy(), t.dtype().name) for t in outputs.values()]
-
-
-def _to_chip(value: Array, dtype: str) -> Array:
-    if dtype == 'BM_BFLOAT16':
-        return to_bits(value.astype(np.float32))
-    if dtype == 'BM_FLOAT16':
-        return value.astype(np.float16).view(np.uint16)
-    return np.ascontiguousarray(value, np.int32 if dtype == 'BM_INT32' else np.float32)
-
-
-def _from_chip(value: Array, dtype: str) -> Array:
-    if dtype == 'BM_BFLOAT16':
-        return from_bits(value)
-    if dtype == 'BM_FLOAT16':
-        return value.view(np.float16).astype(np.float32)
-    return value
 
 
 class Check:
@@ -115,7 +52,6 @@ class Check:
     """
 
     def __init__(self, fixture: Fixture, path: str) -> None:
-        self._fixture = fixture
         self._nets = Nets(path)
         self._config = fixture.load_config()
         self._weights = fixture.load_weights()
@@ -337,7 +273,8 @@ class Check:
                 )
                 k[layer][:, at], v[layer][:, at] = key[:, 0], value[:, 0]
             self._compare(name, x[0, 0], self._after(layer, trace)[-1])
-        return x[0, 0]
+        last: Array = x[0, 0]
+        return last
 
     def _vision_rows(self, ids: list[int]) -> int:
         return ids[_FIRST:].index(next(t for t in ids[_FIRST:] if t)) if 0 in ids else 0
@@ -390,7 +327,8 @@ def _resized(values: Array, rows: int) -> Array:
     """Cut or fill (1, tokens, ...) to so many tokens."""
     missing = rows - values.shape[1]
     if missing <= 0:
-        return values[:, :rows].copy()
+        cut: Array = values[:, :rows]
+        return np.array(cut)
     return np.pad(values, ((0, 0), (0, missing), *((0, 0),) * (values.ndim - 2)))
 
 

@@ -2,7 +2,8 @@
 
 One chip to a process, because the vendor's libraries of all chips have the same names; and a bad
 call on the emulator ends the process, as some do on a chip. The vendor's libraries print hundreds
-of lines a launch: all of it goes to a log, of which an error shows the end.
+of lines a launch: all of it goes to a log, of which an error shows the end. Their threads poll and
+their driver sleeps; `waits/waits.c`, preloaded, makes that an order of magnitude cheaper.
 
 python -m support.sophgo.emulator bm1684x -m edge_vlm_ros.cli.main inspect MODEL
     runs a Python command line with the stand-in for `sophon.sail` on its path
@@ -17,15 +18,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+from support.c_library import CLibrary
+from support.environment import Changes, environment
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 STANDIN: Final = ROOT / 'test' / 'support' / 'sophgo' / 'standin'
 CHIPS: Final = ('bm1684x', 'bm1688')
 LIBRARIES: Final = ('libbmlib.so.0', 'libbmrt.so.1.0', 'libcmodel.so')
 DEFAULT_LIMIT_S: Final = 100.0
+WAITS: Final = CLibrary(Path(__file__).parent / 'waits', 'libwaits.so')
+_BUILDS: Final = ROOT / 'build' / 'emulator_waits'
 _TAIL_LINES: Final = 25
 _IN_CALL: Final = 'EDGE_VLM_EMULATOR_CALL'
 
@@ -68,24 +74,28 @@ def missing() -> str:
     return ''
 
 
-def environment(chip: str, log: Path | None = None) -> dict[str, str]:
+def variables(chip: str, log: Path | None = None) -> Changes:
     """Return the environment variables with which `import sophon.sail` finds the emulator.
 
     Args:
         chip: 'bm1684x' or 'bm1688'.
         log: Where the vendor's libraries print; None leaves it on the terminal.
+
+    Returns:
+        What differs from the environment of this process; see `support.environment`.
+
+    Raises:
+        support.c_library.CompilerError: `waits.c` cannot be compiled.
     """
     assert chip in CHIPS, chip
     path = [str(STANDIN), str(ROOT), str(ROOT / 'test'), os.environ.get('PYTHONPATH', '')]
-    variables = {
-        **os.environ,
+    return {
         'PYTHONPATH': os.pathsep.join(p for p in path if p),
         'EDGE_VLM_EMULATOR_LIBS': str(libraries(chip)),
+        'EDGE_VLM_EMULATOR_LOG': None if log is None else str(log),
+        'LD_PRELOAD': str(WAITS.build(_BUILDS) / WAITS.name),
+        'TPUKERNEL_FIRMWARE_PATH': None,  # would make libbmlib load another emulator
     }
-    variables.pop('TPUKERNEL_FIRMWARE_PATH', None)  # would make libbmlib load another emulator
-    if log is not None:
-        variables['EDGE_VLM_EMULATOR_LOG'] = str(log)
-    return variables
 
 
 def call(
@@ -93,7 +103,7 @@ def call(
     function: Callable[..., Any],
     *arguments: Any,
     time_limit_s: float = DEFAULT_LIMIT_S,
-    variables: Mapping[str, str] | None = None,
+    changes: Changes | None = None,
 ) -> Any:
     """Call a function in a process with an emulated chip and return what it returns.
 
@@ -102,7 +112,7 @@ def call(
         function: Of the top level of a file; the process loads that file, also a test's.
         arguments: Anything that can be pickled.
         time_limit_s: Then the process is ended.
-        variables: More environment variables.
+        changes: More environment variables.
 
     Returns:
         The function's result, by pickle.
@@ -121,7 +131,7 @@ def call(
             pickle.dumps((_file_of(function), function.__qualname__, arguments))
         )
         command = [sys.executable, '-m', 'support.sophgo.emulator_child', folder]
-        own = {**environment(chip, files.log), **(variables or {}), _IN_CALL: '1'}
+        own = environment(variables(chip, files.log), changes or {}, {_IN_CALL: '1'})
         status = _run(command, own, files, time_limit_s)
         return files.result(status)
 
@@ -180,15 +190,13 @@ def _file_of(function: Callable[..., Any]) -> str:
     return str(Path(code.co_filename).resolve())
 
 
-def _run(
-    command: list[str], variables: dict[str, str], files: CallFiles, time_limit_s: float
-) -> int:
+def _run(command: list[str], own: dict[str, str], files: CallFiles, time_limit_s: float) -> int:
     """Run the process, its output in a file, in a session of its own."""
     with files.output.open('wb') as output:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=variables,
+            env=own,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -223,8 +231,8 @@ def main() -> int:
         print(lacking, file=sys.stderr)
         return 1
     command = [sys.executable, *options.command]
-    variables = environment(options.chip, options.log)
-    return subprocess.run(command, check=False, env=variables).returncode
+    own = environment(variables(options.chip, options.log))
+    return subprocess.run(command, check=False, env=own).returncode
 
 
 if __name__ == '__main__':

@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.bf16 import from_bf16, to_bf16
+
 _ROOT: Final = Path(__file__).resolve().parents[3]
 FOLDER: Final = _ROOT / 'test' / 'engines' / 'sophgo' / 'fixtures'
 DEMO_MODEL: Final = _ROOT / 'edge_vlm_ros' / 'demo' / 'model'
@@ -95,14 +97,10 @@ class Fixture:
 
 def _demo_weights() -> dict[str, NDArray[np.float32]]:
     """Return the demo model's weights, rounded to bfloat16; needs onnx."""
-    import onnx
+    from support.onnx_weights import graph_files, read_weights
 
-    from tools.demo_model.export import GRAPHS
-    from tools.demo_model.onnx_graphs import read_weights
-    from tools.sophgo.compile.weights import from_bits, to_bits
-
-    graphs = [onnx.load(DEMO_MODEL / 'onnx' / f'{name}.onnx') for name in GRAPHS]
-    return {k: from_bits(to_bits(v.astype(np.float32))) for k, v in read_weights(graphs).items()}
+    weights = read_weights(graph_files(DEMO_MODEL))
+    return {k: from_bf16(to_bf16(v.astype(np.float32))) for k, v in weights.items()}
 
 
 def _own(name: str, config: str, weights: str = '') -> Fixture:

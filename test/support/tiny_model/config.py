@@ -109,18 +109,3 @@ def model_config(config: TinyConfig, vocab_size: int) -> dict[str, Any]:
             'qkv_bias': True,
         },
     }
-
-
-def preprocessor_config(config: TinyConfig) -> dict[str, Any]:
-    """Make preprocessor_config.json, with ImageNet's mean and standard deviation."""
-    return {
-        'crop_size': config.image_px,
-        'do_center_crop': True,
-        'do_normalize': True,
-        'do_resize': True,
-        'feature_extractor_type': 'CLIPFeatureExtractor',
-        'image_mean': [0.485, 0.456, 0.406],
-        'image_std': [0.229, 0.224, 0.225],
-        'resample': 3,
-        'size': config.image_px,
-    }

@@ -9,14 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
-from support.tiny_model.config import TinyConfig, model_config, preprocessor_config
+from support.byte_tokenizer import BYTES, tokenizer_json
+from support.internvl_files import SPECIAL_TOKENS, preprocessor_config
+from support.tiny_model.config import TinyConfig, model_config
 from support.tiny_model.graphs import decoder, embed_tokens, vision_encoder
-from support.tiny_model.tokenizer import (
-    SPECIAL_TOKENS,
-    tokenizer_config,
-    tokenizer_json,
-    vocab_size,
-)
+from support.tiny_model.tokenizer import tokenizer_config, vocab_size
 from support.tiny_model.weights import make_weights
 
 
@@ -32,12 +29,12 @@ def make_tiny_model(folder: Path, config: TinyConfig = TinyConfig()) -> Path:  #
 
 def write_texts(folder: Path, config: TinyConfig) -> None:
     """Write what is not weights."""
-    end = 0x100 + SPECIAL_TOKENS.index('<|im_end|>')
+    end = BYTES + SPECIAL_TOKENS.index('<|im_end|>')
     texts = {
         'config.json': model_config(config, vocab_size()),
         'generation_config.json': {'eos_token_id': [end], 'do_sample': False},
-        'preprocessor_config.json': preprocessor_config(config),
-        'tokenizer.json': tokenizer_json(),
+        'preprocessor_config.json': preprocessor_config(config.image_px, crops=True),
+        'tokenizer.json': tokenizer_json(SPECIAL_TOKENS),
         'tokenizer_config.json': tokenizer_config(),
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -167,12 +168,12 @@ def measure_first_tokens(
     """Ask with 0, 1, 4 and 8 images, the drivers in turn."""
     for images in PROMPTS:
         for driver in drivers:
-            wall_s, chip_s, _, _ = chip.cost(lambda d=driver, n=images: d.first_token(n))  # type: ignore[misc]
+            wall_s, chip_s, _, _ = chip.cost(partial(driver.first_token, images))
             yield FirstToken(driver.name, images, wall_s, chip_s)
 
 
 def measure_decoding(chip: Chip, drivers: list[EngineDriver | VendorDriver]) -> Iterator[Decoded]:
-    """Run decode steps behind the text prompt, the drivers in turn."""
+    """Run decode steps after the text prompt, the drivers in turn."""
     costs: dict[str, list[tuple[float, float, int, int]]] = {d.name: [] for d in drivers}
     for driver in drivers:
         driver.first_token(0)

@@ -18,7 +18,7 @@ from typing import Any
 from tools.bench.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[3]
-VENDOR = 'a loop as the vendor`s demo has it'
+VENDOR = "a loop as the vendor's demo has it"
 _ROW_BYTES, _LAYERS, _HIDDEN_BYTES = 512, 28, 3072
 _LOGITS_BYTES, _LINE_BYTES = 303348, 64
 LEAST_BYTES = 2 * _LAYERS * _ROW_BYTES + _HIDDEN_BYTES + 2 * _LINE_BYTES + _LOGITS_BYTES

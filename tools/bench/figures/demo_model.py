@@ -7,13 +7,18 @@ plain ONNX Runtime loop of `tools/bench/plain_loop.py` with the same weights, fr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tools.bench.figure import Figure
+
+if TYPE_CHECKING:
+    from edge_vlm_ros.core import Answer
+    from tools.bench.plain_loop import PlainAnswer
 
 ROUNDS = 11
 WIDTH, HEIGHT = 640, 480
@@ -24,10 +29,10 @@ PLAIN = 'plain PIL and ONNX Runtime loop'
 
 def measure() -> Iterator[Figure]:
     """Ask the pipeline and the plain loop in turn."""
-    from edge_vlm_ros.core import Answer, FrameSource, Question, RawImage, StoredFrame
+    from edge_vlm_ros.core import FrameSource, Question, RawImage, StoredFrame
     from edge_vlm_ros.models import find_model
     from edge_vlm_ros.serving import VlmPipeline
-    from tools.bench.plain_loop import PlainAnswer, PlainLoop
+    from tools.bench.plain_loop import PlainLoop
     from tools.bench.timing import Pairs
 
     stamps = itertools.count(1)
@@ -60,7 +65,7 @@ def measure() -> Iterator[Figure]:
                 yield _speed(asked)
 
 
-def _speed(asked: list) -> Figure:  # type: ignore[type-arg]
+def _speed(asked: Sequence[tuple[Answer, PlainAnswer]]) -> Figure:
     """Compare decode speeds over answers of more than one token."""
     spoken = [(o, t) for o, t in asked if o.timings.answer_tokens > 1 and t.tokens > 1]
     ours = [o.timings.tokens_per_second for o, _ in spoken]

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from tools.bench.figure import Figure, NotHereError
-from tools.bench.sophgo.plan import CASES, CHIP, SEEDS, Seed, run_cases
+from tools.bench.sophgo.cases import CASES, CHIP, PUBLISHED, PublishedModel
+from tools.bench.sophgo.process import run_cases
 
 TIME_LIMIT_S = 500
-SAMPLE = 'a loop as the vendor`s sample has it'
+SAMPLE = "a loop as the vendor's sample has it"
 _REAL_LAYERS = 28
 _REAL_CACHE_MIB = 84  # Qwen2-VL-7B, 1536 tokens: 2 * 28 * 1536 * 4 * 128 * 2 bytes
 
@@ -43,8 +44,8 @@ def measure() -> Iterator[Figure]:
         if 'sample' in result['moved']:
             yield from _against_sample(result)
     yield from _copies(results)
-    for seed in SEEDS:
-        yield _host_share(seed, results[seed.case])
+    for model in PUBLISHED:
+        yield _host_share(model, results[model.case])
 
 
 def _bytes(result: dict[str, Any]) -> Figure:
@@ -126,25 +127,25 @@ def _copies(results: _Results) -> Iterator[Figure]:
     )
 
 
-def _host_share(seed: Seed, result: dict[str, Any]) -> Figure:
+def _host_share(model: PublishedModel, result: dict[str, Any]) -> Figure:
     """Put the layers at their real number; each kind was measured apart."""
     shares = {
-        driver: 100 * seed.tokens_per_s * _step_s(seed, host)
+        driver: 100 * model.tokens_per_s * _step_s(model, host)
         for driver, host in result['host'].items()
     }
     return Figure(
-        f'sophgo_decode_host_share_{seed.case}',
+        f'sophgo_decode_host_share_{model.case}',
         shares['ours'],
         '% of a step',
         shares['sample'],
-        f'{SAMPLE}; of {1000 / seed.tokens_per_s:.1f} ms, {seed.model}, '
-        f'{sum(seed.layers.values())} layers',
+        f'{SAMPLE}; of {1000 / model.tokens_per_s:.1f} ms, {model.name}, '
+        f'{sum(model.layers.values())} layers',
         shares['ours'] / shares['sample'],
         'value <= 1',
     )
 
 
-def _step_s(seed: Seed, host: dict[str, Any]) -> float:
+def _step_s(model: PublishedModel, host: dict[str, Any]) -> float:
     return float(
-        host['fixed'] + sum(count * host['layers'][kind] for kind, count in seed.layers.items())
+        host['fixed'] + sum(count * host['layers'][kind] for kind, count in model.layers.items())
     )

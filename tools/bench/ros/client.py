@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
-from edge_vlm_ros.demo.processes import Child, Children
+from edge_vlm_ros.demo.processes import StartedProcess, StartedProcesses
 
 TIMEOUT_S = 60.0
 
@@ -48,19 +48,19 @@ class Bench:
     """
 
     def __init__(self) -> None:
-        self.children = Children()
+        self.children = StartedProcesses()
         self._logs = tempfile.TemporaryDirectory(prefix='edge_vlm_bench_')
         self._context = rclpy.Context()
         self._state = ''
         self.diagnostics: dict[str, dict[str, str]] = {}
         self._diagnosed_ns = 0
 
-    def start(self, module: str, *words: str) -> Child:
+    def start(self, module: str, *words: str) -> StartedProcess:
         """Start a Python module as a process; before `connect`, for it forks."""
         log = Path(self._logs.name) / f'{len(self.children.running)}.log'
         return self.children.start(module, module, words, dict(os.environ), log)
 
-    def start_node(self, **parameters: str) -> Child:
+    def start_node(self, **parameters: str) -> StartedProcess:
         """Start the vlm node."""
         return self.start('edge_vlm_ros.nodes.vlm_main', *as_parameters(parameters))
 

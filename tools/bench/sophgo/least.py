@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_vlm_ros.core import SamplingOptions
-from edge_vlm_ros.engines.sophgo.graphs import Contract, LogitsHead
+from edge_vlm_ros.engines.sophgo.contract import Contract
+from edge_vlm_ros.engines.sophgo.heads import LogitsHead
 
 _ID = 4
 _FLOAT = 4

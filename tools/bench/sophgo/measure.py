@@ -22,11 +22,11 @@ from support.sophgo.fixtures import FIXTURES
 from edge_vlm_ros.core import PromptPart, SamplingOptions, VisionFeatures, VisionInputs, VisionSpan
 from edge_vlm_ros.engines.base import ChosenToken
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
-from edge_vlm_ros.engines.sophgo.graphs import LayerKind
+from edge_vlm_ros.engines.sophgo.layers import LayerKind
 from edge_vlm_ros.engines.sophgo.model_files import contract_of, read_for_chip
+from tools.bench.sophgo.cases import Case
 from tools.bench.sophgo.clock import StepTime
 from tools.bench.sophgo.least import least_bytes
-from tools.bench.sophgo.plan import Case
 from tools.bench.sophgo.sample_loops import CopyingLoop, InPlaceLoop
 from tools.bench.sophgo.watch import asleep, clock, kv_copies
 
@@ -211,7 +211,7 @@ def _compare(drivers: Mapping[str, Driver], tokens: int) -> None:
 
 
 def _count(driver: Driver, *, host_chooses: bool) -> Moved:
-    """Count some tokens, behind others: a loop's first token is not like the rest.
+    """Count some tokens, after others: a loop's first token is not like the rest.
 
     A chip that sleeps gives the same scores again and again. The host chooses another token each
     time all the same, as it does while a chip works.

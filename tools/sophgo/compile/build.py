@@ -23,17 +23,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from support.sophgo.fixtures import FIXTURES, FOLDER, Fixture
 
-from tools.demo_model.export import DEFAULT as DEMO_MODEL
-from tools.demo_model.export import rebuild
+from edge_vlm_ros.engines.bf16 import to_bf16
+from tools.demo_model.checkpoint import SHIPPED, rebuild
 from tools.sophgo.compile.checkpoints import CHECKPOINTS, Checkpoint
 from tools.sophgo.compile.environment import Environment
-from tools.sophgo.compile.onnx_parts import Parts, Shapes
-from tools.sophgo.compile.weights import awq, load_checkpoint, save_checkpoint, to_bits
+from tools.sophgo.compile.parts import Parts, Shapes
+from tools.sophgo.compile.weights import awq, load_checkpoint, save_checkpoint
 
 _COMPILE: Final = Path(__file__).resolve().parent
 _LIMIT_S: Final = 600.0
@@ -65,7 +65,7 @@ class FromParts:
 
     Attributes:
         checkpoint: Of `CHECKPOINTS`.
-        family: Which nets: see `onnx_parts.Parts`.
+        family: Which nets: see `parts.Parts`.
         chip: 'bm1684x' or 'bm1688'.
         shapes: Rows.
         language: How the language part is quantised.
@@ -243,7 +243,7 @@ def pack(fixture: Fixture, data: bytes) -> Path:
 
 
 def _combined_order(names: Sequence[str], cross: Sequence[int]) -> list[str]:
-    """Return nets as the samples combine them: cross layers behind the others, vision last."""
+    """Return nets as the samples combine them: cross layers after the others, vision last."""
     late = [f'block_{c}{layer}' for layer in cross for c in ('', 'cache_')]
     vision = [n for n in names if n.endswith('vit')]
     return [n for n in names if n not in (*late, *vision)] + [*late, *vision]
@@ -298,9 +298,9 @@ def _declare_awq(checkpoint: Checkpoint) -> None:
 
 def _write_demo_model(folder: Path) -> None:
     """Write the demo model's checkpoint, its float16 weights rounded to bfloat16."""
-    rebuild(DEMO_MODEL, folder)
+    rebuild(SHIPPED, folder)
     weights = load_checkpoint(folder / 'model.safetensors')
-    bits = {name: to_bits(values) for name, values in weights.items()}
+    bits = {name: to_bf16(values) for name, values in weights.items()}
     save_checkpoint(bits, folder / 'model.safetensors')
     config = json.loads((folder / 'config.json').read_text())
     for part in (config, config['llm_config'], config['vision_config']):
@@ -323,7 +323,8 @@ def _save(
     path: Path, arrays: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float16]]]
 ) -> None:
     with tempfile.TemporaryFile() as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stubs: allow_pickle
+        entries: dict[str, Any] = dict(arrays)
+        np.savez(file, **entries)
         file.seek(0)
         path.write_bytes(lzma.compress(file.read(), preset=_PRESET))
 

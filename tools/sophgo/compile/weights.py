@@ -5,8 +5,6 @@ and both ends of the grid occur. So float32, bfloat16, float16 and 4 bit (group 
 numbers, one float reference serves all builds, and the files compress to 4 bits a weight.
 """
 
-# mypy: disable-error-code="no-any-return"
-# NumPy's operators between arrays of one type say Any.
 from __future__ import annotations
 
 import json
@@ -17,6 +15,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_vlm_ros.engines.bf16 import from_bf16
 
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
@@ -47,7 +47,8 @@ class Draw:
             order = np.argsort(self._random.random((rows, width)), axis=1) + first
             np.put_along_axis(levels, order[:, :1], 0, axis=1)
             np.put_along_axis(levels, order[:, 1:2], _LEVELS - 1, axis=1)
-        return ((levels - _ZERO) * step).astype(np.float32)
+        values: NDArray[np.float64] = (levels - _ZERO) * step
+        return values.astype(np.float32)
 
     def kernel(self, rows: int, *sides: int, scale: float = 1.0) -> Array:
         """Return the weights of a convolution, (rows, *sides)."""
@@ -56,7 +57,8 @@ class Draw:
     def table(self, *shape: int, size: float) -> Array:
         """Return numbers of about the given size, in steps of an eighth of it."""
         step = 2.0 ** np.round(np.log2(size / 4))
-        return (self._random.integers(-8, 9, shape) * step).astype(np.float32)
+        values: NDArray[np.float64] = self._random.integers(-8, 9, shape) * step
+        return values.astype(np.float32)
 
     def gain(self, width: int) -> Array:
         """Return the factors of a norm, around 1."""
@@ -65,17 +67,6 @@ class Draw:
     def bias(self, width: int) -> Array:
         """Return a bias."""
         return self.table(width, size=0.06)
-
-
-def from_bits(bits: NDArray[np.uint16]) -> Array:
-    """Widen bfloat16 patterns."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def to_bits(values: Array) -> NDArray[np.uint16]:
-    """Round to bfloat16 patterns, to nearest even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def save_checkpoint(weights: Mapping[str, NDArray[np.generic]], path: Path) -> None:
@@ -110,7 +101,7 @@ def load_checkpoint(path: Path) -> dict[str, Array]:
         first, last = (8 + length + n for n in entry['data_offsets'])
         values = np.frombuffer(data[first:last], hosts[entry['dtype']]).reshape(entry['shape'])
         result[name] = (
-            from_bits(values) if values.dtype == np.uint16 else values.astype(np.float32)
+            from_bf16(values) if values.dtype == np.uint16 else values.astype(np.float32)
         )
     return result
 

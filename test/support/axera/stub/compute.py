@@ -89,7 +89,7 @@ class Stub:
         try:
             model = read_axmodel(ctypes.string_at(data, nbytes))
             self._opened[number] = (model, open_compute(model))
-        except ValueError:  # damaged behind the header
+        except ValueError:  # damaged after the header
             return 1
         return 0
 
@@ -118,4 +118,5 @@ def _tensor(address: int, tensor: Tensor) -> NDArray[Any]:
 def _array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     nbytes = int(np.prod(shape)) * dtype.itemsize
     buffer = (ctypes.c_uint8 * nbytes).from_address(address)
-    return np.frombuffer(buffer, np.uint8).view(dtype).reshape(shape)
+    found: NDArray[Any] = np.frombuffer(memoryview(buffer), np.uint8).view(dtype)
+    return found.reshape(shape)

@@ -1,4 +1,5 @@
-/* Hooks of the tests: counters, options, what computes, device memory. No vendor has these. */
+/* Hooks of the tests: counters, options, what computes. No vendor has these.
+ * Nothing here knows the other files, which all stand on this one. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,12 +75,3 @@ void ax_stub_reset_options(void) {
 
 /* Who computes: called outside the lock, on the thread that opens, runs or destroys. */
 void ax_stub_set_compute(Compute callbacks) { compute = callbacks; }
-
-/* Device memory behind a physical address; NULL if it is not allocated. */
-void *ax_stub_device_memory(uint64_t phy, uint64_t bytes) {
-    stub_lock();
-    const Block *block = block_at(phy, bytes);
-    void *found = block ? block->device + (phy - block->phy) : NULL;
-    stub_unlock();
-    return found;
-}

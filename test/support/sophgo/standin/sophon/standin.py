@@ -3,86 +3,32 @@
 from __future__ import annotations
 
 import gc
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
+
+from sophon._counters import Counters, MisuseError, Traffic, counters, reset
+
+if TYPE_CHECKING:
+    from sophon.sail._tensor import Tensor
+
+__all__ = [
+    'Counters',
+    'MisuseError',
+    'Traffic',
+    'address_of',
+    'counters',
+    'live_device_bytes',
+    'live_engines',
+    'reset',
+]
 
 
-class MisuseError(RuntimeError):
-    """A call that the real binding accepts and that then goes wrong on the chip."""
+def address_of(tensor: Tensor) -> int:
+    """Return where in the device's memory a tensor lies.
 
-
-@dataclass
-class Traffic:
-    """How often something was moved, and how many bytes in all."""
-
-    calls: int = 0
-    bytes: int = 0
-
-    def add(self, size: int) -> None:
-        """Count one more."""
-        self.calls += 1
-        self.bytes += size
-
-
-@dataclass
-class Counters:
-    """What went over the bus and what ran, since the process started or since `reset`.
-
-    Attributes:
-        s2d: Copies from the host to the device.
-        d2s: Copies from the device to the host.
-        d2d: Copies that the caller asked for on the device.
-        memset: Device memory filled, that of new tensors too.
-        launches: How often each net ran.
-        launch_copies: For each net what a launch copies on the device beside the caller's back:
-            a static net is compiled for fixed addresses, and the device copies every input and
-            output that lies elsewhere (libsophon: tpu-runtime/src/bmruntime.cpp). Counted from the
-            addresses.
-        library_s: Seconds inside the vendor's library.
-        allocations: Device memory asked for with tensors; the loading of a model is not counted.
+    Raises:
+        MisuseError: It has no device memory, or its owner freed it.
     """
-
-    s2d: Traffic = field(default_factory=Traffic)
-    d2s: Traffic = field(default_factory=Traffic)
-    d2d: Traffic = field(default_factory=Traffic)
-    memset: Traffic = field(default_factory=Traffic)
-    allocations: Traffic = field(default_factory=Traffic)
-    launches: dict[str, int] = field(default_factory=dict)
-    launch_copies: dict[str, Traffic] = field(default_factory=dict)
-    library_s: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain dictionaries and numbers, for JSON or another process."""
-        return asdict(self)
-
-    @contextmanager
-    def in_library(self) -> Iterator[None]:
-        """Count the time of one call into the vendor's library."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.library_s += time.perf_counter() - started
-
-
-_counters = Counters()
-_lock = threading.Lock()
-
-
-def counters() -> Counters:
-    """Return the counters of this process; they go on counting."""
-    return _counters
-
-
-def reset() -> None:
-    """Set every counter to zero."""
-    with _lock:
-        for name, value in vars(Counters()).items():
-            setattr(_counters, name, value)
+    return int(tensor.memory().address)
 
 
 def live_device_bytes() -> int:
@@ -95,7 +41,7 @@ def live_device_bytes() -> int:
 
 def live_engines() -> int:
     """Return how many engines are loaded now, after a garbage collection."""
-    from sophon.sail._engine import live_engines as engines
+    from sophon.sail._library import Library
 
     gc.collect()
-    return len(engines())
+    return sum(len(d.engines()) for d in Library.of_this_process().open_devices())

@@ -3,82 +3,28 @@
 from __future__ import annotations
 
 import ctypes as c
-import math
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sophon._counters import MisuseError
 from sophon.sail import _options
 from sophon.sail._abi import (
-    MOST_DIMS,
-    NO_STORE_MODE,
-    DeviceMemory,
-    NetInfo,
     NetTensor,
     Pointer,
-    Shape,
 )
+from sophon.sail._launch import attach, check_rooms, check_written, count, stage_of
 from sophon.sail._library import Block, Device, Library
+from sophon.sail._nets import IO_ALONE, Net, Port, read_nets
 from sophon.sail._tensor import Handle, OwnTensor, Tensor
 from sophon.sail._types import Dtype, SailDeviceError, SailEngineError
-from sophon.standin import MisuseError, Traffic, counters
 
 _Item = TypeVar('_Item')
-_IO_ALONE: Final = 1
 _FLAGS: Final = (True, True)  # memory and store mode are the caller's, as in sail
-_engines: weakref.WeakSet[EngineLLM] = weakref.WeakSet()
-
-
-def live_engines() -> list[EngineLLM]:
-    """Return the engines that are loaded now."""
-    return [e for e in _engines if e.is_open]
-
-
-@dataclass(frozen=True)
-class _Port:
-    """One input or output: its shapes and addresses in every stage."""
-
-    name: str
-    dtype: Dtype
-    shapes: list[list[int]]
-    memories: list[DeviceMemory]
-
-
-class _Net:
-    """What the runtime says about one net."""
-
-    def __init__(self, info: NetInfo) -> None:
-        self.is_dynamic = bool(info.is_dynamic)
-        self.addr_mode = int(info.addr_mode)
-        self.stage_num = int(info.stage_num)
-        self.inputs = [_port(info, i, is_input=True) for i in range(info.input_num)]
-        self.outputs = [_port(info, i, is_input=False) for i in range(info.output_num)]
-
-
-def _port(info: NetInfo, index: int, *, is_input: bool) -> _Port:
-    side = 'input' if is_input else 'output'
-    stages = [info.stages[s] for s in range(info.stage_num)]
-    return _Port(
-        name=getattr(info, f'{side}_names')[index].decode(),
-        dtype=Dtype(getattr(info, f'{side}_dtypes')[index]),
-        shapes=[_shape_of(getattr(s, f'{side}_shapes')[index]) for s in stages],
-        memories=[_copy(getattr(s, f'{side}_mems')[index]) for s in stages],
-    )
-
-
-def _shape_of(shape: Shape) -> list[int]:
-    return [int(n) for n in shape.dims[: shape.num_dims]]
-
-
-def _copy(memory: DeviceMemory) -> DeviceMemory:
-    """Copy a structure out of memory that belongs to the runtime."""
-    return DeviceMemory.from_buffer_copy(memory)
 
 
 class EngineLLM:
@@ -100,7 +46,7 @@ class EngineLLM:
             middle = ('bmodel_bytes', 'bmodel_size') if from_bytes else ('bmodel_path', 'flags')
             names = (*middle, 'tpu_ids')
         self._load(_bound(names, args, kwargs))
-        _engines.add(self)
+        self._device.keep(self)
 
     def _load(self, given: dict[str, Any]) -> None:
         flags = given.get('flags')
@@ -116,10 +62,10 @@ class EngineLLM:
         data = given.get('bmodel_bytes')
         if data is not None and given['bmodel_size'] != len(data):
             raise SailEngineError('EngineLLM related error!')
-        self._create(None if flags is None else flags.__index__())
+        self._runtime = runtime = self._create(None if flags is None else flags.__index__())
         try:
             self._load_model(path, data)
-            self._nets = self._read_nets()
+            self._nets = read_nets(Library.of_this_process().bmrt, runtime)
         except BaseException:
             self.close()
             raise
@@ -133,13 +79,13 @@ class EngineLLM:
             raise MisuseError('the emulator is one chip')
         return devices[0]
 
-    def _create(self, flags: int | None) -> None:
+    def _create(self, flags: int | None) -> Pointer:
         bmrt = Library.of_this_process().bmrt
         handles = (Pointer * 1)(self._device.handle)
-        with counters().in_library():
-            self._runtime = Pointer(bmrt.bmrt_create_ex(handles, 1))
-            if flags is not None:
-                bmrt.bmrt_set_flags(self._runtime, flags)
+        runtime = Pointer(bmrt.bmrt_create_ex(handles, 1))
+        if flags is not None:
+            bmrt.bmrt_set_flags(runtime, flags)
+        return runtime
 
     def _load_model(self, path: str | None, data: bytes | None) -> None:
         size = len(data) if data is not None else Path(str(path)).stat().st_size
@@ -148,27 +94,14 @@ class EngineLLM:
         if size > self._device.free_bytes:
             raise SailEngineError('EngineLLM related error!')
         bmrt = Library.of_this_process().bmrt
-        with counters().in_library():
-            if data is None:
-                done = bmrt.bmrt_load_bmodel(self._runtime, os.fsencode(str(path)))
-            else:
-                done = bmrt.bmrt_load_bmodel_data(self._runtime, data, len(data))
+        if data is None:
+            done = bmrt.bmrt_load_bmodel(self._runtime, os.fsencode(str(path)))
+        else:
+            done = bmrt.bmrt_load_bmodel_data(self._runtime, data, len(data))
         if not done:
             raise SailEngineError('EngineLLM related error!')
         self._model_bytes = size
         self._device.model_bytes += size
-
-    def _read_nets(self) -> dict[str, _Net]:
-        bmrt = Library.of_this_process().bmrt
-        count = bmrt.bmrt_get_network_number(self._runtime)
-        names = c.POINTER(c.c_char_p)()
-        bmrt.bmrt_get_network_names(self._runtime, c.byref(names))
-        nets = {
-            names[i].decode(): _Net(bmrt.bmrt_get_network_info(self._runtime, names[i]).contents)
-            for i in range(count)
-        }
-        _free_names(names)
-        return nets
 
     @property
     def is_open(self) -> bool:
@@ -292,7 +225,7 @@ class EngineLLM:
         self, graph_name: str, tensor_name: str | int, stage: int, *, is_input: bool
     ) -> dict[int, Tensor]:
         net = self._net(graph_name)
-        if net.addr_mode != _IO_ALONE:
+        if net.addr_mode != IO_ALONE:
             return {}
         if not isinstance(tensor_name, str):
             tensor_name, stage = '', int(tensor_name) or stage
@@ -306,13 +239,13 @@ class EngineLLM:
 
     def get_input_tensor(self, graph_name: str, index: int, stage: int = 0) -> Tensor | None:
         """Return one of a net's own inputs; None unless its address mode is 1."""
-        if self._net(graph_name).addr_mode != _IO_ALONE:
+        if self._net(graph_name).addr_mode != IO_ALONE:
             return None
         return _at(_at(self._wrap(graph_name, is_input=True), stage), index)
 
     def get_output_tensor(self, graph_name: str, index: int, stage: int = 0) -> Tensor | None:
         """Return one of a net's own outputs; None unless its address mode is 1."""
-        if self._net(graph_name).addr_mode != _IO_ALONE:
+        if self._net(graph_name).addr_mode != IO_ALONE:
             return None
         return _at(_at(self._wrap(graph_name, is_input=False), stage), index)
 
@@ -345,7 +278,7 @@ class EngineLLM:
         """Allocate a tensor for each output, of the shape in stage 0."""
         return self._create_tensors(self._net(graph_name).outputs)
 
-    def _create_tensors(self, ports: list[_Port]) -> dict[int, Tensor]:
+    def _create_tensors(self, ports: list[Port]) -> dict[int, Tensor]:
         handle = Handle(self._device.number)
         return {
             i: Tensor(handle, p.shapes[0], p.dtype, False, True)  # noqa: FBT003
@@ -373,13 +306,13 @@ class EngineLLM:
         _ = [int(i) for i in core_list]  # looked at by nobody, as in the binding
         net = self._net(graph_name)
         with self._alone(graph_name):
-            inputs = _attach(graph_name, net.inputs, input)
-            outputs = _attach(graph_name, net.outputs, output)
-            stage = _stage_of(net, inputs)
-            _check_rooms(graph_name, net, stage, outputs)
+            inputs = attach(graph_name, net.inputs, input)
+            outputs = attach(graph_name, net.outputs, output)
+            stage = stage_of(net, inputs)
+            check_rooms(graph_name, net, stage, outputs)
             self._launch(graph_name, inputs, outputs)
-            _check_written(graph_name, outputs)
-            _count(graph_name, net, stage, inputs, outputs)
+            check_written(graph_name, outputs)
+            count(graph_name, net, stage, inputs, outputs)
 
     @contextmanager
     def _alone(self, graph_name: str) -> Iterator[None]:
@@ -397,10 +330,9 @@ class EngineLLM:
         bmrt = Library.of_this_process().bmrt
         name = graph_name.encode()
         self._device.has_settled = False
-        with counters().in_library():
-            done = bmrt.bmrt_launch_tensor_ex(
-                self._runtime, name, inputs, len(inputs), outputs, len(outputs), *_FLAGS
-            )
+        done = bmrt.bmrt_launch_tensor_ex(
+            self._runtime, name, inputs, len(inputs), outputs, len(outputs), *_FLAGS
+        )
         if not done:
             raise SailEngineError('Engine related error!')
         try:
@@ -408,7 +340,7 @@ class EngineLLM:
         except RuntimeError as error:
             raise SailEngineError('Engine related error!') from error
 
-    def _net(self, graph_name: str) -> _Net:
+    def _net(self, graph_name: str) -> Net:
         if self._runtime is None:
             raise MisuseError('the engine is closed')
         if graph_name not in self._nets:
@@ -454,7 +386,7 @@ def _check_is_dict(given: object) -> None:
 
 
 def _wrapped_port(
-    device: Device, port: _Port, stage: int, engine: weakref.ref[EngineLLM]
+    device: Device, port: Port, stage: int, engine: weakref.ref[EngineLLM]
 ) -> Tensor:
     def is_alive() -> bool:
         owner = engine()
@@ -462,114 +394,3 @@ def _wrapped_port(
 
     block = Block(device, port.memories[stage], is_alive)
     return OwnTensor(device, port.shapes[stage], port.dtype, block)
-
-
-def _free_names(names: Any) -> None:
-    """Free the array of names, which belongs to the caller."""
-    libc = c.CDLL(None)
-    libc.free.argtypes = (Pointer,)
-    libc.free.restype = None
-    libc.free(c.cast(names, Pointer))
-
-
-def _attach(graph_name: str, ports: list[_Port], given: dict[int, Tensor]) -> c.Array[NetTensor]:
-    """Fill the launch's arguments.
-
-    Raises:
-        MisuseError: A tensor of another type: the binding goes by the net's.
-    """
-    array = (NetTensor * len(ports))()
-    for index, port in enumerate(ports):
-        if index not in given:
-            crash(f'process({graph_name!r}) lacks index {index}: a null pointer')
-        tensor = given[index]
-        if tensor.dtype() is not port.dtype:
-            raise MisuseError(
-                f'{graph_name}: {port.name} is {port.dtype.name}, the tensor is '
-                f'{tensor.dtype().name}: its bits would be taken for the other'
-            )
-        shape = tensor.shape()
-        if len(shape) > MOST_DIMS:
-            raise MisuseError(f'{graph_name}: {port.name} has {len(shape)} dimensions')
-        dims = (c.c_int32 * MOST_DIMS)(*shape)
-        array[index] = NetTensor(
-            port.dtype.value,
-            Shape(len(shape), dims),
-            tensor.memory(size=tensor.room()),
-            NO_STORE_MODE,
-        )
-    return array
-
-
-def crash(reason: str) -> None:
-    """End the process as a segmentation fault does, with a word why."""
-    print(f'sophon.sail stand-in: {reason}', file=sys.stderr, flush=True)
-    os.abort()
-
-
-def _stage_of(net: _Net, inputs: c.Array[NetTensor]) -> int:
-    """Return the stage that the runtime takes; -1 where no static one fits.
-
-    Source: libsophon, tpu-runtime/src/bmruntime.cpp: with one stage only the number of elements
-    counts, with several the shapes; a dynamic net takes the first stage that is large enough.
-    """
-    given = [_shape_of(t.shape) for t in inputs]
-    if net.stage_num == 1:
-        same = all(
-            math.prod(g) == math.prod(p.shapes[0]) for g, p in zip(given, net.inputs, strict=True)
-        )
-        return 0 if same or net.is_dynamic else -1
-    for stage in range(net.stage_num):
-        if all(g == p.shapes[stage] for g, p in zip(given, net.inputs, strict=True)):
-            return stage
-    return 0 if net.is_dynamic else -1
-
-
-def _check_rooms(graph_name: str, net: _Net, stage: int, outputs: c.Array[NetTensor]) -> None:
-    """Check that a static net's outputs fit in what it is given for them.
-
-    Raises:
-        MisuseError: One does not: the chip writes on.
-    """
-    if net.is_dynamic or stage < 0:
-        return
-    for port, tensor in zip(net.outputs, outputs, strict=True):
-        needed = math.prod(port.shapes[stage]) * port.dtype.host.itemsize
-        if needed > tensor.memory.size:
-            raise MisuseError(
-                f'{graph_name}: {port.name} is {needed} bytes, the tensor {tensor.memory.size}'
-            )
-
-
-def _check_written(graph_name: str, outputs: c.Array[NetTensor]) -> None:
-    """Check that a dynamic net, which tells the shapes it wrote, wrote within its outputs.
-
-    Raises:
-        MisuseError: It did not; what lies behind is damaged.
-    """
-    for index, tensor in enumerate(outputs):
-        width = Dtype(tensor.dtype).host.itemsize
-        written = math.prod(_shape_of(tensor.shape)) * width
-        if written > tensor.memory.size:
-            raise MisuseError(
-                f'{graph_name}: output {index} took {written} bytes, '
-                f'the tensor has {tensor.memory.size}'
-            )
-
-
-def _count(
-    graph_name: str,
-    net: _Net,
-    stage: int,
-    inputs: c.Array[NetTensor],
-    outputs: c.Array[NetTensor],
-) -> None:
-    counted = counters()
-    counted.launches[graph_name] = counted.launches.get(graph_name, 0) + 1
-    if net.is_dynamic or net.addr_mode not in (0, _IO_ALONE):
-        return
-    hidden = counted.launch_copies.setdefault(graph_name, Traffic())
-    for ports, tensors in ((net.inputs, inputs), (net.outputs, outputs)):
-        for port, tensor in zip(ports, tensors, strict=True):
-            if tensor.memory.address != port.memories[max(stage, 0)].address:
-                hidden.add(math.prod(port.shapes[max(stage, 0)]) * port.dtype.host.itemsize)

@@ -7,17 +7,18 @@ import ctypes as c
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sophon._counters import MisuseError, counters
 from sophon.sail import _options
 from sophon.sail._abi import BMLIB, BMRT, DeviceMemory, Pointer, declare
 from sophon.sail._types import SailDeviceError
-from sophon.standin import MisuseError, counters
 
 CHIP_NAMES: Final = {0x1686: 'BM1684X', 0x1686A200: 'BM1688'}
 # Symbolic addresses of address mode 2 have a tag in the bits from here on; the emulator's memory
@@ -99,6 +100,19 @@ def send_output_to(log: Path | None) -> None:
     os.close(file)
 
 
+class Loaded(Protocol):
+    """A loaded model, as its device knows it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still loaded."""
+        ...
+
+    def close(self) -> None:
+        """Unload it."""
+        ...
+
+
 class Block:
     """A range of device memory. Views share the block that they lie in.
 
@@ -150,8 +164,17 @@ class Device:
         self._live: dict[int, DeviceMemory] = {}
         self.model_bytes = 0  # what loaded models hold, roughly: the size of their files
         self.has_settled = True  # nothing runs that was not waited for
+        self._engines: weakref.WeakSet[Loaded] = weakref.WeakSet()
         self._lock = threading.Lock()
         atexit.register(self._close)
+
+    def keep(self, engine: Loaded) -> None:
+        """Take note of a loaded model, for as long as somebody holds it."""
+        self._engines.add(engine)
+
+    def engines(self) -> list[Loaded]:
+        """Return what is loaded now."""
+        return [engine for engine in self._engines if engine.is_open]
 
     @property
     def live_bytes(self) -> int:
@@ -172,7 +195,7 @@ class Device:
         if size > self.free_bytes:
             raise RuntimeError('no enough device memory')
         memory = DeviceMemory()
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_malloc_device_byte(self.handle, c.byref(memory), size)
         if status != 0:
             raise RuntimeError('no enough device memory')
@@ -201,7 +224,7 @@ class Device:
             return
         value = c.create_string_buffer(pattern, max(4, len(pattern)))
         self.has_settled = False
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memset_device_ext(
                 self.handle, c.byref(value), len(pattern), memory
             )
@@ -230,7 +253,7 @@ class Device:
             self._copy_in(target, bounce)
             return
         self.has_settled = False
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memcpy_d2d_byte(self.handle, target, 0, source, 0, source.size)
         self._check(status, 'bm_memcpy_d2d_byte')
 
@@ -240,12 +263,11 @@ class Device:
         Raises:
             RuntimeError: The chip reports an error.
         """
-        with counters().in_library():
-            self._check(self._bmlib.bm_thread_sync(self.handle), 'bm_thread_sync')
+        self._check(self._bmlib.bm_thread_sync(self.handle), 'bm_thread_sync')
         self.has_settled = True
 
     def _copy_in(self, memory: DeviceMemory, data: NDArray[Any]) -> None:
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memcpy_s2d_partial_offset(
                 self.handle, memory, data.ctypes.data, data.nbytes, 0
             )
@@ -254,7 +276,7 @@ class Device:
     def _copy_out(self, memory: DeviceMemory, data: NDArray[Any]) -> None:
         if not self.has_settled:  # the emulator of the BM1688 takes 0.2 s to say that it has
             self.wait()
-        with counters().in_library(), self._lock:
+        with self._lock:
             status = self._bmlib.bm_memcpy_d2s_partial_offset(
                 self.handle, data.ctypes.data, memory, data.nbytes, 0
             )
@@ -267,9 +289,7 @@ class Device:
 
     def _close(self) -> None:
         """Give everything back at the end: the emulator ends a process that does not with 255."""
-        from sophon.sail._engine import live_engines
-
-        for engine in live_engines():
+        for engine in self.engines():
             engine.close()
         for address, memory in list(self._live.items()):
             self._free(address, memory)

@@ -10,26 +10,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sophon._counters import MisuseError
 from sophon.sail import _options
 from sophon.sail._abi import DeviceMemory
+from sophon.sail._arrays import (
+    FROM_DATA,
+    OLD_UPDATES,
+    UPDATES,
+    as_bits,
+    as_overload,
+    fits,
+    reinterpreted,
+)
 from sophon.sail._library import Block, Device, Library
 from sophon.sail._types import DataTypeError, Dtype, MemoryError, SailTensorError  # noqa: A004
-from sophon.standin import MisuseError
 
-# The overloads of the binding, in its order: an array of another type takes the first, float32.
-_FROM_DATA: Final[dict[np.dtype[Any], Dtype]] = {
-    np.dtype(np.float32): Dtype.BM_FLOAT32,
-    np.dtype(np.int8): Dtype.BM_INT8,
-    np.dtype(np.uint8): Dtype.BM_UINT8,
-    np.dtype(np.int32): Dtype.BM_INT32,
-}
-_UPDATES: Final = tuple(
-    np.dtype(t) for t in (np.float32, np.int8, np.uint8, np.int32, np.uint32, np.int16, np.uint16)
-)
-_OLD_UPDATES: Final = tuple(
-    np.dtype(t) for t in (np.float32, np.int8, np.uint8, np.int32, np.uint16)
-)
-_HALF: Final = (Dtype.BM_FLOAT16, Dtype.BM_BFLOAT16)
 _GARBAGE: Final = b'\x5a\xd1\x7f\x7f'  # what memory_set writes before 3.10.7: a dead local
 
 
@@ -105,10 +100,10 @@ class Tensor:
         own_sys_data: bool = True,  # noqa: FBT001, FBT002, the binding's own signature
         own_dev_data: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
-        array = _as_overload(data, tuple(_FROM_DATA))
+        array = as_overload(data, tuple(FROM_DATA))
         if array.ndim < 1:
             raise SailTensorError('invalid argument')
-        dtype = _FROM_DATA[array.dtype]
+        dtype = FROM_DATA[array.dtype]
         self._allocate(handle, array.shape, dtype, own_sys_data, own_dev_data)
         if self._sys is not None:
             self._sys[...] = array
@@ -229,12 +224,12 @@ class Tensor:
     def update_data(self, data: NDArray[Any]) -> None:
         """Copy an array of the very same shape into host memory, else into device memory."""
         old = _options.is_old_release()
-        array = _as_overload(data, _OLD_UPDATES if old else _UPDATES)
+        array = as_overload(data, OLD_UPDATES if old else UPDATES)
         if list(array.shape) != self._shape:
             raise SailTensorError('invalid argument')
         if old:
-            array = _reinterpreted(array, self._dtype)
-        elif not _fits(array.dtype, self._dtype):
+            array = reinterpreted(array, self._dtype)
+        elif not fits(array.dtype, self._dtype):
             raise SailTensorError('Wrong dtype of input array!')
         array = np.ascontiguousarray(array).view(self._dtype.host)
         if self._sys is not None:
@@ -293,7 +288,7 @@ class Tensor:
         if _options.is_old_release():
             pattern = _GARBAGE[: self.element_size()]
         else:
-            pattern = _as_bits(value.reshape(()), self._dtype).tobytes()
+            pattern = as_bits(value.reshape(()), self._dtype).tobytes()
         if self._sys is not None:
             self._sys[...] = np.frombuffer(pattern, self._dtype.host)[0]
         if self._block is not None:
@@ -385,38 +380,3 @@ def _in_bounds(tensor: Tensor, offset: int, count: int) -> bool:
     if offset < 0 or count < 0:
         raise MisuseError(f'a copy of {count} elements at {offset}')
     return offset + count <= tensor.size()
-
-
-def _as_overload(data: Any, overloads: tuple[np.dtype[Any], ...]) -> NDArray[Any]:
-    """Return what the binding hands on: an exact type as it is, anything else as float32."""
-    if isinstance(data, np.ndarray) and data.dtype in overloads:
-        return data
-    return np.asarray(data, np.float32)
-
-
-def _fits(given: np.dtype[Any], dtype: Dtype) -> bool:
-    """Tell whether releases from 3.10.7 on accept an array; half types look at the size only."""
-    return given.itemsize == 2 if dtype in _HALF else given == dtype.host
-
-
-def _reinterpreted(array: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
-    """Store the bits of whatever comes, as releases from 3.9.4 to 3.10.2 do.
-
-    Raises:
-        SailTensorError: It is larger than the tensor.
-    """
-    if array.itemsize > dtype.host.itemsize:
-        raise SailTensorError('size out of range')
-    if array.itemsize < dtype.host.itemsize:
-        raise MisuseError(f'{array.dtype} leaves a part of a {dtype.name} tensor unwritten')
-    return np.ascontiguousarray(array).view(dtype.host)
-
-
-def _as_bits(value: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
-    """Return one number as an element of the type, in its host form."""
-    if dtype is Dtype.BM_BFLOAT16:
-        bits = value.astype(np.float32).reshape(1).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    if dtype is Dtype.BM_FLOAT16:
-        return value.astype(np.float16).reshape(1).view(np.uint16)
-    return value.astype(dtype.host).reshape(1)

@@ -1,0 +1,195 @@
+"""The laws of an engine, written once: what is refused, and what an error leaves behind.
+
+An engine's public calls stand here; a chip's engine brings the steps below them. So these hold for
+every chip, by construction:
+
+* A closed engine refuses everything; closing twice is safe.
+* What cannot be appended is refused before anything is done: tokens that do not fit the context,
+  ids and positions that the model does not know, features that do not belong to the prompt.
+* Whatever fails or is given up, the KV cache holds what it held before: only a step that came to
+  its end is counted in.
+* The head runs on the last token of the cache or not at all: after a cut, and after a step that
+  did not come to its end, a token must be appended first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from edge_vlm_ros.core import (
+    EdgeVlmError,
+    EngineLimits,
+    NotReadyError,
+    PromptPart,
+    SamplingOptions,
+    VisionFeatures,
+    VisionInputs,
+    text_part,
+)
+from edge_vlm_ros.engines.base import NextToken, StopCheck, never
+from edge_vlm_ros.engines.checks import (
+    check_fits,
+    check_ids,
+    check_positions,
+    check_spans,
+    check_stop,
+    even_pieces,
+)
+from edge_vlm_ros.engines.kv_length import KvLength
+
+
+class GuardedEngine(ABC):
+    """An `Engine` whose steps are a subclass's and whose guards are here. One thread calls it.
+
+    Args:
+        limits: Bounds and abilities, read from the model's files.
+        kv: How much the cache holds; grows by what `_append` and `_step` appended.
+    """
+
+    def __init__(self, limits: EngineLimits, kv: KvLength) -> None:
+        self._limits = limits
+        self._kv = kv
+        self._scored_length = 0
+        self._is_open = True
+
+    # --- what an engine is asked -----------------------------------------------------------------
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Bounds and abilities, read from the model's files."""
+        return self._limits
+
+    @property
+    def kv(self) -> KvLength:
+        """The KV cache."""
+        return self._kv
+
+    def encode(self, inputs: VisionInputs) -> VisionFeatures:
+        """Run vision tower and projector on one image; see `Engine.encode`."""
+        self._check_open()
+        features = self._encode(inputs)
+        if features.tokens != inputs.tokens:
+            raise EdgeVlmError(
+                f'the vision tower gave {features.tokens} rows, '
+                f'the prompt has room for {inputs.tokens}'
+            )
+        return features
+
+    def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+        """Say how much of a prefix in the KV cache to go on from; see `Engine.usable_prefix`."""
+        self._check_open()
+        return self._usable_prefix(shared, prompt) if self._limits.can_extend_prefix else 0
+
+    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+        """Cut the next `tokens` tokens into the cheapest pieces; see `Engine.plan_prefill`."""
+        self._check_open()
+        held = self._kv.length
+        check_fits(tokens, held, self._limits)
+        return self._plan(tokens, held) if tokens else ()
+
+    def prefill(
+        self,
+        part: PromptPart,
+        features: Mapping[int, VisionFeatures],
+        should_stop: StopCheck = never,
+    ) -> None:
+        """Append a prompt part to the KV cache; on an error the cache is as before."""
+        self._check_open()
+        if not len(part):
+            return
+        self._check_part(part)
+        self._check_piece(part, features)
+        self._scored_length = 0
+        check_stop(should_stop)
+        self._append(part, features, should_stop)
+        self._count(len(part))
+
+    def next_token(self, sampling: SamplingOptions) -> NextToken:
+        """Run the head on the last token appended; see `Engine.next_token`."""
+        self._check_open()
+        if not self._scored_length or self._scored_length != self._kv.length:
+            raise EdgeVlmError('no token was appended since the KV cache was cut')
+        return self._head(sampling)
+
+    def decode(self, token: int, position: int) -> None:
+        """Append one answer token to the KV cache; on an error the cache is as before."""
+        self._check_open()
+        limits = self._limits
+        check_fits(1, self._kv.length, limits)
+        check_ids(token, token, limits)
+        check_positions(position, position, limits)
+        self._scored_length = 0
+        self._step(token, position)
+        self._count(1)
+
+    def close(self) -> None:
+        """Free the model's memory; safe to call twice."""
+        if self._is_open:
+            self._is_open = False
+            self._kv.truncate(0)
+            self._close()
+
+    # --- what a chip's engine brings -------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def _position_rows(self) -> int:
+        """Rows of positions that the model takes: 1, or 3 for M-RoPE."""
+
+    @abstractmethod
+    def _encode(self, inputs: VisionInputs) -> VisionFeatures:
+        """Run the vision tower; refuse pixels that it does not take."""
+
+    def _usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+        """Say how much of a prefix to go on from: all, where a longer one is always cheaper."""
+        del prompt
+        return shared
+
+    def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
+        """Cut `tokens` tokens after `held`: into chunks of one size."""
+        del held
+        return even_pieces(tokens, self._limits.prefill_chunk)
+
+    def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+        """Refuse what else cannot be appended: features that are not the prompt's."""
+        check_spans(part, features, self._limits.hidden_size)
+
+    @abstractmethod
+    def _append(
+        self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
+    ) -> None:
+        """Write the rows of a checked part after those that `kv.length` counts."""
+
+    def _step(self, token: int, position: int) -> None:
+        """Write the row of one answer token after those that `kv.length` counts."""
+        self._append(text_part((token,), position), {}, never)
+
+    @abstractmethod
+    def _head(self, sampling: SamplingOptions) -> NextToken:
+        """Run the head on the last row written."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Free the model's memory; called once."""
+
+    # --- guards ----------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise NotReadyError('the engine is closed')
+
+    def _check_part(self, part: PromptPart) -> None:
+        limits, held = self._limits, self._kv.length
+        check_fits(len(part), held, limits)
+        if held and not limits.can_extend_prefix:
+            raise EdgeVlmError(f'prefill after {held} cached tokens: this engine cannot extend')
+        check_ids(int(part.tokens.min()), int(part.tokens.max()), limits)
+        check_positions(int(part.positions.min()), int(part.positions.max()), limits)
+        if part.positions.ndim > 1 and self._position_rows == 1:
+            raise EdgeVlmError('the prompt has three rows of positions, this model takes one')
+
+    def _count(self, tokens: int) -> None:
+        """Count rows in that were written to their end."""
+        self._kv.grow(tokens)
+        self._scored_length = self._kv.length

@@ -1,0 +1,63 @@
+"""A bmodel from its files to an engine, or to a report of what it holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from edge_vlm_ros.core import ModelFiles, ModelReport, Options, SetupError, read_options
+from edge_vlm_ros.engines.base import OnLoaded
+from edge_vlm_ros.engines.sophgo.device import Device
+from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
+from edge_vlm_ros.engines.sophgo.model_files import check_config, contract_of, read_for_chip
+from edge_vlm_ros.engines.sophgo.report import report_of
+from edge_vlm_ros.engines.sophgo.runtime import Runtime
+
+_log = logging.getLogger(__name__)
+
+
+def open_engine(
+    files: ModelFiles,
+    device_ids: tuple[int, ...],
+    options: Mapping[str, object],
+    on_loaded: OnLoaded,
+) -> SophgoEngine:
+    """Load a model; see `engines.open_engine`."""
+    read_options(Options, options, f'chip {files.chip}')
+    # All that the files alone can tell comes first: no device is needed to refuse them.
+    bmodel = read_for_chip(files)
+    contract = contract_of(bmodel)
+    vocab = check_config(files, bmodel.path, contract)
+    device = _open_device(files.chip, device_ids)
+    device.check_memory(bmodel.device_bytes + contract.own_bytes, bmodel.path)
+    runtime = Runtime(device, bmodel.path)
+    try:
+        engine = SophgoEngine(runtime, contract, vocab, files)
+    except BaseException:
+        runtime.close()
+        raise
+    on_loaded(1, 1)
+    _log.info('loaded %s: compiled by %s, %s', files.name, bmodel.compiler, engine.limits)
+    return engine
+
+
+def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport:
+    """Say what a bmodel holds; see `engines.inspect_model`. Reads the file, needs no device."""
+    del device_ids
+    bmodel = read_for_chip(files)
+    contract = contract_of(bmodel)
+    vocab = check_config(files, bmodel.path, contract)
+    return report_of(bmodel, contract, contract.limits(vocab))
+
+
+def _open_device(chip: str, device_ids: tuple[int, ...]) -> Device:
+    """Take one chip.
+
+    Raises:
+        DeviceError: The chip is not there or does not work, or several were named.
+    """
+    if len(device_ids) > 1:
+        raise SetupError(
+            f'one device runs one model, {len(device_ids)} were named: {list(device_ids)}'
+        )
+    return Device(chip, device_ids[0] if device_ids else 0)

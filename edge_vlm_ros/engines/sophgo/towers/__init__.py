@@ -1,0 +1,1 @@
+"""Vision towers: one module for each way in which they are compiled."""

@@ -1,0 +1,243 @@
+"""The laws of `GuardedEngine`, tried on a real engine: what it refuses, and what that leaves.
+
+`broken_laws` needs nothing of pytest, so that it also runs in the process with an emulated chip.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from edge_vlm_ros.core import (
+    CancelledError,
+    DeviceError,
+    EdgeVlmError,
+    NotReadyError,
+    PromptPart,
+    PromptTooLongError,
+    SamplingOptions,
+    Spliced,
+    VisionFeatures,
+    VisionInputs,
+    VisionSpan,
+    text_part,
+)
+from edge_vlm_ros.engines.guarded import GuardedEngine
+
+GREEDY: Final = SamplingOptions()
+_CLOSED = (NotReadyError, r'the engine is closed')
+_NO_TOKEN = (EdgeVlmError, r'no token was appended since the KV cache was cut')
+_FULL = (PromptTooLongError, r'\d+ tokens do not fit after \d+: the context holds \d+ tokens')
+_ID = (EdgeVlmError, r'token id -?\d+ is not in the vocabulary of \d+')
+_PAST = (PromptTooLongError, r'position \d+ is past the last one this model knows, \d+')
+_STOPPED = (CancelledError, r'the prefill was given up')
+
+LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
+    'head before any token': _NO_TOKEN,
+    'pixels of another size': (EdgeVlmError, r'pixels have shape .*, expected \(tiles, 3, '),
+    'another number of rows': (
+        EdgeVlmError,
+        r'the vision tower gave \d+ rows, the prompt has room for \d+',
+    ),
+    'a prompt too long': _FULL,
+    'a plan too long': _FULL,
+    'an id above': _ID,
+    'an id below': _ID,
+    'a decoded id above': _ID,
+    'a position above': _PAST,
+    'a position below': (EdgeVlmError, r'position -1 is before the first one, 0'),
+    'a decoded position above': _PAST,
+    'three rows of positions': (EdgeVlmError, r'three rows of positions, this model takes one'),
+    'features missing': (EdgeVlmError, r'no spliced features for image 0 of the prompt'),
+    'features too short': (EdgeVlmError, r'asks for rows 0 to 2 of image 0, which has 1'),
+    'features of another width': (EdgeVlmError, r'image 0 are \d+ wide, the language model \d+'),
+    'a prefill given up': _STOPPED,
+    'head after giving up': _NO_TOKEN,
+    'a prefill that fails': (DeviceError, r'the chip failed'),
+    'head after a failure': _NO_TOKEN,
+    'a step that fails': (DeviceError, r'the chip failed'),
+    'head after a failed step': _NO_TOKEN,
+    'head after a cut': _NO_TOKEN,
+    'a cut beyond the end': (ValueError, r'cannot truncate \d+ tokens to \d+'),
+    'a token after a full context': _FULL,
+    'a part after a full context': _FULL,
+    'closed: encode': _CLOSED,
+    'closed: usable_prefix': _CLOSED,
+    'closed: plan_prefill': _CLOSED,
+    'closed: prefill': _CLOSED,
+    'closed: prefill of nothing': _CLOSED,
+    'closed: next_token': _CLOSED,
+    'closed: decode': _CLOSED,
+}
+"""What is tried -> what must be said."""
+
+
+def broken_laws(engine: GuardedEngine, *, rows: int, except_for: frozenset[str]) -> list[str]:
+    """Try every law on an engine with an empty cache; close it.
+
+    Args:
+        engine: Of a model whose vision tower takes tiles and whose decoder takes one row of
+            positions, unless `except_for` says otherwise.
+        rows: Feature rows of a tile.
+        except_for: Laws that this engine has no way to break.
+
+    Returns:
+        What was not refused, was refused in other words, or changed the cache; empty = all hold.
+    """
+    trial = _Trial(engine, except_for)
+    _try_vision(trial, rows)
+    _try_parts(trial)
+    _try_features(trial)
+    _try_ends(trial)
+    _try_context(trial)
+    _try_closed(trial, rows)
+    missing = LAWS.keys() - trial.tried - except_for
+    return [*trial.broken, *(f'{name}: was not tried' for name in sorted(missing))]
+
+
+class _Trial:
+    """Notes which laws were tried and which do not hold."""
+
+    def __init__(self, engine: GuardedEngine, except_for: frozenset[str]) -> None:
+        self.engine = engine
+        self.tried: set[str] = set()
+        self.broken: list[str] = []
+        self._except_for = except_for
+
+    def refuses(self, name: str, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call; the law's error must come, and the cache hold what it held."""
+        if name in self._except_for:
+            return
+        self.tried.add(name)
+        kind, wording = LAWS[name]
+        held = self.engine.kv.length
+        try:
+            call(*arguments)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is judged)
+            if type(error) is not kind or not re.search(wording, str(error)):
+                self.broken.append(f'{name}: {type(error).__name__}: {error}')
+        else:
+            self.broken.append(f'{name}: not refused')
+        if self.engine.kv.length != held:
+            self.broken.append(f'{name}: the cache held {held}, now {self.engine.kv.length}')
+
+    def append(self, part: PromptPart) -> None:
+        """Append in the pieces that the engine plans."""
+        start = 0
+        for tokens in self.engine.plan_prefill(len(part)):
+            self.engine.prefill(part.slice(start, start + tokens), {})
+            start += tokens
+
+    def holds(self, what: str, *, truth: bool) -> None:
+        if not truth:
+            self.broken.append(what)
+
+
+def _try_vision(trial: _Trial, rows: int) -> None:
+    engine = trial.engine
+    trial.refuses('head before any token', engine.next_token, GREEDY)
+    trial.refuses('pixels of another size', engine.encode, _tile(engine.limits.tile_px + 1, rows))
+    trial.refuses('another number of rows', engine.encode, _tile(engine.limits.tile_px, rows + 1))
+
+
+def _try_parts(trial: _Trial) -> None:
+    engine, limits = trial.engine, trial.engine.limits
+    context, vocab = limits.context_tokens, limits.vocab_size
+    two = text_part((1, 2), 0)
+    trial.refuses('a prompt too long', engine.prefill, text_part([1] * (context + 1), 0), {})
+    trial.refuses('a plan too long', engine.plan_prefill, context + 1)
+    trial.refuses('an id above', engine.prefill, text_part((1, vocab), 0), {})
+    trial.refuses('an id below', engine.prefill, text_part((-1, 1), 0), {})
+    trial.refuses('a decoded id above', engine.decode, vocab, 0)
+    trial.refuses('a position above', engine.prefill, text_part((1, 2), context - 1), {})
+    trial.refuses('a position below', engine.prefill, text_part((1, 2), -1), {})
+    trial.refuses('a decoded position above', engine.decode, 1, context)
+    axes = replace(two, positions=np.tile(two.positions, (3, 1)))
+    trial.refuses('three rows of positions', engine.prefill, axes, {})
+
+
+def _try_features(trial: _Trial) -> None:
+    engine, hidden = trial.engine, trial.engine.limits.hidden_size
+    shown = replace(text_part((1, 2, 3), 0), spans=(VisionSpan(0, 0, 2),))
+
+    def features(rows: int, width: int) -> dict[int, VisionFeatures]:
+        return {0: Spliced(np.zeros((rows, width), np.float32))}
+
+    trial.refuses('features missing', engine.prefill, shown, {})
+    trial.refuses('features too short', engine.prefill, shown, features(1, hidden))
+    trial.refuses('features of another width', engine.prefill, shown, features(2, hidden + 1))
+
+
+def _try_ends(trial: _Trial) -> None:
+    """Try what does not come to its end, and what follows it."""
+    engine = trial.engine
+    trial.append(text_part((1, 2, 3), 0))
+    engine.prefill(text_part((), 3), {})
+    trial.holds('an empty part changes nothing', truth=engine.kv.length == 3)
+    engine.next_token(GREEDY)
+    engine.next_token(GREEDY)
+    next_one = text_part((4,), 3)
+    trial.refuses('a prefill given up', engine.prefill, next_one, {}, lambda: True)
+    trial.refuses('head after giving up', engine.next_token, GREEDY)
+    with _failing(engine):
+        trial.refuses('a prefill that fails', engine.prefill, next_one, {})
+        trial.refuses('head after a failure', engine.next_token, GREEDY)
+    engine.decode(4, 3)
+    engine.next_token(GREEDY)
+    with _failing(engine):
+        trial.refuses('a step that fails', engine.decode, 5, 4)
+    trial.refuses('head after a failed step', engine.next_token, GREEDY)
+    engine.decode(5, 4)
+    engine.kv.truncate(4)
+    trial.refuses('head after a cut', engine.next_token, GREEDY)
+    trial.refuses('a cut beyond the end', engine.kv.truncate, 5)
+    engine.decode(5, 4)
+    engine.next_token(GREEDY)
+    prompt = text_part(range(9), 0)
+    usable = engine.usable_prefix(5, prompt)
+    trial.holds(f'usable_prefix gave {usable} of 5', truth=0 <= usable <= 5)
+
+
+def _try_context(trial: _Trial) -> None:
+    engine, context = trial.engine, trial.engine.limits.context_tokens
+    engine.kv.truncate(0)
+    trial.append(text_part([1] * context, 0))
+    engine.next_token(GREEDY)
+    trial.refuses('a token after a full context', engine.decode, 1, context - 1)
+    trial.refuses('a part after a full context', engine.prefill, text_part((1,), context - 1), {})
+
+
+def _try_closed(trial: _Trial, rows: int) -> None:
+    engine = trial.engine
+    engine.close()
+    engine.close()
+    trial.holds('a closed engine holds no token', truth=engine.kv.length == 0)
+    part = text_part((1, 2), 0)
+    trial.refuses('closed: encode', engine.encode, _tile(engine.limits.tile_px, rows))
+    trial.refuses('closed: usable_prefix', engine.usable_prefix, 1, part)
+    trial.refuses('closed: plan_prefill', engine.plan_prefill, 2)
+    trial.refuses('closed: prefill', engine.prefill, part, {})
+    trial.refuses('closed: prefill of nothing', engine.prefill, text_part((), 0), {})
+    trial.refuses('closed: next_token', engine.next_token, GREEDY)
+    trial.refuses('closed: decode', engine.decode, 1, 0)
+
+
+def _tile(px: int, rows: int) -> VisionInputs:
+    return VisionInputs(np.zeros((1, 3, px, px), np.float32), (1, 1, 1), rows)
+
+
+@contextmanager
+def _failing(engine: GuardedEngine) -> Iterator[None]:
+    """Have the chip fail once a step is under way."""
+
+    def fail(*_: object) -> None:
+        raise DeviceError('the chip failed')
+
+    vars(engine).update(_append=fail, _step=fail)
+    yield
+    del vars(engine)['_append'], vars(engine)['_step']

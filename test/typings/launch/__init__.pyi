@@ -1,0 +1,9 @@
+"""What the launch files use of ROS 2's launch, untyped before Rolling. Source: launch 1.0 (Humble)."""
+
+from collections.abc import Iterable
+
+class LaunchContext: ...
+class LaunchDescriptionEntity: ...
+
+class LaunchDescription(LaunchDescriptionEntity):
+    def __init__(self, initial_entities: Iterable[LaunchDescriptionEntity] | None = None) -> None: ...

@@ -1,0 +1,20 @@
+"""Tiny random checkpoints of the three families, in the form their publishers use."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tools.sophgo.compile.checkpoints.checkpoint import Checkpoint
+from tools.sophgo.compile.checkpoints.internvl import internvl2, internvl2_phi3, internvl3
+from tools.sophgo.compile.checkpoints.mllama import mllama
+from tools.sophgo.compile.checkpoints.qwen2vl import qwen2vl
+
+__all__ = ['CHECKPOINTS', 'Checkpoint']
+
+CHECKPOINTS: Final = {
+    'internvl2': internvl2,
+    'internvl2_phi3': internvl2_phi3,
+    'internvl3': internvl3,
+    'qwen2vl': qwen2vl,
+    'mllama': mllama,
+}
