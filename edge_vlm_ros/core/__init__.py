@@ -34,6 +34,7 @@ from edge_vlm_ros.core.errors import (
 )
 from edge_vlm_ros.core.frames import (
     ArrivalTime,
+    BadFrame,
     Buffer,
     CompressedImage,
     FeatureKey,
@@ -89,6 +90,7 @@ __all__ = [
     'Answer',
     'AnswerChunk',
     'ArrivalTime',
+    'BadFrame',
     'BadImageError',
     'BadRequestError',
     'BrokenRow',
