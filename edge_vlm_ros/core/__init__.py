@@ -1,6 +1,13 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
+from edge_vlm_ros.core.bounded_files import (
+    TOKENIZER_BYTES,
+    read_bounded,
+    read_json_file,
+    read_yaml_file,
+    require_regular,
+)
 from edge_vlm_ros.core.chips import (
     CHIPS,
     Chip,
@@ -132,6 +139,7 @@ __all__ = [
     'Spliced',
     'SteadyClock',
     'StoredFrame',
+    'TOKENIZER_BYTES',
     'Timings',
     'TokenIds',
     'TooManyFramesError',
@@ -152,7 +160,11 @@ __all__ = [
     'known_families',
     'known_model_types',
     'parse_option',
+    'read_bounded',
+    'read_json_file',
     'read_options',
+    'read_yaml_file',
+    'require_regular',
     'takes',
     'text_part',
     'unsupported',
