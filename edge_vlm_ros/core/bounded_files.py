@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,8 +21,8 @@ CONFIG_BYTES = 8 * MIB
 """Largest config.json and the like; the published ones have a few KiB."""
 TOKENIZER_BYTES = 128 * MIB
 """Largest tokenizer.json or tokenizer.model; the published ones have up to 33 MiB."""
-SCRIPT_BYTES = 4 * MIB
-"""Largest script or catalogue."""
+SCRIPT_BYTES = MIB // 4
+"""Largest script or catalogue; reading YAML takes seconds a MiB."""
 DEEPEST = 64
 """Levels of objects and lists in one another; the published files have up to ten."""
 MOST_VALUES = 100_000
@@ -36,6 +37,8 @@ def require_regular(path: Path, most_bytes: int) -> int:
     """
     try:
         found = path.stat()
+    except FileNotFoundError:
+        raise ModelFileError(f'{path}: no such file') from None
     except (OSError, ValueError) as error:
         raise ModelFileError(f'cannot read {path}: {_reason(error)}') from error
     _check(path, found, most_bytes)
@@ -85,11 +88,29 @@ def read_yaml_file(path: Path) -> object:
     """
     data = read_bounded(path, SCRIPT_BYTES)
     try:
-        values: object = yaml.safe_load(data.decode('utf-8'))
+        values: object = yaml.load(data.decode('utf-8'), _BoundedLoader)  # noqa: S506 (a safe one)
     except (ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError) as error:
         raise ModelFileError(f'{path}: cannot be read as YAML: {error}') from error
     _check_depth(path, values)
     return values
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Plain values only, nested so deep at most."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read one value and those inside it."""
+        if self._depth > DEEPEST:
+            raise ValueError(f'nested more than {DEEPEST} deep')
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _check(path: Path, found: os.stat_result, most_bytes: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from edge_vlm_ros.core.bounded_files import read_json_file
 from edge_vlm_ros.core.errors import ModelFileError
 
-
 MOST = 1 << 31
 """Above every count that a model has; sums and products of larger ones would take all memory."""
 _MOST_IDS = 10_000

@@ -18,7 +18,7 @@ from edge_vlm_ros.core import (
     is_family,
     read_yaml_file,
 )
-from edge_vlm_ros.models.remote_names import (
+from edge_vlm_ros.core.foreign_names import (
     require_plain,
     require_relative,
     require_repository,
@@ -227,7 +227,7 @@ def load_catalogue(overlays: Iterable[Path] = ()) -> Catalogue:
 
 def _read(path: Path) -> Catalogue:
     try:
-        content = read_yaml_file(path) or {}
+        content: Any = read_yaml_file(path) or {}
         entries = tuple(_entry(row) for row in content.get('models') or ())
         defaults = {str(chip): str(name) for chip, name in (content.get('defaults') or {}).items()}
     except ModelFileError as error:
@@ -272,25 +272,34 @@ def _check_names(entry: ModelEntry) -> None:
     require_plain(entry.name, 'the catalogue')
     archive = (entry.tokenizer_archive,) if entry.tokenizer_archive else ()
     for file in (*entry.files.values(), *archive):
-        # A file that is only read may lie elsewhere: a vision tower that two models share.
-        if file.url:
-            require_relative(file.path, origin)
-        pattern = file.path.replace(_LAYER, '0')
-        if '{' in pattern or '}' in pattern or '**' in pattern:
-            raise ValueError(f'{origin}: {file.path!r}: only {_LAYER} and * stand for others')
-        if not isinstance(file.url, str) or type(file.nbytes) is not int or file.nbytes < 0:
-            raise ValueError(f'{origin}: {file.path!r}: url is a text, bytes a number from 0 on')
+        _check_file(file, origin)
     if entry.hub:
-        require_repository(entry.hub.repository, origin)
-        if entry.hub.revision:
-            require_revision(entry.hub.revision, origin)
-        for pattern in entry.hub.patterns:
-            if "'" in require_relative(pattern, origin):
-                raise ValueError(f'{origin}: pattern {pattern!r} has a quotation mark in it')
+        _check_hub(entry.hub, origin)
     if entry.tokenizer:
         require_repository(entry.tokenizer, origin)
     if type(entry.layers) is not int or not 0 <= entry.layers <= _MOST_LAYERS:
         raise ValueError(f'{origin}: layers is from 0 to {_MOST_LAYERS}, not {entry.layers!r}')
+
+
+def _check_file(file: RemoteFile, origin: str) -> None:
+    # A file that is only read may lie elsewhere: a vision tower that two models share.
+    if file.url:
+        require_relative(file.path, origin)
+    pattern = file.path.replace(_LAYER, '0')
+    if '{' in pattern or '}' in pattern or '**' in pattern:
+        raise ValueError(f'{origin}: {file.path!r}: only {_LAYER} and * stand for others')
+    url: object = file.url
+    if not isinstance(url, str) or type(file.nbytes) is not int or file.nbytes < 0:
+        raise ValueError(f'{origin}: {file.path!r}: url is a text, bytes a number from 0 on')
+
+
+def _check_hub(hub: HubFiles, origin: str) -> None:
+    require_repository(hub.repository, origin)
+    if hub.revision:
+        require_revision(hub.revision, origin)
+    for pattern in hub.patterns:
+        if "'" in require_relative(pattern, origin):
+            raise ValueError(f'{origin}: pattern {pattern!r} has a quotation mark in it')
 
 
 def _unknown(entry: ModelEntry, key: str, value: str, known: tuple[str, ...]) -> ValueError:

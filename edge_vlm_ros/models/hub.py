@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.foreign_names import require_commit, require_inside, require_relative
 from edge_vlm_ros.models.catalogue import HubFiles
-from edge_vlm_ros.models.remote_names import require_commit, require_inside, require_relative
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling

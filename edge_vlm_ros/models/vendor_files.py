@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.foreign_names import require_inside, require_plain
 from edge_vlm_ros.models.catalogue import RemoteFile
-from edge_vlm_ros.models.remote_names import require_inside, require_plain
 
 CLIENT = 'dfss'
 _MISSING = "dfss, the vendor's client, is not installed (pip install dfss)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.errors import ModelFileError
 
 _LONGEST_PART_BYTES = 255  # NAME_MAX of Linux
 _LONGEST_BYTES = 1024
@@ -99,24 +99,26 @@ def _fault_of(name: object) -> str:
     """Say what is wrong with a name; '' for nothing."""
     if not isinstance(name, str):
         return 'it is no text'
-    if not name.isprintable():
-        return 'it holds characters that do not print'
-    if '\\' in name:
-        return 'it holds a backslash'
-    if name.startswith('/'):
-        return 'it is absolute'
     parts = name.split('/')
-    if _DRIVE.match(name) or any(_DRIVE.match(part) for part in parts):
-        return 'it has a drive letter'
-    if any(part in {'', '.', '..'} for part in parts):
-        return "it has a part that is empty, '.' or '..'"
-    longest = max(len(part.encode()) for part in parts)
-    if longest > _LONGEST_PART_BYTES or len(name.encode()) > _LONGEST_BYTES:
-        return (
-            f'it has {len(name.encode())} bytes, {longest} of them in one part; the limits are '
-            f'{_LONGEST_BYTES} and {_LONGEST_PART_BYTES}'
-        )
-    return ''
+    faults = {
+        'it holds characters that do not print': not name.isprintable(),
+        'it holds a backslash': '\\' in name,
+        'it is absolute': name.startswith('/'),
+        'it has a drive letter': any(map(_DRIVE.match, parts)),
+        "it has a part that is empty, '.' or '..'": not {'', '.', '..'}.isdisjoint(parts),
+    }
+    fault = next((fault for fault, is_there in faults.items() if is_there), '')
+    return fault or _too_long(name, parts)
+
+
+def _too_long(name: str, parts: list[str]) -> str:
+    longest, size = max(len(part.encode()) for part in parts), len(name.encode())
+    if longest <= _LONGEST_PART_BYTES and size <= _LONGEST_BYTES:
+        return ''
+    return (
+        f'it has {size} bytes, {longest} of them in one part; the limits are {_LONGEST_BYTES} '
+        f'and {_LONGEST_PART_BYTES}'
+    )
 
 
 def _shown(name: object) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from edge_vlm_ros.core import ModelFileError
-from edge_vlm_ros.models.remote_names import (
+from edge_vlm_ros.core.foreign_names import (
     require_commit,
     require_inside,
     require_plain,
