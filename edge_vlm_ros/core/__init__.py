@@ -1,6 +1,13 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
+from edge_vlm_ros.core.bounded_files import (
+    TOKENIZER_BYTES,
+    read_bounded,
+    read_json_file,
+    read_yaml_file,
+    require_regular,
+)
 from edge_vlm_ros.core.chips import (
     CHIPS,
     Chip,
@@ -87,6 +94,7 @@ __all__ = [
     'FAMILIES',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
+    'TOKENIZER_BYTES',
     'Answer',
     'AnswerChunk',
     'ArrivalTime',
@@ -160,7 +168,11 @@ __all__ = [
     'known_model_types',
     'launchable_chips',
     'parse_option',
+    'read_bounded',
+    'read_json_file',
     'read_options',
+    'read_yaml_file',
+    'require_regular',
     'takes',
     'text_part',
     'unsupported',

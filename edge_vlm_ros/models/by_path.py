@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import yaml
-
 from edge_vlm_ros.core import (
     BadRequestError,
     Chip,
@@ -16,6 +14,7 @@ from edge_vlm_ros.core import (
     ModelFiles,
     chip_named,
     known_chips,
+    read_yaml_file,
 )
 from edge_vlm_ros.models.axmodel_set import holds_axmodels, search_axmodel_set
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
@@ -152,10 +151,7 @@ def _onnx_variant(folder: Path, part: str) -> Path | None:
 def _from_script(chip: Chip, path: Path, name: str) -> ModelFiles:
     """Take a script, with the tokenizer it names, the one beside it or the shipped one."""
     script = path / _SCRIPT if path.is_dir() else path
-    try:
-        content = yaml.safe_load(script.read_text(encoding='utf-8')) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ModelFileError(f'{script}: cannot be read as YAML: {error}') from error
+    content = read_yaml_file(script) or {}
     named = content.get('tokenizer') if isinstance(content, dict) else None
     if named:
         tokenizer = script.parent / Path(str(named)).expanduser()
