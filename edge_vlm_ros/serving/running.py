@@ -23,6 +23,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
 from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
 from edge_vlm_ros.serving.frame_refs import claimed_size, reference
+from edge_vlm_ros.serving.model_info import ModelInfo
 from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
