@@ -301,7 +301,7 @@ class OpenRequests:
         answer = Answer.failed(
             request.request_id, error, session_id=question.session_id, text=text
         )
-        answer = replace(answer, frames=frames_of(question), timings=timings)
+        answer = replace(answer, frames=frames_of(question, question.asked_ns), timings=timings)
         return signed(answer, self._info())
 
     def _publish(self, request: OpenRequest, chunk: AnswerChunk) -> None:

@@ -23,14 +23,16 @@ def reference(stored: StoredFrame, size: tuple[int, int], asked_ns: int) -> Fram
     )
 
 
-def frames_of(question: Question) -> tuple[FrameRef, ...]:
+def frames_of(question: Question, asked_ns: int) -> tuple[FrameRef, ...]:
     """Name the frames of a question that ends where they are not decoded.
 
     The size of a compressed one is not known there.
+
+    Args:
+        question: What was asked.
+        asked_ns: Steady time when it came, nanoseconds.
     """
-    return tuple(
-        reference(stored, claimed_size(stored), question.asked_ns) for stored in question.frames
-    )
+    return tuple(reference(stored, claimed_size(stored), asked_ns) for stored in question.frames)
 
 
 def claimed_size(stored: StoredFrame) -> tuple[int, int]:

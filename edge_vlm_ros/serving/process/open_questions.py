@@ -288,7 +288,16 @@ class OpenQuestions:
                 begun_ns=known.stream.begun_ns,
                 first_text_ns=known.stream.first_text_ns,
             )
-            frames = frames_of(question)
+            frames = frames_of(question, known.asked_ns)
             return signed(replace(failed, frames=frames, timings=timings), self.info)
 
         known.stream.finish(answer)
+
+
+def refused(
+    question: Question, error: EdgeVlmError, now_ns: int, info: ModelInfo | None
+) -> Answer:
+    """Return the answer to a question that was not taken in."""
+    failed = Answer.failed(question.request_id, error, session_id=question.session_id)
+    frames = frames_of(question, question.asked_ns or now_ns)
+    return signed(replace(failed, frames=frames), info)
