@@ -12,6 +12,7 @@ from edge_vlm_ros.core import (
     NoFreshFrameError,
     Question,
     TooManyFramesError,
+    check_question,
 )
 from edge_vlm_ros.nodes.conversions import (
     RequestFacts,
@@ -20,6 +21,7 @@ from edge_vlm_ros.nodes.conversions import (
     sampling_from_ros,
     time_from_ros,
 )
+from edge_vlm_ros.nodes.request_bounds import check_request
 from edge_vlm_ros.vision import ChosenFrames, choose_frames
 
 if TYPE_CHECKING:
@@ -110,8 +112,10 @@ def admit(
         asked_ns: Steady time when it came, nanoseconds.
 
     Raises:
-        BadRequestError: The question is empty or too long, or a value is out of its range.
+        BadRequestError: The question is empty, a field is above its limit (`core.request_limits`),
+            or a value is out of its range.
     """
+    check_request(request)
     timeout_s = _not_negative('timeout_s', request.timeout_s) or defaults.timeout_s
     question = Question(
         text=request.question,
@@ -123,6 +127,7 @@ def admit(
         asked_ns=asked_ns,
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
     )
+    check_question(question)
     return Admitted(request, facts, question, defaults)
 
 
