@@ -20,7 +20,7 @@ from edge_vlm_ros.cli.ending import SIGNALS, code_of
 from edge_vlm_ros.cli.exits import exit_code_of
 from edge_vlm_ros.cli.file_frames import choose, frames_of_images, frames_of_video
 from edge_vlm_ros.cli.main import complain
-from edge_vlm_ros.cli.output import harmless, stream
+from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
@@ -33,6 +33,7 @@ from edge_vlm_ros.core import (
     chip_named,
     parse_option,
 )
+from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
 
 DEFAULT_FRAMES = 8

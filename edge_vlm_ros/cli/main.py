@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from edge_vlm_ros.cli.ending import Ended, code_of, raise_on_signals
 from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
-from edge_vlm_ros.cli.output import harmless, stream, taken_for_the_command
+from edge_vlm_ros.cli.output import stream, taken_for_the_command
 from edge_vlm_ros.cli.parser import parse
+from edge_vlm_ros.harmless import harmless
 
 TRACEBACK_VARIABLE = 'EDGE_VLM_TRACEBACK'
 

@@ -49,6 +49,7 @@ from edge_vlm_ros.nodes.parameters import (
     read_request_defaults,
     read_settings,
 )
+from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
 from edge_vlm_ros.serving import (
     EnginePhase,
@@ -113,6 +114,7 @@ class VlmNode(LifecycleNode):
             wake=self._inbox.wake,
             limit=int(self.get_parameter('queue_size').value),
         )
+        self._same_name = SameName(self)
         self._open_services()
         self._timer = self.create_timer(
             TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -322,6 +324,7 @@ class VlmNode(LifecycleNode):
     def _tick(self) -> None:
         for feed in self._feeds.values():
             feed.measure()
+        self._same_name.check()
         self._publish_diagnostics()
 
     def _status(self) -> NodeStatus:
