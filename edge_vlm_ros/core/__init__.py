@@ -87,6 +87,11 @@ from edge_vlm_ros.core.prompt import (
 )
 from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
 from edge_vlm_ros.core.report import ModelReport, ReportTable
+from edge_vlm_ros.core.request_limits import (
+    check_camera_names,
+    check_images,
+    check_question,
+)
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
 __all__ = [
@@ -155,6 +160,9 @@ __all__ = [
     'VisionSpan',
     'broken_chips',
     'broken_families',
+    'check_camera_names',
+    'check_images',
+    'check_question',
     'chip_named',
     'chip_names',
     'count',

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def message_fields(
-    data: bytes | memoryview, what: str = 'message'
+    data: bytes | memoryview, what: str = 'a message'
 ) -> Iterator[tuple[int, int | bytes | memoryview]]:
     """Read the fields of one message: numbers as int, all else as a slice of the data.
 
@@ -33,7 +33,7 @@ def message_fields(
         elif kind in {1, 5}:
             size = 8 if kind == 1 else 4
         else:
-            raise ValueError(f'damaged, or no {what}')
+            raise ValueError(f'damaged, or not {what}')
         if place + size > end:
             raise ValueError('the file is cut short')
         yield key >> 3, data[place : place + size]
@@ -48,4 +48,4 @@ def _varint(data: bytes | memoryview, place: int, what: str) -> tuple[int, int]:
         place, shift = place + 1, shift + 7
         if byte < 0x80:
             return value, place
-    raise ValueError(f'the file is cut short, or no {what}')
+    raise ValueError(f'the file is cut short, or not {what}')

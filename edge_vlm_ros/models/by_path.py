@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def find_by_path(chip: str, name: str) -> ModelFiles:
             f'models for chip {chip} are no files; {name!r} names one',
             ErrorCode.UNSUPPORTED_OPTION,
         )
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (raises for no user of that name)
+    if not os.path.exists(path):  # noqa: PTH110 (raises for a name that is too long)
         raise ModelFileError(f'{path}: no such file or folder')
     return find(row, path, name)
 

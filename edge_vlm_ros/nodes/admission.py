@@ -12,6 +12,7 @@ from edge_vlm_ros.core import (
     NoFreshFrameError,
     Question,
     TooManyFramesError,
+    check_question,
 )
 from edge_vlm_ros.nodes.conversions import (
     RequestFacts,
@@ -20,6 +21,7 @@ from edge_vlm_ros.nodes.conversions import (
     sampling_from_ros,
     time_from_ros,
 )
+from edge_vlm_ros.nodes.request_bounds import check_request
 from edge_vlm_ros.vision import ChosenFrames, choose_frames
 from edge_vlm_ros.vision.frame_sampler import LONGEST_WINDOW_S
 
@@ -126,8 +128,10 @@ def admit(request: AskRequest, facts: RequestFacts, defaults: RequestDefaults) -
         defaults: For the fields it leaves at 0.
 
     Raises:
-        BadRequestError: The question is empty or too long, or a value is out of its range.
+        BadRequestError: The question is empty, a field is above its limit (`core.request_limits`),
+            or a value is out of its range.
     """
+    check_request(request)
     _check_numbers(request)
     asked_ns = facts.asked.steady_ns
     timeout_s = request.timeout_s or defaults.timeout_s
@@ -142,6 +146,7 @@ def admit(request: AskRequest, facts: RequestFacts, defaults: RequestDefaults) -
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
         priority=priority_from_ros(request.priority),
     )
+    check_question(question)
     return Admitted(request, facts, question, defaults)
 
 

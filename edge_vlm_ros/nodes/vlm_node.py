@@ -59,6 +59,7 @@ from edge_vlm_ros.nodes.parameters import (
     read_request_defaults,
     read_settings,
 )
+from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
 from edge_vlm_ros.serving import (
     EnginePhase,
@@ -126,6 +127,7 @@ class VlmNode(LifecycleNode):
             limit=int(self.get_parameter('queue_size').value),
             policy=str(self.get_parameter('queue_policy').value),
         )
+        self._same_name = SameName(self)
         self._open_services()
         self._timer = self.create_timer(
             TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -361,6 +363,7 @@ class VlmNode(LifecycleNode):
         self._time.now()  # It sees simulated time stand still only while it is looked at.
         for feed in self._feeds.values():
             feed.measure()
+        self._same_name.check()
         self._publish_diagnostics()
 
     def _status(self) -> NodeStatus:

@@ -206,7 +206,7 @@ def _piece(data: bytes) -> tuple[str, float, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    for number, value in message_fields(data, 'SentencePiece model'):
+    for number, value in message_fields(data, 'a SentencePiece model'):
         yield number, value if isinstance(value, int) else bytes(value)
 
 

@@ -385,3 +385,20 @@ def test_a_question_takes_the_defaults_where_a_request_says_nothing():
     question = admit(request, facts, DEFAULTS).question
     assert (question.deadline_ns, question.sampling.max_tokens) == (5 + S, 3)
     assert question.choices == ('a',)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'says'),
+    [
+        ({'system_prompt': 'x' * 70_000}, 'system_prompt has 70000'),
+        ({'choices': ['yes'] * 300}, 'choices has 300 entries'),
+        ({'cameras': ['front'] * 65}, 'cameras has 65 entries'),
+        ({'images': [Image()] * 257}, 'more than 256 images'),
+    ],
+)
+def test_a_field_above_its_limit_is_refused_before_any_frame(fields, says):
+    request = Ask.Request(question='What?', **fields)
+    with pytest.raises(BadRequestError, match=says):
+        admit(request, RequestFacts('r', 's'), DEFAULTS, 0)
+    with pytest.raises(BadRequestError, match='session_id has 300'):
+        admit(Ask.Request(question='What?'), RequestFacts('r', 's' * 300), DEFAULTS, 0)

@@ -69,7 +69,7 @@ def _walk(whole: memoryview) -> Iterator[str]:
         if depth > _DEEPEST:
             raise ValueError(f'nested more than {_DEEPEST} deep')
         inside = _MESSAGES[kind]
-        for number, value in message_fields(data, 'ONNX file'):
+        for number, value in message_fields(data, 'an ONNX file'):
             count += 1
             if count > _MOST_FIELDS:
                 raise ValueError(f'more than {_MOST_FIELDS} fields')
@@ -84,7 +84,7 @@ def _walk(whole: memoryview) -> Iterator[str]:
 
 def _location(entry: bytes | memoryview) -> Iterator[str]:
     """Give the value of a pair whose key is `location`; of fields that come twice all count."""
-    fields = list(message_fields(entry, 'ONNX file'))
+    fields = list(message_fields(entry, 'an ONNX file'))
     if any(number == 1 and value == _LOCATION for number, value in fields):
         for number, value in fields:
             if number == 2 and not isinstance(value, int):
