@@ -46,13 +46,14 @@ def until(condition, what):
 
 
 def shared_memory():
-    return {path.name for path in Path('/dev/shm').iterdir()}
+    """Return name and inode of what is there; a name may be taken again."""
+    return {(entry.name, entry.inode()) for entry in os.scandir('/dev/shm')}
 
 
 def memory_of(pid):
-    """Return the shared memory that a process has mapped."""
-    maps = Path(f'/proc/{pid}/maps').read_text().splitlines()
-    return {Path(line.split()[-1]).name for line in maps if '/dev/shm/fast' in line}
+    """Return name and inode of the shared memory that a process has mapped."""
+    words = [line.split() for line in Path(f'/proc/{pid}/maps').read_text().splitlines()]
+    return {(Path(w[-1]).name, int(w[4])) for w in words if w[-1].startswith('/dev/shm/fast')}
 
 
 @pytest.mark.ros
