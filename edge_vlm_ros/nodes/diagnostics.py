@@ -1,4 +1,4 @@
-"""What goes to /diagnostics: one status for the engine, one for the queue, one for each camera."""
+"""What goes to /diagnostics: a status for engine, queue, conversations and each camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from edge_vlm_ros.nodes import qos
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 MOST_NAMES = 100
-"""Requests that are named in diagnostics, by their turn; who asks for more has the number."""
+"""Requests and conversations that are named in diagnostics."""
 
 _NEXT = {
     'reject': 'the next one is refused',
@@ -31,7 +31,7 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
     """Return the status of the engine.
 
     Args:
-        node: The node's name.
+        node: The node's name, fully qualified.
         status: How the node is.
     """
     message = status.state
@@ -83,19 +83,43 @@ def queue_status(node: str, hardware: str, requests: OpenRequests) -> Diagnostic
     return _status(f'{node}: queue', hardware, level, message, values)
 
 
+def sessions_status(node: str, hardware: str, sessions: Sequence[str]) -> DiagnosticStatus:
+    """Return the status of the conversations.
+
+    Args:
+        node: The node's name.
+        hardware: Chip and device numbers.
+        sessions: Their names, the one used last at the end.
+    """
+    names = ', '.join(sessions[-MOST_NAMES:])
+    message = f'{len(sessions)} conversations had a turn and were not reset'
+    return _status(f'{node}: conversations', hardware, 'OK', message, {'names': names})
+
+
 def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:
-    """Return the status of one camera."""
-    problem = health.problem
+    """Return the status of one camera.
+
+    Its counters tell losses (lost, undecodable, late) from what is normal (replaced, skipped,
+    evicted); see `FrameCounts`.
+    """
+    problem, counts = health.problem, health.counts
     values = {
         'topic': health.topic,
         'transport': health.transport,
         'reliability': health.reliability,
-        'publishers': health.publishers,
+        'middleware': health.losses.middleware,
+        'publishers': len(health.publishers),
         'fps': f'{health.fps:.2f}',
         'age_s': f'{health.age_s:.3f}',
         'silence_s': f'{health.silence_s:.3f}',
-        'received': health.received,
-        'dropped': health.dropped,
+        'clock_offset_s': f'{health.clock_offset_s:.3f}',
+        'received': counts.received,
+        'lost': counts.lost,
+        'undecodable': counts.undecodable,
+        'late': counts.late,
+        'replaced': counts.replaced,
+        'skipped': counts.skipped,
+        'evicted': counts.evicted,
         'buffered_frames': health.kept,
         'buffered_megabytes': f'{health.kept_bytes / 1e6:.1f}',
     }

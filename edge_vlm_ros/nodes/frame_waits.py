@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edge_vlm_ros.core import Clock as SteadyClock
 
-CHECK_S = 0.05
+CHECK_S = 0.02
 """How often waits are looked at whose time may be over; only while there are any."""
 
 

@@ -12,7 +12,7 @@ from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes import diagnostics, qos
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rclpy.node import Node
 
@@ -59,15 +59,20 @@ class Outlets:
             self._states.publish(String(data=status.state))
 
     def publish_diagnostics(
-        self, status: NodeStatus, requests: OpenRequests, cameras: Iterable[CameraHealth]
+        self,
+        status: NodeStatus,
+        requests: OpenRequests,
+        sessions: Sequence[str],
+        cameras: Iterable[CameraHealth],
     ) -> None:
-        """Publish one status for the engine, one for the queue, one for each camera."""
-        name = self._node.get_name()
+        """Publish one status for the engine, the queue, the conversations and each camera."""
+        name = self._node.get_fully_qualified_name()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [
             diagnostics.engine_status(name, status),
             diagnostics.queue_status(name, status.hardware, requests),
+            diagnostics.sessions_status(name, status.hardware, sessions),
             *(diagnostics.camera_status(name, health) for health in cameras),
         ]
         self._diagnostics.publish(message)

@@ -29,6 +29,7 @@ from edge_vlm_ros.nodes.declaring import (
     value_of,
 )
 from edge_vlm_ros.scheduling import QueuePolicy
+from edge_vlm_ros.serving import ServingSettings
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -78,6 +79,18 @@ class VlmSettings:
     session_max_turns: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
+
+    def serving(self) -> ServingSettings:
+        """Return what of it concerns the queue and the conversations of the backend."""
+        is_decided_here = self.queue_policy in {QueuePolicy.REJECT, QueuePolicy.QUEUE}
+        return ServingSettings(
+            # Where the node counts, whatever it lets through finds room.
+            max_waiting=self.queue_size if is_decided_here else self.queue_size - 1,
+            queue_policy=self.queue_policy,
+            newest_wins=tuple(each.name for each in self.cameras if each.newest_question_wins),
+            session_ttl_s=self.session_ttl_s,
+            max_session_turns=self.session_max_turns,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,12 @@ from edge_vlm_ros.core import (
     DeadlineError,
     EdgeVlmError,
     ErrorCode,
-    FrameRef,
     PreemptedError,
-    RawImage,
     SetupError,
 )
 from edge_vlm_ros.scheduling import Ended, Ending, Rejected
 
-if TYPE_CHECKING:
-    from edge_vlm_ros.core import Question, StoredFrame
+if TYPE_CHECKING:  # the ROS process imports this, and none of what a running question needs
     from edge_vlm_ros.serving.running import Running
 
 
@@ -35,34 +32,6 @@ class Final:
 
     running: Running
     error: EdgeVlmError | None = None
-
-
-def reference(stored: StoredFrame, size: tuple[int, int], asked_ns: int) -> FrameRef:
-    """Name a frame that an answer is based on.
-
-    Args:
-        stored: The frame.
-        size: Width and height, pixels; (0, 0) = not known.
-        asked_ns: Steady time when the question came, nanoseconds; 0 = not known.
-    """
-    since_ns = asked_ns - stored.received_ns if stored.received_ns else 0
-    return FrameRef(stored.source, stored.stamp_ns, *size, age_s=max(0, since_ns) / NS_PER_S)
-
-
-def frames_of(question: Question) -> tuple[FrameRef, ...]:
-    """Name the frames of a question that ends where they are not decoded.
-
-    The size of a compressed one is not known there.
-    """
-    return tuple(
-        reference(stored, claimed_size(stored), question.asked_ns) for stored in question.frames
-    )
-
-
-def claimed_size(stored: StoredFrame) -> tuple[int, int]:
-    """Return width and height of a frame that was not decoded; (0, 0) for a compressed one."""
-    image = stored.image
-    return (image.width, image.height) if isinstance(image, RawImage) else (0, 0)
 
 
 def replaced_error() -> EdgeVlmError:

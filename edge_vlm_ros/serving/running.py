@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
+    BadFrame,
     EdgeVlmError,
     ErrorCode,
     FeatureKey,
@@ -20,8 +23,9 @@ from edge_vlm_ros.core import (
     VisionFeatures,
 )
 from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
-from edge_vlm_ros.serving.conversation import Conversation
-from edge_vlm_ros.serving.endings import claimed_size, reference
+from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
+from edge_vlm_ros.serving.frame_refs import claimed_size, reference
+from edge_vlm_ros.serving.model_info import ModelInfo
 from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames
 from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
@@ -87,6 +91,7 @@ class Running:
         last_token_ns: Steady time of the last token.
         head_ns: What choosing the first token took, nanoseconds.
         spent_ns: By kind of work.
+        left_out: Frames of which nothing can be made, so that the question goes on without them.
         shown: Those of them that were prepared: for this question, or before.
         turn: Set once the prompt is written.
         reason: Why the answer ended; NONE while it goes on.
@@ -106,6 +111,7 @@ class Running:
     head_ns: int = 0
     spent_ns: dict[type[Work], int] = field(default_factory=dict)
     shown: dict[FeatureKey, ShownFrames] = field(default_factory=dict)
+    left_out: tuple[BadFrame, ...] = ()
     turn: Turn | None = None
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
@@ -157,6 +163,21 @@ class Running:
             for stored, size in (self._asked() if self.turn is None else _shown(self.turn.frames))
         )
 
+    @property
+    def bad_frames(self) -> tuple[BadFrame, ...]:
+        """The question's frames that cannot be decoded."""
+        shown = [self.shown[key].prepared.bad_frames for key in self.groups if key in self.shown]
+        return (*self.left_out, *chain.from_iterable(shown))
+
+    def note_damage(self) -> None:
+        """Note what the answer is not about, once all of the question's frames are prepared."""
+        bad = self.bad_frames
+        if bad:
+            tried = len(self.left_out) + sum(len(group.frames) for group in self.groups.values())
+            self.notes.append(
+                f'{len(bad)} of {tried} frames could not be decoded: {bad[0].reason}'
+            )
+
     def _asked(self) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:
         """Give the question's frames, with their sizes as far as those are known."""
         for key, group in self.groups.items():
@@ -164,6 +185,27 @@ class Running:
                 yield from _shown([self.shown[key]])
             else:
                 yield from ((stored, claimed_size(stored)) for stored in group.frames)
+
+    def finish(
+        self, error: EdgeVlmError | None, sessions: SessionStore, info: ModelInfo, now_ns: int
+    ) -> None:
+        """Give out its answer, which is over; a whole one becomes a turn of its conversation.
+
+        Args:
+            error: Why it is not whole; None = it is.
+            sessions: The conversations that go on.
+            info: The model.
+            now_ns: Steady time, nanoseconds.
+        """
+        question, turn = self.question, self.turn
+        if error is None and turn is not None:
+            past = PastTurn(question.text, turn.new_frames, tuple(turn.tokens))
+            after = turn.conversation.with_turn(turn.prompt, past, question.system_prompt)
+            sessions.put(question.session_id, turn.before, after)
+        make_answer = partial(
+            self.answer, error=error, now_ns=now_ns, model=info.model, chip=info.chip
+        )
+        self.stream.finish(make_answer, self.tail if error is None else '')
 
     def answer(
         self, text: str, *, error: EdgeVlmError | None, now_ns: int, model: str, chip: str
@@ -182,9 +224,12 @@ class Running:
             model=model,
             chip=chip,
             choice=match_choice(text, question.choices) if question.choices and not error else '',
+            bad_frames=self.bad_frames,
         )
 
 
 def _shown(frames: Iterable[ShownFrames]) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:
     for frame in frames:
-        yield from zip(frame.group.frames, frame.prepared.sizes, strict=True)
+        for stored, size in zip(frame.group.frames, frame.prepared.sizes, strict=True):
+            if size != (0, 0):  # Else it could not be decoded: its neighbour was shown.
+                yield stored, size

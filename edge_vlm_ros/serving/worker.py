@@ -52,7 +52,7 @@ from edge_vlm_ros.scheduling import (
     WorkDone,
 )
 from edge_vlm_ros.serving.abilities import check_question
-from edge_vlm_ros.serving.conversation import PastTurn, SessionStore
+from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.endings import Final, error_of, known_error
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ChipModelInfo
@@ -251,20 +251,8 @@ class ChipWorker:
 
     def _deliver(self, finals: Iterable[Final]) -> None:
         for final in finals:
-            running, turn, error = final.running, final.running.turn, final.error
-            if error is None and turn is not None:
-                question = running.question
-                past = PastTurn(question.text, turn.new_frames, tuple(turn.tokens))
-                after = turn.conversation.with_turn(turn.prompt, past, question.system_prompt)
-                self._sessions.put(question.session_id, turn.before, after)
-            make_answer = partial(
-                running.answer,
-                error=error,
-                now_ns=self._clock.now_ns(),
-                model=self._info.model,
-                chip=self._info.chip,
-            )
-            running.stream.finish(make_answer, running.tail if error is None else '')
+            now_ns = self._clock.now_ns()
+            final.running.finish(final.error, self._sessions, self._info, now_ns)
 
     # --- the time --------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from edge_vlm_ros.core import (
     Spliced,
 )
 from edge_vlm_ros.engines import ChosenToken, Logits, never
-from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+from edge_vlm_ros.serving import ModelSpec, ServingSettings, VlmPipeline
 from edge_vlm_ros.serving.loading import load_model
 
 GREEDY = SamplingOptions(max_tokens=16)
@@ -341,3 +341,95 @@ def test_an_engine_that_plans_nonsense_fails_the_question_and_not_the_process(sc
         answer = pipeline.ask(Question('x' * 200)).answer(10)
         assert 'in pieces of' in answer.message
         assert pipeline.ask(Question('Hi')).answer(10).text == 'Hi'
+
+
+PICTURES = [np.random.default_rng(seed).integers(0, 256, (40, 40, 3)) for seed in range(5)]
+ORDER = [0, 1, 2, 3, 4, 2, 0, 4, 1, 3, 3, 0]
+SAYS_WHAT_IT_SEES = {'answers': [{'answer': '{images} {means}'}]}
+
+
+class Joined(Wrapped):
+    """Keeps nothing of the KV cache that does not end with an image, as static graphs may."""
+
+    def keep(self, shared, prompt):
+        ends = [span.stop for span in prompt.spans if span.stop <= shared]
+        return self.inner.keep(max(ends, default=0), prompt)
+
+
+KINDS = {
+    'scripted': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES)),
+    'scripted without a prefix': lambda get: start(
+        get('scripted')(
+            limits={'can_extend_prefix': False, 'prefill_chunk': 0}, **SAYS_WHAT_IT_SEES
+        )
+    ),
+    'scripted token by token': lambda get: start(
+        get('scripted')(limits={'prefill_chunk': 20, 'extension_chunk': 1}, **SAYS_WHAT_IT_SEES)
+    ),
+    'scripted with few features': lambda get: VlmPipeline.open(
+        get('scripted')(**SAYS_WHAT_IT_SEES), settings=ServingSettings(max_cached_frames=2)
+    ),
+    'keeps whole images': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES), engine=Joined),
+    'cross-attended': lambda get: start(
+        get('scripted')(**SAYS_WHAT_IT_SEES), engine=CrossAttending
+    ),
+    'three axes': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES), family=ThreeAxes),
+    'films': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES), family=Filming),
+    'greedy head': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES), engine=GreedyHead),
+    'real Qwen2-VL family': lambda get: start(get('qwen2_vl_spec')),
+    'CPU': lambda get: start(get('tiny_spec')),
+    'CPU on three axes': lambda get: start(get('mrope_spec'), family=ThreeAxes),
+}
+
+
+@pytest.fixture(params=KINDS)
+def open_kind(request):
+    """Open a pipeline of one kind; closed after the test."""
+    GreedyHead.heads = []
+    opened = []
+
+    def make():
+        opened.append(KINDS[request.param](request.getfixturevalue))
+        return opened[-1]
+
+    yield make
+    for pipeline in opened:
+        pipeline.close()
+
+
+def ask_about(pipeline, frame, number, **more):
+    # One stamp and one time of arrival: only the pixels tell the pictures apart.
+    shown = (frame(PICTURES[number], side=40, camera=''),)
+    answer = pipeline.ask(Question('What is this?', frames=shown, sampling=GREEDY, **more))
+    return answer.answer(60)
+
+
+def test_of_five_alternating_pictures_under_one_question_each_answer_is_right(open_kind, frame):
+    expected = []
+    for number in range(5):
+        fresh = open_kind()
+        expected.append(ask_about(fresh, frame, number).text)
+        fresh.close()
+    pipeline = open_kind()
+    found = [ask_about(pipeline, frame, number) for number in ORDER]
+    assert [answer.message for answer in found] == [''] * len(ORDER)
+    assert [answer.text for answer in found] == [expected[number] for number in ORDER]
+
+
+def test_of_pictures_in_conversations_each_is_its_own(open_kind, frame):
+    """Two conversations beside each other, a picture each, and one that is begun and cancelled."""
+    expected = []
+    for number in range(2):
+        alone = open_kind()
+        first = ask_about(alone, frame, number, session_id='s').text
+        again = alone.ask(Question('And now?', session_id='s', sampling=GREEDY)).answer(60).text
+        expected.append([first, again])
+        alone.close()
+    pipeline = open_kind()
+    found = [[ask_about(pipeline, frame, n, session_id=f's{n}').text] for n in range(2)]
+    gone = Question('Go on', session_id='s0', frames=(frame(77, side=40, camera=''),))
+    pipeline.ask(gone).cancel()
+    for number in range(2):
+        question = Question('And now?', session_id=f's{number}', sampling=GREEDY)
+        found[number].append(pipeline.ask(question).answer(60).text)
+    assert found == expected

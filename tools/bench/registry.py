@@ -20,6 +20,7 @@ MODULES = (
     'demo_model',
     'axera',
     'sophgo',
+    'ends',
     'node_overhead',
     'camera',
     'node_memory',

@@ -20,7 +20,6 @@ from dataclasses import replace
 
 from edge_vlm_ros.core import (
     NS_PER_S,
-    Answer,
     AnswerChunk,
     BadRequestError,
     BusyError,
@@ -35,7 +34,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving.backend import with_request_id
-from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec, signed
+from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
@@ -46,7 +45,7 @@ from edge_vlm_ros.serving.process.messages import (
     Request,
     ResetMessage,
 )
-from edge_vlm_ros.serving.process.open_questions import OpenQuestions
+from edge_vlm_ros.serving.process.open_questions import OpenQuestions, refused
 from edge_vlm_ros.serving.process.printed import LogLine, OnLog, log_line
 from edge_vlm_ros.serving.process.settings import ProcessSettings
 from edge_vlm_ros.serving.settings import ServingSettings
@@ -174,8 +173,7 @@ class ModelProcess:
         if replaced is not None:
             replaced()
         if refusal is not None:
-            failed = Answer.failed(question.request_id, refusal, session_id=question.session_id)
-            stream.finish(lambda _: signed(failed, self.info))
+            stream.finish(lambda _: refused(question, refusal, self._clock.now_ns(), self.info))
         return stream
 
     def cancel(self, request_id: str = '') -> int:

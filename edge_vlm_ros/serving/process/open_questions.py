@@ -21,7 +21,8 @@ from edge_vlm_ros.core import (
     Timings,
 )
 from edge_vlm_ros.scheduling import oldest_of_lowest
-from edge_vlm_ros.serving.endings import frames_of, replaced_error
+from edge_vlm_ros.serving.endings import replaced_error
+from edge_vlm_ros.serving.frame_refs import frames_of
 from edge_vlm_ros.serving.model_info import ModelInfo, signed
 from edge_vlm_ros.serving.process.known_sessions import KnownSessions, lost_session
 from edge_vlm_ros.serving.stream import AnswerStream
@@ -36,7 +37,7 @@ class _Open:
         stream: Where its answer goes, and what has been said of it.
         asked_ns: Steady time when it came.
         is_held: It waits for a model; no process has it.
-        is_begun: A chunk of its answer has come: it cannot be asked again unnoticed.
+        has_said: A chunk of its answer has come: it cannot be asked again unnoticed.
         deaths: How many processes have died at work on it.
         cancelled_ns: Steady time when it was cancelled; 0 = it was not.
         is_over: It was ended from here; the process has not said so yet.
@@ -46,7 +47,7 @@ class _Open:
     stream: AnswerStream
     asked_ns: int
     is_held: bool = True
-    is_begun: bool = False
+    has_said: bool = False
     deaths: int = 0
     cancelled_ns: int = 0
     is_over: bool = False
@@ -138,7 +139,7 @@ class OpenQuestions:
         with self._lock:
             known = self._open.get(chunk.request_id)
             if known is not None:
-                known.is_begun = True
+                known.has_said = True
                 if chunk.answer is not None:
                     del self._open[chunk.request_id]
                     if chunk.answer.success:
@@ -238,7 +239,7 @@ class OpenQuestions:
             return CancelledError('the question was cancelled')
         if 0 < question.deadline_ns <= now_ns:
             return DeadlineError('the question ran out of time')
-        if known.is_begun or known.stream.done:
+        if known.has_said or known.stream.done:
             return error
         if known.deaths >= max_deaths:
             return EdgeVlmError(
@@ -287,7 +288,16 @@ class OpenQuestions:
                 begun_ns=known.stream.begun_ns,
                 first_text_ns=known.stream.first_text_ns,
             )
-            frames = frames_of(question)
+            frames = frames_of(question, known.asked_ns)
             return signed(replace(failed, frames=frames, timings=timings), self.info)
 
         known.stream.finish(answer)
+
+
+def refused(
+    question: Question, error: EdgeVlmError, now_ns: int, info: ModelInfo | None
+) -> Answer:
+    """Return the answer to a question that was not taken in."""
+    failed = Answer.failed(question.request_id, error, session_id=question.session_id)
+    frames = frames_of(question, question.asked_ns or now_ns)
+    return signed(replace(failed, frames=frames), info)
