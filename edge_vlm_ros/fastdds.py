@@ -28,10 +28,10 @@ def variables_to_set() -> tuple[str, ...]:
     return PROFILE_VARIABLES if is_old else PROFILE_VARIABLES[:1]
 
 
-def shipped_profile() -> Path | None:
-    """Return where the profile lies: in the source tree or installed; None = in neither."""
+def shipped_profile(name: str = PROFILE_NAME) -> Path | None:
+    """Return where a profile lies: in the source tree or installed; None = in neither."""
     prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
     folders = [Path(__file__).resolve().parents[1]]
     folders += [Path(prefix) / 'share' / 'edge_vlm_ros' for prefix in prefixes if prefix]
-    profiles = (folder / 'config' / PROFILE_NAME for folder in folders)
+    profiles = (folder / 'config' / name for folder in folders)
     return next((profile for profile in profiles if profile.is_file()), None)

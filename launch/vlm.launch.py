@@ -8,6 +8,7 @@ Runs on Humble and later: only what its launch has is used here.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,14 @@ def shared_memory_profile() -> list[SetEnvironmentVariable]:
     return [SetEnvironmentVariable(name, str(profile)) for name in variables_to_set()]
 
 
+def receive_buffers() -> list[SetEnvironmentVariable]:
+    """Return the action that has Cyclone DDS take large images; none where the user chose."""
+    if os.environ.get('CYCLONEDDS_URI'):
+        return []
+    profile = config_folder() / 'cyclonedds.xml'
+    return [SetEnvironmentVariable('CYCLONEDDS_URI', f'file://{profile}')]
+
+
 def vlm_node(context: LaunchContext) -> list[Node]:
     """Return the node, once the arguments have values."""
 
@@ -170,5 +179,10 @@ def overrides(value: Callable[[str], str]) -> dict[str, Any]:
 def generate_launch_description() -> LaunchDescription:
     """Describe what `ros2 launch` starts."""
     return LaunchDescription(
-        [*arguments(), *shared_memory_profile(), OpaqueFunction(function=vlm_node)]
+        [
+            *arguments(),
+            *shared_memory_profile(),
+            *receive_buffers(),
+            OpaqueFunction(function=vlm_node),
+        ]
     )

@@ -16,13 +16,16 @@ from types import FrameType
 from typing import Any
 
 from edge_vlm_ros.cli.answer_fields import fields_of_answer
-from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
-from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
+from edge_vlm_ros.cli.ending import SIGNALS, code_of
+from edge_vlm_ros.cli.exits import exit_code_of
+from edge_vlm_ros.cli.file_frames import choose, frames_of_images, frames_of_video
 from edge_vlm_ros.cli.main import complain
+from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
     EdgeVlmError,
+    ErrorCode,
     FinishReason,
     Question,
     SamplingOptions,
@@ -30,10 +33,14 @@ from edge_vlm_ros.core import (
     chip_named,
     parse_option,
 )
+from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
 
 DEFAULT_FRAMES = 8
+_TOO_MUCH = (ErrorCode.PROMPT_TOO_LONG, ErrorCode.TOO_MANY_FRAMES)
 _REQUEST_ID = 'edge-vlm'
+_ended_by: list[int] = []
+"""The signal that took a question back."""
 
 
 def run(args: Namespace) -> int:
@@ -107,7 +114,7 @@ def _ask_all(backend: Backend, questions: list[Question], args: Namespace) -> li
         is_last = question is questions[-1]
         if args.verbose and not is_last:
             _note(f'> {question.text}')
-        answer = _follow(backend, asked, show=is_last and not args.json)
+        answer = _follow_what_fits(backend, asked, args, show=is_last and not args.json)
         if args.verbose and not is_last:
             _note(answer.text)
         answers.append(answer)
@@ -116,39 +123,63 @@ def _ask_all(backend: Backend, questions: list[Question], args: Namespace) -> li
     return answers
 
 
+def _follow_what_fits(
+    backend: Backend, question: Question, args: Namespace, *, show: bool
+) -> Answer:
+    """Ask; without `--frames`, a video is shown in as many frames as the model holds."""
+    answer = _follow(backend, question, show=show)
+    if args.video is None or args.frames is not None:
+        return answer
+    stills = question.frames[: len(args.image)]
+    clip = question.frames[len(args.image) :]
+    while answer.error_code in _TOO_MUCH and len(clip) > 1:
+        kept = choose([f.stamp_ns / NS_PER_S for f in clip], count=len(clip) // 2, last_s=None)
+        clip = tuple(clip[index] for index in kept)
+        fewer = replace(question, frames=stills + clip)
+        answer = _follow(backend, fewer, show=show)
+    return answer
+
+
 def _follow(backend: Backend, question: Question, *, show: bool) -> Answer:
     """Ask one question and write its words as they come; Ctrl-C ends the answer early."""
-    stream = backend.ask(question)
-    with _cancelled_by_ctrl_c(stream):
-        for chunk in stream:
+    answers = backend.ask(question)
+    with _cancelled_by_signals(answers):
+        for chunk in answers:
             if show and chunk.delta:
-                sys.stdout.write(chunk.delta)
-                sys.stdout.flush()
-        answer = stream.answer()
+                stream().write(harmless(chunk.delta))
+                stream().flush()
+        answer = answers.answer()
         if show and (answer.success or answer.text) and not answer.text.endswith('\n'):
-            sys.stdout.write('\n')
-            sys.stdout.flush()
+            stream().write('\n')
+            stream().flush()
     return answer
 
 
 @contextmanager
-def _cancelled_by_ctrl_c(stream: AnswerStream) -> Iterator[None]:
-    """Let Ctrl-C take the question back; a second one interrupts as ever.
+def _cancelled_by_signals(answers: AnswerStream) -> Iterator[None]:
+    """Let Ctrl-C and the like take the question back; a second one interrupts as ever.
 
-    No KeyboardInterrupt, which could fall between a write and the next chunk. The handler runs in
-    the midst of the loop above, so another thread takes the locks that a cancel needs.
+    No exception, which could fall between a write and the next chunk. The handler runs in the
+    midst of the loop above, so another thread takes the locks that a cancel needs.
     """
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def cancel(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        threading.Thread(target=stream.cancel, name='cancel', daemon=True).start()
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    signal.signal(signal.SIGINT, cancel)
+    def cancel(number: int, _frame: FrameType | None) -> None:
+        restore()
+        _ended_by.append(number)
+        threading.Thread(target=answers.cancel, name='cancel', daemon=True).start()
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, cancel)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _refusal(error: EdgeVlmError, args: Namespace) -> Answer:
@@ -164,14 +195,16 @@ def _report(answers: list[Answer], args: Namespace) -> int:
         fields: dict[str, Any] = fields_of_answer(answer)
         if args.turn:
             fields['turns'] = [fields_of_answer(earlier) for earlier in answers[:-1]]
-        json.dump(fields, sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write('\n')
+        json.dump(fields, stream(), ensure_ascii=False, indent=2)
+        stream().write('\n')
     if args.stats:
         _note(cost_of(answer))
     if not answer.success:
         complain(answer.message or answer.error_code.name.lower())
     code = exit_code_of(answer.error_code)
-    return ExitCode.INTERRUPTED if answer.finish_reason is FinishReason.CANCELLED else code
+    if answer.finish_reason is FinishReason.CANCELLED:
+        return code_of(_ended_by[-1]) if _ended_by else code_of(signal.SIGINT)
+    return code
 
 
 def cost_of(answer: Answer) -> str:
@@ -188,5 +221,5 @@ def cost_of(answer: Answer) -> str:
 
 
 def _note(line: str) -> None:
-    sys.stderr.write(f'{line}\n')
+    sys.stderr.write(f'{harmless(line)}\n')
     sys.stderr.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from edge_vlm_ros.cli.axera_probes import find_axera
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.findings import Finding, State, as_text
 from edge_vlm_ros.cli.machine import Machine, this_machine
+from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.probes import find_ros, find_shared_memory
 from edge_vlm_ros.cli.python_probes import find_python
 from edge_vlm_ros.cli.sophgo_probes import find_sophgo
@@ -37,10 +37,10 @@ def run(args: Namespace) -> int:
     works = findings[-1].state is State.OK
     if args.json:
         report = {'works': works, 'findings': [finding.fields() for finding in findings]}
-        json.dump(report, sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write('\n')
+        json.dump(report, stream(), ensure_ascii=False, indent=2)
+        stream().write('\n')
     else:
-        sys.stdout.write(f'{as_text(findings)}\n')
+        stream().write(f'{as_text(findings)}\n')
     return ExitCode.DONE if works else ExitCode.NOT_USABLE
 
 

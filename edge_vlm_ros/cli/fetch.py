@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 
 from edge_vlm_ros.cli.exits import ExitCode
+from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import BadRequestError, ErrorCode, ModelFileError, ModelFiles
 from edge_vlm_ros.models import Catalogue, ModelEntry, catalogue_of, model_folders
 from edge_vlm_ros.models.fetch import fetch_model
@@ -25,7 +26,7 @@ def run(args: Namespace) -> int:
     folders = model_folders([*to, *args.model_dir])
     entry = _entry(catalogue_of(folders), args.name, args.chip)
     files = fetch_model(entry, folders[0], folders[1:], _say)
-    sys.stdout.write(f'found {entry.name} for {entry.chip}: {_size(files)} in {files.folder}\n')
+    stream().write(f'found {entry.name} for {entry.chip}: {_size(files)} in {files.folder}\n')
     if not entry.is_shipped and folders[0] not in model_folders():
         _say(f'name the folder where it is used: model_dirs:="[{folders[0]}]" for the node, ')
         _say(f'--model-dir {folders[0]} here, or EDGE_VLM_MODELS={folders[0]} for both')

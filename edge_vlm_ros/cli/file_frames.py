@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ def frames_of_video(path: str, *, count: int, last_s: float | None) -> tuple[Sto
         BadRequestError: No such file or folder.
         BadImageError: Not a video, or no frame in it.
     """
-    if not Path(path).exists():  # open_media would also take the number of a webcam
+    # open_media would also take the number of a webcam; Path.exists raises for a long name.
+    if not os.path.exists(path):  # noqa: PTH110
         raise BadRequestError(f'no such file or folder: {path}')
     with open_media(path) as media:
         times_s = [time_s for _, time_s in media]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
 from edge_vlm_ros.cli.exits import ExitCode
+from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import (
     BadRequestError,
     ErrorCode,
@@ -39,8 +40,8 @@ def run(args: Namespace) -> int:
     report = inspect_model(chip, files, tuple(args.device_id))
     if args.json:
         fields = {'model': args.name, 'chip': chip, 'folder': str(files.folder)}
-        json.dump({**fields, **as_fields(report)}, sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write('\n')
+        json.dump({**fields, **as_fields(report)}, stream(), ensure_ascii=False, indent=2)
+        stream().write('\n')
     else:
         facts = {
             'model': args.name,
@@ -48,7 +49,7 @@ def run(args: Namespace) -> int:
             'chip': chip,
             **dict(report.facts),
         }
-        sys.stdout.write(as_text(ModelReport(tuple(facts.items()), report.tables)))
+        stream().write(as_text(ModelReport(tuple(facts.items()), report.tables)))
     return ExitCode.DONE
 
 
@@ -60,7 +61,7 @@ def guess_chip(name: str, model_dirs: Iterable[Path]) -> str:
         ModelFileError: There is no such model.
     """
     if is_path(name):
-        return _chip_of_path(Path(name).expanduser())
+        return _chip_of_path(Path(os.path.expanduser(name)))  # noqa: PTH111 (no error for an unknown user)
     chips = catalogue_of(model_folders(model_dirs)).chips_of(name)
     if not chips:
         raise ModelFileError(
@@ -70,7 +71,7 @@ def guess_chip(name: str, model_dirs: Iterable[Path]) -> str:
 
 
 def _chip_of_path(path: Path) -> str:
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 (nor for a name that is too long)
         raise ModelFileError(f'{path}: no such file or folder')
     chips = chips_for(path)
     if chips and all(chip_named(chip).vendor == 'Sophgo' for chip in chips):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
+from edge_vlm_ros.cli.ending import Ended, code_of, raise_on_signals
 from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
+from edge_vlm_ros.cli.output import stream, taken_for_the_command
 from edge_vlm_ros.cli.parser import parse
+from edge_vlm_ros.harmless import harmless
 
 TRACEBACK_VARIABLE = 'EDGE_VLM_TRACEBACK'
 
@@ -20,17 +24,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None = those of this process.
 
     Returns:
-        The exit code, see `ExitCode`.
+        The exit code, see `ExitCode`; 128 and its number for a signal.
 
     Raises:
         SystemExit: Bad usage (2), or only help was asked for (0).
     """
     args = parse(argv)
     _survive_odd_characters()
+    raise_on_signals()
+    with taken_for_the_command():
+        return _run(args)
+
+
+def _run(args: Namespace) -> int:
     try:
         # A command's module brings numpy and the model's runtime; --help does not wait for them.
         code = importlib.import_module(f'edge_vlm_ros.cli.{args.command}').run(args)
-        sys.stdout.flush()
+        stream().flush()
+    except Ended as ended:
+        return _interrupted(ended)
     except KeyboardInterrupt:
         complain('interrupted')
         return ExitCode.INTERRUPTED
@@ -41,9 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(code)
 
 
+def _interrupted(ended: Ended) -> int:
+    is_ctrl_c = code_of(ended.number) == ExitCode.INTERRUPTED
+    complain('interrupted' if is_ctrl_c else f'ended by {ended}')
+    return code_of(ended.number)
+
+
 def complain(message: str) -> None:
     """Write one line to standard error; lines that say what to do may follow in the message."""
-    sys.stderr.write(f'edge-vlm: {message.strip()}\n')
+    sys.stderr.write(f'edge-vlm: {harmless(message).strip()}\n')
     sys.stderr.flush()
 
 
@@ -66,14 +84,14 @@ def _explain(error: Exception) -> int:
 
 def _survive_odd_characters() -> None:
     """Let a terminal that lacks a character show '?' instead of ending the answer."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='replace')
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, 'reconfigure'):
+            output.reconfigure(errors='replace')
 
 
 def _end_without_output() -> int:
     """Leave quietly; the interpreter would complain when it flushes the closed pipe at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream().fileno())
     return ExitCode.OUTPUT_CLOSED
 
 

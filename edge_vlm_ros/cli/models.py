@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.model_list import ListedModel, list_models
+from edge_vlm_ros.cli.output import stream
 
 _HEADINGS = ('CHIP', 'MODEL', 'PARAMETERS', 'ON DISK', 'WHERE')
 _HINT = '`edge-vlm models --chip CHIP` shows the commands that fetch them\n'
@@ -27,11 +27,11 @@ def run(args: Namespace) -> int:
     """
     models = list_models(args.model_dir, args.chip)
     if args.json:
-        json.dump([model.fields() for model in models], sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write('\n')
+        json.dump([model.fields() for model in models], stream(), ensure_ascii=False, indent=2)
+        stream().write('\n')
     else:
-        sys.stdout.write(as_table(models))
-        sys.stdout.write(how_to_get(models) if args.chip else _HINT)
+        stream().write(as_table(models))
+        stream().write(how_to_get(models) if args.chip else _HINT)
     return ExitCode.DONE
 
 

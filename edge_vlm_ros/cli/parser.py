@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ exit codes:
     3  the model or the device is not usable
     4  not answered within --timeout
   130  interrupted (Ctrl-C); what came of the answer is on standard output
+  129, 143  the same, for SIGHUP and SIGTERM
   141  the reader of standard output went away
 """
 
@@ -79,7 +81,8 @@ def _finish_ask(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> N
     """Check what argparse cannot; give QUESTION back where the list option before it took it."""
     if args.question is None and args.last_list_size > 1:
         args.question = getattr(args, args.last_list).pop()
-        if args.last_list == 'image' and Path(args.question).is_file():
+        # Not Path.is_file, which raises for a question that is too long for a name.
+        if args.last_list == 'image' and os.path.isfile(args.question):  # noqa: PTH113
             error(f'no QUESTION: {args.question!r}, the last word, is a file')
     if args.question is None:
         error('no QUESTION')
@@ -134,7 +137,7 @@ def _add_frame_options(ask: argparse.ArgumentParser) -> None:
         '--frames',
         type=_number(int, 1, 'at least 1'),
         metavar='N',
-        help='frames of the video, spread evenly in time (default: 8)',
+        help='frames of the video, spread evenly in time (default: 8, or what the model holds)',
     )
     look.add_argument(
         '--last',

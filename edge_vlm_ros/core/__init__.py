@@ -1,6 +1,13 @@
 """The words every room shares: frames, questions, prompts, features, answers, limits, errors."""
 
 from edge_vlm_ros.core.answer import Answer, AnswerChunk, FinishReason, Timings
+from edge_vlm_ros.core.bounded_files import (
+    TOKENIZER_BYTES,
+    read_bounded,
+    read_json_file,
+    read_yaml_file,
+    require_regular,
+)
 from edge_vlm_ros.core.chips import (
     CHIPS,
     Chip,
@@ -34,6 +41,7 @@ from edge_vlm_ros.core.errors import (
 )
 from edge_vlm_ros.core.frames import (
     ArrivalTime,
+    BadFrame,
     Buffer,
     CompressedImage,
     FeatureKey,
@@ -79,6 +87,11 @@ from edge_vlm_ros.core.prompt import (
 )
 from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
 from edge_vlm_ros.core.report import ModelReport, ReportTable
+from edge_vlm_ros.core.request_limits import (
+    check_camera_names,
+    check_images,
+    check_question,
+)
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
 __all__ = [
@@ -86,9 +99,11 @@ __all__ = [
     'FAMILIES',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
+    'TOKENIZER_BYTES',
     'Answer',
     'AnswerChunk',
     'ArrivalTime',
+    'BadFrame',
     'BadImageError',
     'BadRequestError',
     'BrokenRow',
@@ -145,6 +160,9 @@ __all__ = [
     'VisionSpan',
     'broken_chips',
     'broken_families',
+    'check_camera_names',
+    'check_images',
+    'check_question',
     'chip_named',
     'chip_names',
     'count',
@@ -158,7 +176,11 @@ __all__ = [
     'known_model_types',
     'launchable_chips',
     'parse_option',
+    'read_bounded',
+    'read_json_file',
     'read_options',
+    'read_yaml_file',
+    'require_regular',
     'takes',
     'text_part',
     'unsupported',

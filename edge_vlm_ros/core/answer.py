@@ -11,7 +11,7 @@ from edge_vlm_ros.core.errors import ErrorCode
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core.errors import EdgeVlmError
-    from edge_vlm_ros.core.frames import FrameRef
+    from edge_vlm_ros.core.frames import BadFrame, FrameRef
 
 
 class FinishReason(IntEnum):
@@ -151,6 +151,7 @@ class Answer:
         model: Catalogue name or path of the model that is loaded; '' = none has been yet.
         chip: 'cpu', 'bm1684x', ...; '' = as above.
         choice: Which of the question's choices it was; '' when none fits or none were given.
+        bad_frames: Those of the cameras that cannot be decoded, which the answer is not about.
     """
 
     request_id: str
@@ -164,6 +165,7 @@ class Answer:
     model: str = ''
     chip: str = ''
     choice: str = ''
+    bad_frames: tuple[BadFrame, ...] = ()
 
     @classmethod
     def failed(

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_vlm_ros.core.bounded_files import read_json_file
 from edge_vlm_ros.core.errors import ModelFileError
+
+MOST = 1 << 31
+"""Above every count that a model has; sums and products of larger ones would take all memory."""
+_MOST_IDS = 10_000
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +44,7 @@ class ConfigFile:
         """
         if may_be_missing and not path.exists():
             return ConfigFile(path, {})
-        try:
-            values = json.loads(path.read_text(encoding='utf-8'))
-        except OSError as error:
-            raise ModelFileError(f'cannot read {path}: {error.strerror or error}') from error
-        except (ValueError, RecursionError) as error:
-            raise ModelFileError(f'{path} is damaged: {error}') from error
+        values = read_json_file(path)
         if not isinstance(values, dict):
             raise ModelFileError(f'{path} holds {_shorten(values)}, not a JSON object')
         return ConfigFile(path, values)
@@ -74,8 +75,8 @@ class ConfigFile:
             found = found[0]
         if found is None and default is not None:
             return default
-        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise self.error(key, 'a whole number above 0')
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 < found <= MOST:
+            raise self.error(key, f'a whole number above 0, at most {MOST}')
         return found
 
     def find_count(self, key: str) -> int | None:
@@ -149,6 +150,8 @@ class ConfigFile:
             return default
         match found:
             case [int() | float() as red, int() | float() as green, int() | float() as blue]:
+                if max(map(abs, (red, green, blue))) > _LARGEST:
+                    raise self.error(key, f'three numbers of at most {_LARGEST:g}')
                 return float(red), float(green), float(blue)
             case _:
                 raise self.error(key, 'three numbers')
@@ -161,7 +164,9 @@ class ConfigFile:
         """
         found = self.values.get(key)
         listed = [] if found is None else found if isinstance(found, list) else [found]
-        if not all(type(token) is int and token >= 0 for token in listed):
+        if len(listed) > _MOST_IDS or not all(
+            type(token) is int and 0 <= token <= MOST for token in listed
+        ):
             raise self.error(key, 'a token id or a list of them')
         return listed
 

@@ -84,12 +84,15 @@ class StoredFrame:
         stamp_ns: The sensor's stamp (ROS time), nanoseconds.
         image: Raw or compressed.
         received_ns: Steady time of arrival, nanoseconds; 0 when it did not come from a camera.
+        taken_ns: When it was taken by the clock of whoever keeps it (ROS time), nanoseconds: the
+            stamp, or the time of arrival where the stamp is of another clock; 0 = the stamp.
     """
 
     source: FrameSource
     stamp_ns: int
     image: RawImage | CompressedImage
     received_ns: int = 0
+    taken_ns: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -192,7 +195,9 @@ class FrameRef:
         stamp_ns: The sensor's stamp (ROS time), nanoseconds.
         width: Pixels.
         height: Pixels.
-        age_s: Age in ROS time when the question arrived, seconds.
+        age_s: Steady time from its arrival to the question's, seconds; 0 = it came later, or from
+            no camera.
+        taken_ns: As in `StoredFrame`.
     """
 
     source: FrameSource
@@ -200,3 +205,21 @@ class FrameRef:
     width: int
     height: int
     age_s: float = 0.0
+    taken_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BadFrame:
+    """A camera's frame that cannot be decoded; named as `FrameKey` names one.
+
+    Attributes:
+        source: Camera, topic, frame_id.
+        stamp_ns: The sensor's stamp (ROS time), nanoseconds.
+        received_ns: Steady time of arrival, nanoseconds.
+        reason: Why, for people.
+    """
+
+    source: FrameSource
+    stamp_ns: int
+    received_ns: int
+    reason: str

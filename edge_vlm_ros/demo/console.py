@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from edge_vlm_ros.harmless import harmless
+
 BOLD, DIM, CYAN, GREEN, RED = '1', '2', '36', '32', '31'
 
 
@@ -27,19 +29,17 @@ class Console:
 
     def step(self, what: str, text: str) -> None:
         """Say what is being done."""
-        self.line(f'  {self._paint(DIM, f"{what:<8}")} {text}')
+        self.line(f'  {self._paint(DIM, f"{what:<8}")} {harmless(text)}')
 
     def question(self, text: str) -> None:
         """Show a question, and begin the line of its answer."""
         self.line()
         self.line(f'  {self._paint(CYAN, "Q")}  {self._paint(BOLD, text)}')
-        self.words(f'  {self._paint(CYAN, "A")}  ')
+        self._begin(f'  {self._paint(CYAN, "A")}  ')
 
     def words(self, text: str) -> None:
         """Write words of an answer as they come."""
-        self._out.write(text)
-        self._out.flush()
-        self._is_mid_line = True
+        self._begin(harmless(text))
 
     def detail(self, text: str) -> None:
         """Write a line that belongs to the answer above."""
@@ -57,5 +57,11 @@ class Console:
         self._out.write(f'{text}\n')
         self._out.flush()
 
+    def _begin(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+        self._is_mid_line = True
+
     def _paint(self, code: str, text: str) -> str:
+        text = harmless(text)
         return f'\x1b[{code}m{text}\x1b[0m' if self._has_colours else text

@@ -23,7 +23,9 @@ EMBEDDINGS = ('model.embed_tokens.weight.npy', 'model.embed_tokens.weight.bfloat
 DEEPEST = 3
 """Folders below the named one that are looked into; the published repositories need one."""
 
-_LAYER = re.compile(r'(?P<prefix>.+)_p(?P<chunk>\d+)_l(?P<layer>\d+)_together\.axmodel')
+_LAYER = re.compile(
+    r'(?P<prefix>.+)_p(?P<chunk>[0-9]{1,6})_l(?P<layer>[0-9]{1,3})_together\.axmodel'
+)
 _POST = re.compile(r'.+_post\.axmodel')
 _VISION = re.compile(r'vit|vision|image_?encoder', re.IGNORECASE)
 

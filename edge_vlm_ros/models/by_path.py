@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import yaml
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -16,6 +15,7 @@ from edge_vlm_ros.core import (
     ModelFiles,
     chip_named,
     known_chips,
+    read_yaml_file,
 )
 from edge_vlm_ros.models.axmodel_set import holds_axmodels, search_axmodel_set
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
@@ -52,8 +52,8 @@ def find_by_path(chip: str, name: str) -> ModelFiles:
             f'models for chip {chip} are no files; {name!r} names one',
             ErrorCode.UNSUPPORTED_OPTION,
         )
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (raises for no user of that name)
+    if not os.path.exists(path):  # noqa: PTH110 (raises for a name that is too long)
         raise ModelFileError(f'{path}: no such file or folder')
     return find(row, path, name)
 
@@ -152,10 +152,7 @@ def _onnx_variant(folder: Path, part: str) -> Path | None:
 def _from_script(chip: Chip, path: Path, name: str) -> ModelFiles:
     """Take a script, with the tokenizer it names, the one beside it or the shipped one."""
     script = path / _SCRIPT if path.is_dir() else path
-    try:
-        content = yaml.safe_load(script.read_text(encoding='utf-8')) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ModelFileError(f'{script}: cannot be read as YAML: {error}') from error
+    content = read_yaml_file(script) or {}
     named = content.get('tokenizer') if isinstance(content, dict) else None
     if named:
         tokenizer = script.parent / Path(str(named)).expanduser()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -18,12 +17,21 @@ from edge_vlm_ros.core import (
     family_names,
     is_chip,
     is_family,
+    read_yaml_file,
+)
+from edge_vlm_ros.core.foreign_names import (
+    require_plain,
+    require_relative,
+    require_repository,
+    require_revision,
 )
 
 CATALOGUE_NAME = 'catalogue.yaml'
 TOKENIZER_PATTERNS = ('*.json', '*.txt', '*.model')
 """What is fetched of a tokenizer's repository; no weights, no code."""
 TOKENIZER_FOLDER = 'tokenizer'
+_LAYER = '{layer}'
+_MOST_LAYERS = 1000
 _SHIPPED = Path(__file__).with_name(CATALOGUE_NAME)
 
 
@@ -213,17 +221,19 @@ def load_catalogue(overlays: Iterable[Path] = ()) -> Catalogue:
     """
     catalogue = _read(_SHIPPED)
     for path in overlays:
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 (no error for a name that is too long)
             catalogue = catalogue.overlaid(_read(path))
     return catalogue
 
 
 def _read(path: Path) -> Catalogue:
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+        content: Any = read_yaml_file(path) or {}
         entries = tuple(_entry(row) for row in content.get('models') or ())
         defaults = {str(chip): str(name) for chip, name in (content.get('defaults') or {}).items()}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
+    except ModelFileError as error:
+        raise ModelFileError(f'{path}: no model catalogue: {error.message}') from error
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ModelFileError(f'{path}: no model catalogue: {error}') from error
     return Catalogue(entries, defaults)
 
@@ -248,7 +258,49 @@ def _entry(row: Mapping[str, Any]) -> ModelEntry:
         raise _unknown(entry, 'family', entry.family, family_names())
     if not entry.files:
         raise ValueError(f'model {entry.name}: no files')
+    _check_names(entry)
     return entry
+
+
+def _check_names(entry: ModelEntry) -> None:
+    """Refuse a row whose names would lead out of the model's folder, or into a shell.
+
+    Raises:
+        ModelFileError: A name is not what it should be.
+        ValueError: A number is not.
+    """
+    origin = f'model {entry.name}'
+    require_plain(entry.name, 'the catalogue')
+    archive = (entry.tokenizer_archive,) if entry.tokenizer_archive else ()
+    for file in (*entry.files.values(), *archive):
+        _check_file(file, origin)
+    if entry.hub:
+        _check_hub(entry.hub, origin)
+    if entry.tokenizer:
+        require_repository(entry.tokenizer, origin)
+    if type(entry.layers) is not int or not 0 <= entry.layers <= _MOST_LAYERS:
+        raise ValueError(f'{origin}: layers is from 0 to {_MOST_LAYERS}, not {entry.layers!r}')
+
+
+def _check_file(file: RemoteFile, origin: str) -> None:
+    # A file that is only read may lie elsewhere: a vision tower that two models share.
+    if file.url:
+        require_relative(file.path, origin)
+    pattern = file.path.replace(_LAYER, '0')
+    if '{' in pattern or '}' in pattern or '**' in pattern:
+        raise ValueError(f'{origin}: {file.path!r}: only {_LAYER} and * stand for others')
+    url: object = file.url
+    if not isinstance(url, str) or type(file.nbytes) is not int or file.nbytes < 0:
+        raise ValueError(f'{origin}: {file.path!r}: url is a text, bytes a number from 0 on')
+
+
+def _check_hub(hub: HubFiles, origin: str) -> None:
+    require_repository(hub.repository, origin)
+    if hub.revision:
+        require_revision(hub.revision, origin)
+    for pattern in hub.patterns:
+        if "'" in require_relative(pattern, origin):
+            raise ValueError(f'{origin}: pattern {pattern!r} has a quotation mark in it')
 
 
 def _unknown(entry: ModelEntry, key: str, value: str, known: tuple[str, ...]) -> ValueError:

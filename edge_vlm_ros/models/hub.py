@@ -7,6 +7,7 @@ HF_HUB_OFFLINE from the environment.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.foreign_names import require_commit, require_inside, require_relative
 from edge_vlm_ros.models.catalogue import HubFiles
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 _BLOCK = 1 << 20
+_MOST_FILES = 100_000
 _MISSING = 'huggingface_hub is not installed (pip install huggingface_hub)'
 
 
@@ -33,7 +36,8 @@ def fetch_from_hub(wanted: HubFiles, folder: Path, say: Callable[[str], None]) -
         say: Gets a line now and then.
 
     Raises:
-        ModelFileError: No client, no network, no licence, no room, or a file came damaged.
+        ModelFileError: No client, no network, no licence, no room, a file came damaged, or the
+            server's list holds a name that leaves the folder: then nothing was done.
     """
     try:
         import huggingface_hub
@@ -44,14 +48,18 @@ def fetch_from_hub(wanted: HubFiles, folder: Path, say: Callable[[str], None]) -
         info = huggingface_hub.HfApi().model_info(
             repository, revision=revision, files_metadata=True
         )
+        commit = require_commit(info.sha, repository)
         files = _wanted_files(info.siblings or [], wanted)
+        for file in files:
+            require_inside(folder, file.rfilename, repository)
         _require_room(files, folder)
         say(f'{repository}: {len(files)} files, {_size_of(files) / 1e6:,.1f} MB, into {folder}')
         huggingface_hub.snapshot_download(
             repository,
-            revision=info.sha,
+            revision=commit,
             local_dir=folder,
-            allow_patterns=[file.rfilename for file in files],
+            # The client asks for the list again and takes these for patterns.
+            allow_patterns=[glob.escape(file.rfilename) for file in files],
         )
     except ModelFileError:
         raise
@@ -62,6 +70,13 @@ def fetch_from_hub(wanted: HubFiles, folder: Path, say: Callable[[str], None]) -
 
 
 def _wanted_files(siblings: list[RepoSibling], wanted: HubFiles) -> list[RepoSibling]:
+    if len(siblings) > _MOST_FILES:
+        raise ModelFileError(
+            f'{wanted.repository} lists {len(siblings)} files, the limit is {_MOST_FILES}'
+        )
+    # Also those that are not wanted: a list with one such name is not to be trusted at all.
+    for file in siblings:
+        require_relative(file.rfilename, wanted.repository)
     patterns = wanted.patterns or ('*',)
     files = [
         file
@@ -110,7 +125,7 @@ def _check(
     """
     damaged = [file.rfilename for file in files if not _is_whole(file, folder / file.rfilename)]
     for name in damaged:
-        (folder / name).unlink(missing_ok=True)
+        require_inside(folder, name, repository).unlink(missing_ok=True)
     if damaged:
         raise ModelFileError(
             f'{repository}: came damaged and was taken away, fetch again: {", ".join(damaged)}'

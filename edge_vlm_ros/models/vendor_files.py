@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.foreign_names import require_inside, require_plain
 from edge_vlm_ros.models.catalogue import RemoteFile
 
 CLIENT = 'dfss'
@@ -29,6 +30,8 @@ _INCOMING = '.incoming'
 _BLOCK = 1 << 20
 _TEXT_SUFFIXES = ('.json', '.txt', '.model')
 _LARGEST_TEXT = 100 << 20
+_MOST_TEXTS = 100
+_LARGEST_TEXTS = 400 << 20
 
 
 def fetch_file(file: RemoteFile, folder: Path, say: Callable[[str], None]) -> None:
@@ -37,7 +40,7 @@ def fetch_file(file: RemoteFile, folder: Path, say: Callable[[str], None]) -> No
     Raises:
         ModelFileError: No client, no server, no room, or the file came damaged.
     """
-    place = folder / file.path
+    place = require_inside(folder, file.path, f'the row of {file.url}')
     if place.is_file() and _is_whole(file, place):
         say(f'{place} is here already')
         return
@@ -74,12 +77,12 @@ def _download(url: str, incoming: Path, say: Callable[[str], None]) -> Path:
         raise ModelFileError(_MISSING)
     if not _PLAIN.fullmatch(url):
         raise ModelFileError(f'{url!r} is no address for {CLIENT}')
+    came = incoming / require_plain(url.rpartition('/')[2], url)
     incoming.mkdir(parents=True, exist_ok=True)
     say(f'{url}, into {incoming.parent}')
     # Progress goes to the terminal; standard output is ours.
     command = [sys.executable, '-m', CLIENT, f'--url={url}']
     done = subprocess.run(command, cwd=incoming, stdout=sys.stderr, check=False)
-    came = incoming / url.rpartition('/')[2]
     if done.returncode != 0 or not came.is_file() or not came.stat().st_size:
         came.unlink(missing_ok=True)
         _remove_if_empty(incoming)
@@ -142,6 +145,14 @@ def unpack_tokenizer(archive: Path, folder: Path) -> None:
         ]
         for member in sorted(small, key=_worst_last, reverse=True):
             chosen[_last_name(member)] = member
+        for name in chosen:
+            require_plain(name, archive.name)
+        size = sum(member.file_size for member in chosen.values())
+        if len(chosen) > _MOST_TEXTS or size > _LARGEST_TEXTS:
+            raise ModelFileError(
+                f'{archive.name} holds {len(chosen)} text files of {size} bytes, the limits are '
+                f'{_MOST_TEXTS} and {_LARGEST_TEXTS}'
+            )
         if 'config.json' not in chosen:
             raise ModelFileError(f'{archive.name} holds no config.json')
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +184,9 @@ def _write(packed: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
     """Write one member; its checksum is tested on the way, the place changes only at the end."""
     part = place.with_name(f'{place.name}.part')
     try:
-        with packed.open(member) as source, part.open('wb') as target:
+        # What lies there is not written through, should it be a link.
+        part.unlink(missing_ok=True)
+        with packed.open(member) as source, part.open('xb') as target:
             shutil.copyfileobj(source, target, _BLOCK)
         part.replace(place)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:

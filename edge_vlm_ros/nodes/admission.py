@@ -12,29 +12,28 @@ from edge_vlm_ros.core import (
     NoFreshFrameError,
     Question,
     TooManyFramesError,
+    check_question,
 )
 from edge_vlm_ros.nodes.conversions import (
     RequestFacts,
-    age_s,
     priority_from_ros,
     request_frames_from_ros,
     sampling_from_ros,
     time_from_ros,
 )
+from edge_vlm_ros.nodes.request_bounds import check_request
 from edge_vlm_ros.vision import ChosenFrames, choose_frames
 from edge_vlm_ros.vision.frame_sampler import LONGEST_WINDOW_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from edge_vlm_ros.core import StoredFrame
+    from edge_vlm_ros.core import BadFrame, StoredFrame
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.health import CameraHealth
+    from edge_vlm_ros.nodes.node_time import Moment
     from edge_vlm_ros.nodes.parameters import RequestDefaults
     from edge_vlm_ros.vision import FrameBuffer
-
-LONG_AGO_S = 3600.0
-"""A frame older than this has another clock than the node, most likely."""
 
 
 LIMITS = {
@@ -69,6 +68,10 @@ class Feed(Protocol):
         """Return how the camera does."""
         ...
 
+    def drop_bad(self, bad: BadFrame) -> None:
+        """Forget a frame that turned out to be damaged when it was decoded."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -94,7 +97,7 @@ class Admitted:
         """
         as_of_ns = time_from_ros(self.request.as_of)
         wait_s = self.defaults.frame_wait_s
-        if not wait_s or 0 < as_of_ns <= self.facts.asked_ros_ns:
+        if not wait_s or 0 < as_of_ns <= self.facts.asked.ros_ns:
             return 0
         stop_ns = self.question.asked_ns + round(wait_s * NS_PER_S)
         deadline_ns = self.question.deadline_ns
@@ -116,21 +119,21 @@ class Admitted:
         )
 
 
-def admit(
-    request: AskRequest, facts: RequestFacts, defaults: RequestDefaults, asked_ns: int
-) -> Admitted:
+def admit(request: AskRequest, facts: RequestFacts, defaults: RequestDefaults) -> Admitted:
     """Check all of a request that needs no frame.
 
     Args:
         request: The service's request or the action's goal.
         facts: Who asks, and when.
         defaults: For the fields it leaves at 0.
-        asked_ns: Steady time when it came, nanoseconds.
 
     Raises:
-        BadRequestError: The question is empty or too long, or a value is out of its range.
+        BadRequestError: The question is empty, a field is above its limit (`core.request_limits`),
+            or a value is out of its range.
     """
+    check_request(request)
     _check_numbers(request)
+    asked_ns = facts.asked.steady_ns
     timeout_s = request.timeout_s or defaults.timeout_s
     question = Question(
         text=request.question,
@@ -143,6 +146,7 @@ def admit(
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
         priority=priority_from_ros(request.priority),
     )
+    check_question(question)
     return Admitted(request, facts, question, defaults)
 
 
@@ -160,7 +164,7 @@ class Admission:
         self,
         admitted: Admitted,
         *,
-        now_ns: int,
+        now: Moment,
         max_images: int = 0,
         has_shown_frames: bool = False,
     ) -> Admitted:
@@ -171,8 +175,7 @@ class Admission:
 
         Args:
             admitted: The request.
-            now_ns: ROS time that "now" means, nanoseconds: when it was asked, or later where it
-                has waited for a frame.
+            now: What "now" means: when it was asked, or later where it has waited for a frame.
             max_images: Most frames the model takes; 0 = not known, or no limit.
             has_shown_frames: Its session has had a turn.
 
@@ -189,9 +192,7 @@ class Admission:
         is_truncated = False
         is_continued = not frames and has_shown_frames and _is_about_the_same(request)
         if not frames and not is_continued:
-            frames, is_truncated = self._from_cameras(
-                request, admitted.defaults, now_ns, max_images
-            )
+            frames, is_truncated = self._from_cameras(request, admitted.defaults, now, max_images)
         _check_count(frames, max_images)
         return admitted.with_frames(
             frames,
@@ -200,8 +201,15 @@ class Admission:
             note=_note(request.max_frames, max_images, frames),
         )
 
+    def drop_bad(self, bad_frames: Iterable[BadFrame]) -> None:
+        """Have the cameras forget frames that turned out to be damaged when they were decoded."""
+        for bad in bad_frames:
+            feed = self._feeds.get(bad.source.camera)
+            if feed is not None:
+                feed.drop_bad(bad)
+
     def _from_cameras(
-        self, request: AskRequest, defaults: RequestDefaults, now_ns: int, max_images: int
+        self, request: AskRequest, defaults: RequestDefaults, now: Moment, max_images: int
     ) -> tuple[tuple[StoredFrame, ...], bool]:
         names = self._camera_names(request)
         most = _frames_each(request.max_frames, defaults.max_frames, max_images, len(names))
@@ -215,15 +223,14 @@ class Admission:
                 last_seconds=request.last_seconds,
                 max_frames=most,
                 as_of_ns=as_of_ns,
-                now_ns=now_ns,
+                now_ns=now.arrival_ns,
             )
             if not chosen.frames:
-                problem = self._feeds[name].health().problem
-                raise NoFreshFrameError(f'camera {name}: {problem or "no image has come yet"}')
+                raise _no_frame(self._feeds[name].health())
             if max_age_s and as_of_ns:
-                _check_distance(name, chosen.frames[-1], as_of_ns, max_age_s)
+                self._check_distance(name, chosen.frames[-1], as_of_ns, max_age_s)
             elif max_age_s:
-                self._check_age(name, chosen.frames[-1], now_ns, max_age_s)
+                self._check_age(name, chosen.frames[-1], now, max_age_s)
             frames += chosen.frames
             is_truncated |= chosen.window_truncated
         return tuple(frames), is_truncated
@@ -239,29 +246,41 @@ class Admission:
             )
         return names
 
-    def _check_age(self, name: str, frame: StoredFrame, now_ns: int, max_age_s: float) -> None:
-        age = age_s(frame.stamp_ns, now_ns)
-        if age <= max_age_s:
+    def _check_age(self, name: str, frame: StoredFrame, now: Moment, max_age_s: float) -> None:
+        since_s = (now.steady_ns - frame.received_ns) / NS_PER_S if frame.received_ns else 0.0
+        age_s = now.age_s(frame.taken_ns or frame.stamp_ns, since_s)
+        if age_s <= max_age_s:
             return
-        if age > LONG_AGO_S:
-            cause = 'camera and node go by different clocks (is use_sim_time as it should be?)'
-        else:
-            cause = self._feeds[name].health().problem or 'no newer one was there'
+        health = self._feeds[name].health()
+        if health.bad_reason and not health.is_quiet:  # What comes cannot be decoded.
+            raise _no_frame(health)
         raise NoFreshFrameError(
-            f'camera {name}: the newest frame is {age:.1f} s old, the limit is {max_age_s:.1f} s; '
-            f'{cause}',
+            f'camera {name}: the newest frame is {age_s:.1f} s old, the limit is '
+            f'{max_age_s:.1f} s; {health.problem or "no newer one was there"}',
             ErrorCode.STALE_FRAME,
         )
 
-
-def _check_distance(name: str, frame: StoredFrame, as_of_ns: int, max_age_s: float) -> None:
-    distance_s = abs(frame.stamp_ns - as_of_ns) / NS_PER_S
-    if distance_s > max_age_s:
+    def _check_distance(
+        self, name: str, frame: StoredFrame, as_of_ns: int, max_age_s: float
+    ) -> None:
+        distance_s = abs(frame.stamp_ns - as_of_ns) / NS_PER_S
+        if distance_s <= max_age_s:
+            return
+        clocks = self._feeds[name].health().clock_problem
         raise NoFreshFrameError(
             f'camera {name}: the frame nearest to as_of is {distance_s:.1f} s away from it, the '
-            f'limit is {max_age_s:.1f} s',
+            f'limit is {max_age_s:.1f} s{"; " if clocks else ""}{clocks}',
             ErrorCode.STALE_FRAME,
         )
+
+
+def _no_frame(health: CameraHealth) -> NoFreshFrameError:
+    """Say why a camera has no frame that can be shown."""
+    if health.bad_reason:
+        return NoFreshFrameError(
+            f'camera {health.name!r}: {health.bad_reason}', ErrorCode.BAD_IMAGE
+        )
+    return NoFreshFrameError(f'camera {health.name}: {health.problem or "no image has come yet"}')
 
 
 def _choose(
@@ -270,8 +289,7 @@ def _choose(
     newest = feed.newest
     if newest is None:
         return ChosenFrames()
-    is_now = not as_of_ns or as_of_ns >= newest.stamp_ns
-    if is_now and not last_seconds:
+    if not as_of_ns and not last_seconds:
         return ChosenFrames((newest,))
     chosen = choose_frames(
         feed.buffer,
@@ -281,10 +299,16 @@ def _choose(
         now_ns=now_ns,
     )
     frames = chosen.frames
-    if is_now and (not frames or frames[-1].stamp_ns < newest.stamp_ns):
+    if not frames or (frames[-1] is not newest and _ends_later(frames[-1], newest, as_of_ns)):
         # With `buffer.fps` the newest frame is often not among those kept for clips.
-        frames = (*frames[: max(0, max_frames - 1)], newest)
+        kept = max_frames - 1 if last_seconds else 0
+        frames = (*frames[:kept], newest)
     return ChosenFrames(frames, chosen.window_truncated)
+
+
+def _ends_later(last: StoredFrame, newest: StoredFrame, as_of_ns: int) -> bool:
+    """Tell whether what is asked about ends with the newest frame rather than with another."""
+    return not as_of_ns or last.stamp_ns < newest.stamp_ns <= as_of_ns
 
 
 def _is_about_the_same(request: AskRequest) -> bool:

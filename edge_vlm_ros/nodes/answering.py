@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from rclpy.action.server import ServerGoalHandle
     from rclpy.node import Node
 
-    from edge_vlm_ros.core import AnswerChunk, Clock
+    from edge_vlm_ros.core import Answer, AnswerChunk
     from edge_vlm_ros.nodes.admission import Feed
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.frame_waits import FrameWaits
+    from edge_vlm_ros.nodes.node_time import NodeTime
     from edge_vlm_ros.nodes.parameters import RequestDefaults
     from edge_vlm_ros.nodes.requests import AnswerPublisher
     from edge_vlm_ros.serving import Backend, ModelInfo
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 MAX_KNOWN_SESSIONS = 1000
 """Conversations whose names are known: a question that goes on with one that is kept no more, for
 whatever reason, is refused, and not answered about something else."""
+
+MAX_ATTEMPTS = 16
+"""How often a request may be asked about other frames, its own being damaged."""
 
 
 class RequestParameters(Protocol):
@@ -73,12 +77,12 @@ class Answering:
     The executor's thread alone, but for the chunks.
 
     Args:
-        node: Whose executor runs the coroutines and whose clock is ROS time; any node.
+        node: Whose executor runs the coroutines; any node.
         cameras: By name; the first is the default. The owner adds and removes them.
         publisher: Where answers go beside the replies.
         parameters: What a request may leave open.
         waits: For a camera's next frame.
-        clock: Steady time.
+        time: The node's clocks.
         wake: Wakes the executor; called on any thread.
         limit: Most requests that run or wait.
         policy: What becomes of one more.
@@ -92,7 +96,7 @@ class Answering:
         publisher: AnswerPublisher,
         parameters: RequestParameters,
         waits: FrameWaits,
-        clock: Clock,
+        time: NodeTime,
         wake: Callable[[], None],
         limit: int,
         policy: str = QueuePolicy.QUEUE.value,
@@ -104,13 +108,13 @@ class Answering:
         """Why no request is taken; '' = requests are taken."""
 
         self.requests = OpenRequests(
-            publisher, wake, self._info, limit=limit, policy=policy, clock=clock
+            publisher, wake, self._info, limit=limit, policy=policy, clock=time.steady
         )
         self._node = node
         self._admission = Admission(cameras)
         self._parameters = parameters
         self._waits = waits
-        self._clock = clock
+        self._time = time
         self._shown_sessions: OrderedDict[str, None] = OrderedDict()
         self._goal_requests: dict[bytes, str] = {}
         self._waiting_replies = 0
@@ -220,12 +224,12 @@ class Answering:
             preset: Name of the question to ask instead of the request's own.
             goal: Given every chunk as feedback.
         """
-        asked_ns = self._clock.now_ns()
+        asked = self._time.now()
         made_up = bytes(goal.goal_id.uuid).hex() if goal is not None else uuid4().hex
         facts = RequestFacts(
             request_id=request.request_id or made_up,
             session_id=request.session_id,
-            asked_ros_ns=self._ros_now_ns(),
+            asked=asked,
         )
         feedback = None if goal is None else _feedback_of(goal)
         self._waiting_replies += 1
@@ -233,7 +237,7 @@ class Answering:
         try:
             if preset is not None:
                 request.question = self._parameters.preset(preset)
-            opened = self._open(request, facts, asked_ns, feedback)
+            opened = self._open(request, facts, feedback)
             if goal is not None and goal.is_cancel_requested:
                 self.cancel(facts.request_id)
             await self._ask(opened)
@@ -260,43 +264,65 @@ class Answering:
         for request in chosen:
             if request.stream is None:
                 self.requests.fail(request, CancelledError('cancelled before it was asked'))
-            else:
-                request.stream.cancel()
+            elif not request.stream.cancel():  # Its frames were damaged; others were to be tried.
+                self.requests.fail(request, CancelledError('cancelled before it was asked again'))
         return len(chosen)
 
     def _open(
         self,
         request: AskRequest,
         facts: RequestFacts,
-        asked_ns: int,
         feedback: Callable[[AnswerChunkMsg], None] | None,
     ) -> OpenRequest:
         """Check all that needs no frame, and take the request in."""
         if self.backend is None or self.closed:
             raise NotReadyError(self.closed)
         self.requests.check_room(facts.request_id)
-        admitted = admit(request, facts, self._parameters.defaults(), asked_ns)
+        admitted = admit(request, facts, self._parameters.defaults())
         opened = OpenRequest(admitted, Future(executor=self._node.executor), feedback)
         self.requests.add(opened)
         return opened
 
     async def _ask(self, request: OpenRequest) -> None:
-        """Choose the frames of an open request, and ask the backend; an error ends the request."""
+        """Choose the frames of an open request, and ask the backend; an error ends the request.
+
+        Where the backend could decode none of them, others are tried.
+        """
         try:
-            await self._choose_frames(request)
-            if self.backend is not None and not request.reply.done():
-                request.stream = self.backend.ask(request.admitted.question, self._on_chunk)
+            damage: EdgeVlmError | None = None
+            for _ in range(MAX_ATTEMPTS):
+                await self._choose_frames(request)
+                damage = await self._attempt(request)
+                if damage is None:
+                    return
+            assert damage is not None
+            self.requests.fail(request, damage)
         except EdgeVlmError as error:
             self.requests.fail(request, error)
         except Exception as error:  # noqa: BLE001 - the request is open and must end
             self.requests.fail(request, self._internal(request.admitted.facts, error))
+
+    async def _attempt(self, request: OpenRequest) -> EdgeVlmError | None:
+        """Ask the backend once; return why its frames are of no use, None = the request is over.
+
+        The cameras forget the frames that could not be decoded, whatever became of the answer.
+        """
+        if self.backend is None or request.reply.done():
+            return None
+        attempt: Future[Answer] = Future(executor=self._node.executor)
+        request.attempt = attempt
+        request.stream = self.backend.ask(request.admitted.question, self._on_chunk)
+        answer = await attempt
+        assert answer is not None
+        self._admission.drop_bad(answer.bad_frames)
+        return None if request.reply.done() else EdgeVlmError(answer.message, answer.error_code)
 
     async def _choose_frames(self, request: OpenRequest) -> None:
         """Choose the frames of a request; wait for one while there is none that is fresh enough.
 
         Returns early when the request has ended meanwhile.
         """
-        now_ns = request.admitted.facts.asked_ros_ns
+        now = request.admitted.facts.asked
         has_waited = False
         while not request.reply.done():
             admitted = request.admitted
@@ -304,12 +330,12 @@ class Answering:
             try:
                 request.admitted = self._admission.choose(
                     admitted,
-                    now_ns=now_ns,
+                    now=now,
                     max_images=info.max_images if info is not None else 0,
                     has_shown_frames=admitted.facts.session_id in self._shown_sessions,
                 )
             except NoFreshFrameError as error:
-                if self._clock.now_ns() >= admitted.frame_wait_ns:
+                if self._time.now().steady_ns >= admitted.frame_wait_ns:
                     raise _with_wait(error, admitted.facts.frame_wait_s) from None
             else:
                 return
@@ -319,10 +345,10 @@ class Answering:
             request.waits_for_frame = True
             await self._waits.next_frame(request.reply, admitted.frame_wait_ns)
             request.waits_for_frame = False
-            waited_s = (self._clock.now_ns() - admitted.question.asked_ns) / NS_PER_S
+            now = self._time.now()
+            waited_s = (now.steady_ns - admitted.question.asked_ns) / NS_PER_S
             facts = replace(admitted.facts, frame_wait_s=waited_s)
             request.admitted = replace(admitted, facts=facts)
-            now_ns = self._ros_now_ns()
 
     def _on_chunk(self, chunk: AnswerChunk) -> None:
         # On a thread of the backend's.
@@ -333,9 +359,6 @@ class Answering:
 
     def _info(self) -> ModelInfo | None:
         return self.backend.info if self.backend is not None else None
-
-    def _ros_now_ns(self) -> int:
-        return int(self._node.get_clock().now().nanoseconds)
 
     def _internal(self, facts: RequestFacts, error: Exception) -> EdgeVlmError:
         what = f'{type(error).__name__}: {error}'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ class CameraSettings:
 
     Attributes:
         name: As requests call it.
-        topic: As subscribed, before remapping; with '/compressed' for that transport.
+        topic: As subscribed, before remapping.
         transport: 'raw' (sensor_msgs/Image) or 'compressed' (sensor_msgs/CompressedImage).
         reliability: 'best_effort' or 'reliable'.
         depth: Messages that wait in the middleware.
@@ -32,6 +32,7 @@ class CameraSettings:
         buffer_fps: Frames kept a second beside the newest one; 0 = all.
         min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.
         newest_question_wins: Of the questions about it, only the newest waits.
+        range16: Of 16-bit images, the values that become black and white; (0, 0) = not said.
     """
 
     name: str
@@ -45,6 +46,7 @@ class CameraSettings:
     buffer_fps: float = 0.0
     min_fps: float = 1.0
     newest_question_wins: bool = False
+    range16: tuple[int, int] = (0, 0)
 
 
 def declare_camera(node: Node, name: str, topic: str) -> None:
@@ -60,7 +62,14 @@ def declare_camera(node: Node, name: str, topic: str) -> None:
         text = f'Camera "{name}": {description}'
         declare(node, f'cameras.{name}.{part}', value, text, read_only=True, **limits)
 
-    default = CameraSettings(name, topic)
+    of_camera(
+        'transport',
+        'raw',
+        'sensor_msgs/Image or sensor_msgs/CompressedImage.',
+        constraint=choices(TRANSPORTS),
+    )
+    is_compressed = value_of(node, f'cameras.{name}.transport') == 'compressed'
+    default = CameraSettings(name, f'{topic}/compressed' if is_compressed else topic)
     _declare_topic(of_camera, default)
     _declare_buffer(of_camera, default)
 
@@ -69,13 +78,8 @@ def _declare_topic(of_camera: Callable[..., None], default: CameraSettings) -> N
     of_camera(
         'topic',
         default.topic,
-        'topic of its images; compressed transport adds "/compressed" where it is missing.',
-    )
-    of_camera(
-        'transport',
-        default.transport,
-        'sensor_msgs/Image or sensor_msgs/CompressedImage.',
-        constraint=choices(TRANSPORTS),
+        'topic of its images, subscribed as it stands whatever the transport; where it is not '
+        'set, compressed transport means the default with "/compressed" after it.',
     )
     of_camera(
         'qos.reliability',
@@ -118,6 +122,13 @@ def _declare_buffer(of_camera: Callable[..., None], default: CameraSettings) -> 
         high=1000.0,
     )
     of_camera(
+        'range_16bit',
+        list(default.range16),
+        'lowest and highest value of 16-bit images (mono16, 16UC1, PNG and TIFF of 16 bits), '
+        'which become black and white; [0, 0]: the whole range, and an image that uses only its '
+        'lowest 14 bits, as of a thermal camera, is refused, and so is 16UC1.',
+    )
+    of_camera(
         'min_fps',
         default.min_fps,
         'fewer frames a second than this is a warning in diagnostics; 0: never.',
@@ -140,8 +151,6 @@ def read_camera(node: Node, name: str) -> CameraSettings:
     topic = value('topic')
     if not topic:
         raise SettingsError(f'cameras.{name}.topic is empty')
-    if transport == 'compressed' and not topic.endswith('/compressed'):
-        topic += '/compressed'
     reliability = one_of(
         f'cameras.{name}.qos.reliability', value('qos.reliability'), tuple(RELIABILITIES)
     )
@@ -157,4 +166,16 @@ def read_camera(node: Node, name: str) -> CameraSettings:
         buffer_fps=value('buffer.fps'),
         min_fps=value('min_fps'),
         newest_question_wins=value('newest_question_wins'),
+        range16=_range16(f'cameras.{name}.range_16bit', value('range_16bit')),
     )
+
+
+def _range16(name: str, values: Sequence[int]) -> tuple[int, int]:
+    """Return the range of 16-bit images; (0, 0) where nothing is said."""
+    if len(values) == 0 or tuple(values) == (0, 0):
+        return (0, 0)
+    if len(values) != 2 or not 0 <= values[0] < values[1] <= 65535:
+        raise SettingsError(
+            f'{name} is two whole numbers from 0 to 65535, the lower one first, not {list(values)}'
+        )
+    return (values[0], values[1])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from builtin_interfaces.msg import Time
@@ -31,6 +31,7 @@ from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.msg import AnswerStats as AnswerStatsMsg
 from edge_vlm_ros.msg import FrameRef as FrameRefMsg
+from edge_vlm_ros.nodes.node_time import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +51,12 @@ _PRIORITIES = {-1: Priority.BACKGROUND, 0: Priority.NORMAL, 1: Priority.URGENT}
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the node notes of a request beside its question: who asks, and when in ROS time.
+    """What the node notes of a request beside its question: who asks, and when.
 
     Attributes:
         request_id: The caller's, or made up; never empty.
         session_id: '' = none.
-        asked_ros_ns: ROS time when the request came, nanoseconds; ages are counted from it.
+        asked: When the request came; ages are counted from it.
         window_truncated: The buffers held less than the seconds asked for.
         frame_wait_s: How long it waited for a frame, seconds of steady time.
         note: How its frames were chosen, where the caller should know; for people.
@@ -63,7 +64,7 @@ class RequestFacts:
 
     request_id: str
     session_id: str = ''
-    asked_ros_ns: int = 0
+    asked: Moment = field(default_factory=Moment)
     window_truncated: bool = False
     frame_wait_s: float = 0.0
     note: str = ''
@@ -80,10 +81,17 @@ def time_to_ros(stamp_ns: int) -> Time:
     return Time(sec=sec, nanosec=nanosec)
 
 
-def image_from_ros(message: ImageMessage) -> RawImage | CompressedImage:
-    """Wrap the pixels of an image message; the bytes are shared, not copied."""
+def image_from_ros(
+    message: ImageMessage, range16: tuple[int, int] = (0, 0)
+) -> RawImage | CompressedImage:
+    """Wrap the pixels of an image message; the bytes are shared, not copied.
+
+    Args:
+        message: As it came.
+        range16: Of 16-bit images, the values that become black and white; (0, 0) = not said.
+    """
     if isinstance(message, CompressedImageMsg):
-        return CompressedImage(message.format, message.data)
+        return CompressedImage(message.format, message.data, range16)
     return RawImage(
         encoding=message.encoding,
         width=message.width,
@@ -91,6 +99,7 @@ def image_from_ros(message: ImageMessage) -> RawImage | CompressedImage:
         step=message.step,
         data=message.data,
         is_bigendian=bool(message.is_bigendian),
+        range16=range16,
     )
 
 
@@ -147,7 +156,7 @@ def header_to_ros(frames: Sequence[StoredFrame | FrameRef]) -> Header:
     """Return stamp and frame_id of the newest of some frames; zero and empty for none."""
     if not frames:
         return Header()
-    newest = max(frames, key=lambda frame: frame.stamp_ns)
+    newest = max(frames, key=_taken_ns)
     return Header(stamp=time_to_ros(newest.stamp_ns), frame_id=newest.source.frame_id)
 
 
@@ -200,23 +209,21 @@ def answer_to_ros(
 
 
 def frame_ref_to_ros(frame: FrameRef, facts: RequestFacts) -> FrameRefMsg:
-    """Return the message that names one frame; its age is counted here, in ROS time."""
+    """Return the message that names one frame; its age is judged here, by both clocks."""
     return FrameRefMsg(
         camera=frame.source.camera,
         topic=frame.source.topic,
         header=header_to_ros([frame]),
         width=frame.width,
         height=frame.height,
-        age_s=age_s(frame.stamp_ns, facts.asked_ros_ns),
+        age_s=facts.asked.age_s(_taken_ns(frame), frame.age_s),
     )
 
 
 def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
     """Return the message that says what an answer cost."""
     timings: Timings = answer.timings
-    newest_ns = max((frame.stamp_ns for frame in answer.frames), default=0)
     first_token_s = timings.time_to_first_token_s
-    first_token_ros_ns = facts.asked_ros_ns + round(first_token_s * NS_PER_S)
     return AnswerStatsMsg(
         queue_s=timings.queue_s,
         frame_wait_s=facts.frame_wait_s,
@@ -232,14 +239,24 @@ def stats_to_ros(answer: Answer, facts: RequestFacts) -> AnswerStatsMsg:
         vision_tokens=timings.vision_tokens,
         answer_tokens=timings.answer_tokens,
         cached_prompt_tokens=timings.cached_prompt_tokens,
-        newest_frame_age_s=age_s(newest_ns, facts.asked_ros_ns),
+        newest_frame_age_s=_newest_age_s(answer, facts.asked, 0.0),
         newest_frame_age_at_first_token_s=(
-            age_s(newest_ns, first_token_ros_ns) if first_token_s > 0 else 0.0
+            _newest_age_s(answer, facts.asked, first_token_s) if first_token_s > 0 else 0.0
         ),
         window_truncated=facts.window_truncated,
     )
 
 
-def age_s(stamp_ns: int, now_ns: int) -> float:
-    """Return how old a stamp is, in seconds; 0 for no stamp, and for one ahead of the clock."""
-    return max(0, now_ns - stamp_ns) / NS_PER_S if stamp_ns else 0.0
+def _newest_age_s(answer: Answer, asked: Moment, after_s: float) -> float:
+    """Return the age of the youngest frame, some time after the question; 0 for no frame."""
+    later = replace(asked, ros_ns=asked.ros_ns + round(after_s * NS_PER_S))
+    ages = [
+        later.age_s(_taken_ns(frame), frame.age_s + after_s if frame.age_s else 0.0)
+        for frame in answer.frames
+    ]
+    return min(ages, default=0.0)
+
+
+def _taken_ns(frame: StoredFrame | FrameRef) -> int:
+    """Return when a frame was taken on the node's clock, as far as is known; 0 = it is not."""
+    return frame.taken_ns or frame.stamp_ns

@@ -31,7 +31,7 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
     """Return the status of the engine.
 
     Args:
-        node: The node's name.
+        node: The node's name, fully qualified.
         status: How the node is.
     """
     message = status.state
@@ -97,18 +97,29 @@ def sessions_status(node: str, hardware: str, sessions: Sequence[str]) -> Diagno
 
 
 def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:
-    """Return the status of one camera."""
-    problem = health.problem
+    """Return the status of one camera.
+
+    Its counters tell losses (lost, undecodable, late) from what is normal (replaced, skipped,
+    evicted); see `FrameCounts`.
+    """
+    problem, counts = health.problem, health.counts
     values = {
         'topic': health.topic,
         'transport': health.transport,
         'reliability': health.reliability,
-        'publishers': health.publishers,
+        'middleware': health.losses.middleware,
+        'publishers': len(health.publishers),
         'fps': f'{health.fps:.2f}',
         'age_s': f'{health.age_s:.3f}',
         'silence_s': f'{health.silence_s:.3f}',
-        'received': health.received,
-        'dropped': health.dropped,
+        'clock_offset_s': f'{health.clock_offset_s:.3f}',
+        'received': counts.received,
+        'lost': counts.lost,
+        'undecodable': counts.undecodable,
+        'late': counts.late,
+        'replaced': counts.replaced,
+        'skipped': counts.skipped,
+        'evicted': counts.evicted,
         'buffered_frames': health.kept,
         'buffered_megabytes': f'{health.kept_bytes / 1e6:.1f}',
     }

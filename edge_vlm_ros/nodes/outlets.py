@@ -66,7 +66,7 @@ class Outlets:
         cameras: Iterable[CameraHealth],
     ) -> None:
         """Publish one status for the engine, the queue, the conversations and each camera."""
-        name = self._node.get_name()
+        name = self._node.get_fully_qualified_name()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [

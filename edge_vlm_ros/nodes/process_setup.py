@@ -12,6 +12,9 @@ from edge_vlm_ros.fastdds import is_profile_chosen, shipped_profile, variables_t
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
+CYCLONE_PROFILE_NAME = 'cyclonedds.xml'
+CYCLONE_VARIABLE = 'CYCLONEDDS_URI'
+
 
 def keep_freed_memory(trim_bytes: int = 256 << 20, mmap_bytes: int = 32 << 20) -> bool:
     """Tell malloc to keep the memory of freed images for the next ones.
@@ -48,3 +51,21 @@ def use_shared_memory_profile() -> Path | None:
     for name in variables_to_set():
         os.environ[name] = str(profile)
     return profile
+
+
+def use_large_receive_buffers() -> str:
+    """Give Cyclone DDS in this process UDP buffers that hold large images, if the kernel lets it.
+
+    With the kernel's default it loses most raw images of 1080p; the buffer is the receiver's. Call
+    before `rclpy.init`. A variable that is set is left alone; with another middleware it has no
+    effect.
+
+    Returns:
+        What CYCLONEDDS_URI was set to; '' when the user has his own or ours is not installed.
+    """
+    profile = shipped_profile(CYCLONE_PROFILE_NAME)
+    if profile is None or os.environ.get(CYCLONE_VARIABLE):
+        return ''
+    # As it stands: Cyclone DDS decodes no %20.
+    os.environ[CYCLONE_VARIABLE] = f'file://{profile}'
+    return os.environ[CYCLONE_VARIABLE]

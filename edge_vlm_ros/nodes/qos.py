@@ -17,12 +17,19 @@ from rclpy.qos import (
 )
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
 except ImportError:  # Humble
     from rclpy.qos_event import (
         PublisherEventCallbacks,
         SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
     )
+
+__all__ = ['UnsupportedEventTypeError']
 
 RELIABILITIES = {
     'best_effort': ReliabilityPolicy.BEST_EFFORT,
@@ -78,13 +85,24 @@ DIAGNOSTICS = reliable(10)
 STATE = latched()
 
 
-def subscription_events(on_incompatible: Callable[[str], None]) -> SubscriptionEventCallbacks:
-    """Return callbacks that pass on the name of a policy that keeps a publisher from matching."""
+def subscription_events(
+    on_incompatible: Callable[[str], None], on_lost: Callable[[int], None] | None = None
+) -> SubscriptionEventCallbacks:
+    """Return callbacks for what a subscription hears beside its messages.
+
+    Args:
+        on_incompatible: Called with the name of a policy that keeps a publisher from matching.
+        on_lost: Called with the number of messages that did not arrive; None where the middleware
+            reports none (creating the subscription then raises `UnsupportedEventTypeError`).
+    """
 
     def on_event(event: Any) -> None:
         on_incompatible(str(qos_policy_name_from_kind(event.last_policy_kind)).lower())
 
-    return SubscriptionEventCallbacks(incompatible_qos=on_event, use_default_callbacks=False)
+    lost = None if on_lost is None else lambda event: on_lost(event.total_count_change)
+    return SubscriptionEventCallbacks(
+        incompatible_qos=on_event, message_lost=lost, use_default_callbacks=False
+    )
 
 
 def no_publisher_events() -> PublisherEventCallbacks:

@@ -76,6 +76,8 @@ class OpenRequest:
         stream: The backend's answer, and all that has been said of it; None until the backend was
             asked: before, the request may wait for a frame.
         waits_for_frame: Whether it does just now.
+        attempt: Completed with the backend's answer; one about damaged frames alone does not end
+            the request, for there may be others. Belongs to the executor.
     """
 
     admitted: Admitted
@@ -83,6 +85,7 @@ class OpenRequest:
     feedback: Callable[[AnswerChunkMsg], None] | None = None
     stream: AnswerStream | None = None
     waits_for_frame: bool = False
+    attempt: Future[Answer] | None = None
 
     @property
     def request_id(self) -> str:
@@ -107,6 +110,12 @@ class RequestCounts:
     cancelled: int = 0
     turned_away: int = 0
     largest_burst: int = 0
+
+
+def _is_about_damage(chunk: AnswerChunk, answer: Answer) -> bool:
+    """Tell whether nothing was said, for none of the cameras' frames could be decoded."""
+    is_bad = answer.error_code is ErrorCode.BAD_IMAGE and bool(answer.bad_frames)
+    return is_bad and chunk.sequence == 0
 
 
 class OpenRequests:
@@ -210,6 +219,9 @@ class OpenRequests:
                 return
             if chunk.answer is None:
                 self._publish(request, chunk)
+            elif request.attempt is not None and _is_about_damage(chunk, chunk.answer):
+                request.attempt.set_result(chunk.answer)
+                self._wake()
             else:
                 self._end(request, chunk, chunk.answer)
 
@@ -217,10 +229,13 @@ class OpenRequests:
         """End a request from here, with what had been said; tell whether this did it.
 
         The executor's thread alone. Where the backend was asked, the end goes the way of every
-        other chunk: through its stream, which has the text and takes one end.
+        other chunk: through its stream, which has the text and takes one end. That of an attempt
+        which is over has had it.
         """
-        if request.stream is not None:
-            return request.stream.finish(lambda text: self._failed(request, error, text))
+        if request.stream is not None and request.stream.finish(
+            lambda text: self._failed(request, error, text)
+        ):
+            return True
         with self._lock:
             if self._open.get(request.request_id) is not request:
                 return False
@@ -306,6 +321,8 @@ class OpenRequests:
             self._publisher.publish_answer(message)
         finally:
             request.reply.set_result(message)
+            if request.attempt is not None and not request.attempt.done():
+                request.attempt.set_result(answer)
             self._wake()
 
     def _count(self, answer: Answer) -> None:

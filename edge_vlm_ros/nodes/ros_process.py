@@ -10,7 +10,11 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from edge_vlm_ros.nodes.process_setup import keep_freed_memory, use_shared_memory_profile
+from edge_vlm_ros.nodes.process_setup import (
+    keep_freed_memory,
+    use_large_receive_buffers,
+    use_shared_memory_profile,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +33,8 @@ def ros_process(args: Sequence[str] | None = None) -> Iterator[Executor]:
         args: The command line, with the program's name; None = this process's.
     """
     keep_freed_memory()
-    use_shared_memory_profile()  # The middleware reads it when rclpy is initialised.
+    use_shared_memory_profile()  # The middleware reads both when rclpy is initialised.
+    use_large_receive_buffers()
     rclpy.init(
         args=list(sys.argv if args is None else args),
         signal_handler_options=SignalHandlerOptions.NO,

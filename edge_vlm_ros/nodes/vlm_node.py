@@ -20,6 +20,7 @@ Here the parts are wired together: `Answering` takes the requests, `Outlets` say
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.answering import Answering
-from edge_vlm_ros.nodes.cameras import CameraFeed
+from edge_vlm_ros.nodes.cameras import CameraFeed, time_of
 from edge_vlm_ros.nodes.declaring import SettingsError
 from edge_vlm_ros.nodes.engine_log import EngineLog
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
@@ -58,6 +59,7 @@ from edge_vlm_ros.nodes.parameters import (
     read_request_defaults,
     read_settings,
 )
+from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
 from edge_vlm_ros.serving import (
     EnginePhase,
@@ -108,10 +110,11 @@ class VlmNode(LifecycleNode):
         self._process: ModelProcess | None = None
         self._engine_log = EngineLog(self.get_logger())
         self._feeds: dict[str, CameraFeed] = {}
-        self._steady = SteadyClock()
+        steady = SteadyClock()
+        self._time = time_of(self, steady)
         self._group = ReentrantCallbackGroup()
         self._inbox = ExecutorInbox(self, self._group)
-        self._frame_waits = FrameWaits(self, self._steady, self._group)
+        self._frame_waits = FrameWaits(self, steady, self._group)
         self._outlets = Outlets(self)
         self._answering = Answering(
             self,
@@ -119,11 +122,12 @@ class VlmNode(LifecycleNode):
             publisher=self._outlets,
             parameters=self,
             waits=self._frame_waits,
-            clock=self._steady,
+            time=self._time,
             wake=self._inbox.wake,
             limit=int(self.get_parameter('queue_size').value),
             policy=str(self.get_parameter('queue_policy').value),
         )
+        self._same_name = SameName(self)
         self._open_services()
         self._timer = self.create_timer(
             TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -176,7 +180,7 @@ class VlmNode(LifecycleNode):
         try:
             for camera in self.settings.cameras:
                 feed = CameraFeed(
-                    self, camera, self._steady, self._group, self._frame_waits.frame_came
+                    self, camera, self._time, self._group, self._frame_waits.frame_came
                 )
                 self._feeds[camera.name] = feed
         except Exception as error:  # noqa: BLE001 - rclpy would hide it
@@ -356,8 +360,10 @@ class VlmNode(LifecycleNode):
         )
 
     def _tick(self) -> None:
+        self._time.now()  # It sees simulated time stand still only while it is looked at.
         for feed in self._feeds.values():
             feed.measure()
+        self._same_name.check()
         self._publish_diagnostics()
 
     def _status(self) -> NodeStatus:
@@ -378,7 +384,8 @@ class VlmNode(LifecycleNode):
         self._outlets.publish_state(status)
 
     def _publish_diagnostics(self) -> None:
-        health = [feed.health() for feed in self._feeds.values()]
+        max_age_s = self.defaults().max_age_s
+        health = [replace(feed.health(), max_age_s=max_age_s) for feed in self._feeds.values()]
         answering = self._answering
         self._outlets.publish_diagnostics(
             self._status(), answering.requests, answering.sessions, health

@@ -60,6 +60,11 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Nothing can be made of what is under a key; the question goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A prompt is written and fits.
 
@@ -108,7 +113,9 @@ class GivenUp:
     """
 
 
-Outcome: TypeAlias = 'Prepared | Rendered | Encoded | Prefilled | Decoded | Failed | GivenUp'
+Outcome: TypeAlias = (
+    'Prepared | LeftOut | Rendered | Encoded | Prefilled | Decoded | Failed | GivenUp'
+)
 
 
 @dataclass(frozen=True, slots=True)

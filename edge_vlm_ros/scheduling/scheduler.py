@@ -17,7 +17,8 @@ Rules, each held by a test:
 * A cancel takes effect at once, also while work for the question is under way: the question ends,
   the work's result is dropped (features of a frame are kept, they may serve the next question).
   Work may be stopped half-way then (`GivenUp`), which is no failure.
-* Only what is not kept is prepared, and only that encoded.
+* Only what is not kept is prepared, and only that encoded. What cannot be prepared may be left out
+  (`LeftOut`): the question goes on without it, and the next one that shows it tries again.
 * Offered frames are prepared and encoded ahead, one after the other, while no question waits or
   runs; a question waits for the item under way and no longer. What is ready then, it uses.
 * A newer offer takes the place of what still waits of the older one of the same camera, shown the
@@ -43,6 +44,7 @@ from edge_vlm_ros.scheduling.events import (
     Encoded,
     Failed,
     FramesOffered,
+    LeftOut,
     Prefilled,
     Prepared,
     QuestionAsked,
@@ -326,6 +328,8 @@ class Scheduler:
 
     def _advance(self, steps: _Steps, done: WorkDone) -> list[Notice]:
         work, outcome = done.work, done.outcome
+        if isinstance(outcome, LeftOut):
+            steps.to_prepare.popleft()
         if isinstance(outcome, Rendered):
             assert min(outcome.pieces) > 0, outcome.pieces
             steps.rendered = outcome

@@ -14,7 +14,13 @@ def reference(stored: StoredFrame, size: tuple[int, int], asked_ns: int) -> Fram
         asked_ns: Steady time when the question came, nanoseconds; 0 = not known.
     """
     since_ns = asked_ns - stored.received_ns if stored.received_ns else 0
-    return FrameRef(stored.source, stored.stamp_ns, *size, age_s=max(0, since_ns) / NS_PER_S)
+    return FrameRef(
+        stored.source,
+        stored.stamp_ns,
+        *size,
+        age_s=max(0, since_ns) / NS_PER_S,
+        taken_ns=stored.taken_ns,
+    )
 
 
 def frames_of(question: Question, asked_ns: int) -> tuple[FrameRef, ...]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vlm_ros.core import (
+    BadFrame,
+    BadImageError,
     CancelledError,
     Clock,
     EdgeVlmError,
@@ -29,6 +31,7 @@ from edge_vlm_ros.scheduling import (
     Encode,
     Encoded,
     GivenUp,
+    LeftOut,
     Outcome,
     Prefill,
     Prefilled,
@@ -52,7 +55,7 @@ from edge_vlm_ros.serving.shown_frames import (
 )
 from edge_vlm_ros.serving.step import Step
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
-from edge_vlm_ros.vision import decode_frame
+from edge_vlm_ros.vision import decode_frame, decode_image
 
 _log = logging.getLogger(__name__)
 
@@ -153,10 +156,7 @@ class ModelSteps:
             Exception: Whatever libraries raise; then `reset_kv` before the next work.
         """
         if isinstance(work, Prepare):
-            group = running.groups[work.key]
-            prepared = self._prepare(group)
-            running.shown[work.key] = self._shown(group)
-            return prepared
+            return self._prepare_for(running, running.groups[work.key])
         if isinstance(work, Render):
             return self._render(running)
         turn = running.turn
@@ -183,16 +183,38 @@ class ModelSteps:
         """
         return self._prepare(group) if isinstance(work, Prepare) else self._encode(group)
 
+    def _prepare_for(self, running: Running, group: FrameGroup) -> Prepared | LeftOut:
+        """Prepare a group of a question; without it, the question goes on if it shows others.
+
+        Raises:
+            BadImageError: Nothing of the group can be decoded, and the question shows no other; or
+                it is no camera's.
+        """
+        try:
+            prepared = self._prepare(group)
+        except _NothingDecodedError as error:
+            running.left_out += error.bad_frames
+            if len(running.groups) == 1:
+                raise
+            del running.groups[group.key]
+            return LeftOut()
+        running.shown[group.key] = self._shown(group)
+        return prepared
+
     def _prepare(self, group: FrameGroup) -> Prepared:
-        frames = [decode_frame(stored) for stored in group.frames]
+        decoded, bad_frames = _decode(group)
+        frames = [frame for frame in decoded if frame is not None]
         way = group.key.shown_as
         if way is ShownAs.VIDEO:
             inputs = self._family.preprocess_clip(frames)
         else:
             (frame,) = frames
             inputs = self._family.preprocess(frame, way)
-        sizes = tuple((frame.pixels.shape[1], frame.pixels.shape[0]) for frame in frames)
-        self._prepared[group.key] = PreparedFrames(inputs, sizes)
+        sizes = tuple(
+            (0, 0) if frame is None else (frame.pixels.shape[1], frame.pixels.shape[0])
+            for frame in decoded
+        )
+        self._prepared[group.key] = PreparedFrames(inputs, sizes, bad_frames)
         return Prepared()
 
     def _encode(self, group: FrameGroup) -> Encoded:
@@ -214,6 +236,7 @@ class ModelSteps:
             running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
             running.shown[key] = self._shown(group)  # Ready before: kept, or made ahead.
+        running.note_damage()
         frames = [running.shown[key] for key in running.groups]
         fitted = self._fitter.fit(question, before, frames)
         running.notes += fitted.notes
@@ -308,6 +331,42 @@ class ModelSteps:
             self._engine.kv.truncate(0)
         except BaseException:  # noqa: BLE001 (vendor libraries raise anything)
             _log.exception('the KV cache cannot be reset')
+
+
+class _NothingDecodedError(BadImageError):
+    """No frame of a camera's group can be decoded."""
+
+    def __init__(self, bad_frames: tuple[BadFrame, ...]) -> None:
+        first = bad_frames[0]
+        super().__init__(f'camera {first.source.camera!r}: {first.reason}')
+        self.bad_frames = bad_frames
+
+
+def _decode(group: FrameGroup) -> tuple[list[Frame | None], tuple[BadFrame, ...]]:
+    """Decode a group; return its frames, None for those that cannot be decoded, and these.
+
+    Only frames of live cameras are left out: another one comes soon. An image that a request or a
+    file brought is what was asked about.
+
+    Raises:
+        BadImageError: No frame can be decoded, or one that did not come from a camera.
+    """
+    decoded: list[Frame | None] = []
+    bad_frames: list[BadFrame] = []
+    for stored in group.frames:
+        if not stored.received_ns:
+            decoded.append(decode_frame(stored))
+            continue
+        try:
+            decoded.append(Frame(decode_image(stored.image), stored.stamp_ns, stored.source))
+        except BadImageError as error:
+            decoded.append(None)
+            bad_frames.append(
+                BadFrame(stored.source, stored.stamp_ns, stored.received_ns, error.message)
+            )
+    if len(bad_frames) == len(decoded):
+        raise _NothingDecodedError(tuple(bad_frames))
+    return decoded, tuple(bad_frames)
 
 
 def _nbytes(features: VisionFeatures) -> int:

@@ -7,7 +7,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import AnswerChunk, Clock, Question, ShownAs, SteadyClock, StoredFrame
+from edge_vlm_ros.core import (
+    AnswerChunk,
+    Clock,
+    Question,
+    ShownAs,
+    SteadyClock,
+    StoredFrame,
+    check_question,
+)
 from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.backend import with_request_id
@@ -147,9 +155,11 @@ class VlmPipeline:
                 the chip's thread; must be quick.
 
         Raises:
-            BadRequestError: A running question has this request_id (DUPLICATE_REQUEST).
+            BadRequestError: A running question has this request_id (DUPLICATE_REQUEST), or a text
+                is above its limit (`core.request_limits`).
             NotReadyError: The pipeline is closed.
         """
+        check_question(question)
         return self._worker.ask(with_request_id(question), on_chunk, on_begun)
 
     def offer_frames(self, frames: Sequence[StoredFrame], shown_as: ShownAs | None = None) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
+    BadFrame,
     EdgeVlmError,
     ErrorCode,
     FeatureKey,
@@ -89,6 +91,7 @@ class Running:
         last_token_ns: Steady time of the last token.
         head_ns: What choosing the first token took, nanoseconds.
         spent_ns: By kind of work.
+        left_out: Frames of which nothing can be made, so that the question goes on without them.
         shown: Those of them that were prepared: for this question, or before.
         turn: Set once the prompt is written.
         reason: Why the answer ended; NONE while it goes on.
@@ -108,6 +111,7 @@ class Running:
     head_ns: int = 0
     spent_ns: dict[type[Work], int] = field(default_factory=dict)
     shown: dict[FeatureKey, ShownFrames] = field(default_factory=dict)
+    left_out: tuple[BadFrame, ...] = ()
     turn: Turn | None = None
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
@@ -159,6 +163,21 @@ class Running:
             for stored, size in (self._asked() if self.turn is None else _shown(self.turn.frames))
         )
 
+    @property
+    def bad_frames(self) -> tuple[BadFrame, ...]:
+        """The question's frames that cannot be decoded."""
+        shown = [self.shown[key].prepared.bad_frames for key in self.groups if key in self.shown]
+        return (*self.left_out, *chain.from_iterable(shown))
+
+    def note_damage(self) -> None:
+        """Note what the answer is not about, once all of the question's frames are prepared."""
+        bad = self.bad_frames
+        if bad:
+            tried = len(self.left_out) + sum(len(group.frames) for group in self.groups.values())
+            self.notes.append(
+                f'{len(bad)} of {tried} frames could not be decoded: {bad[0].reason}'
+            )
+
     def _asked(self) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:
         """Give the question's frames, with their sizes as far as those are known."""
         for key, group in self.groups.items():
@@ -205,9 +224,12 @@ class Running:
             model=model,
             chip=chip,
             choice=match_choice(text, question.choices) if question.choices and not error else '',
+            bad_frames=self.bad_frames,
         )
 
 
 def _shown(frames: Iterable[ShownFrames]) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:
     for frame in frames:
-        yield from zip(frame.group.frames, frame.prepared.sizes, strict=True)
+        for stored, size in zip(frame.group.frames, frame.prepared.sizes, strict=True):
+            if size != (0, 0):  # Else it could not be decoded: its neighbour was shown.
+                yield stored, size

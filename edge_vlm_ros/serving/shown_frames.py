@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_vlm_ros.core import (
     ArrivalTime,
+    BadFrame,
     FeatureKey,
     FrameKey,
     ImageDigest,
@@ -52,16 +53,19 @@ class PreparedFrames:
 
     Attributes:
         inputs: Pixels, grid and placeholders.
-        sizes: Width and height of each decoded frame, pixels.
+        sizes: Width and height of each frame, pixels; (0, 0) = it cannot be decoded, and nothing
+            was made of it.
+        bad_frames: Those.
     """
 
     inputs: VisionInputs
     sizes: tuple[tuple[int, int], ...]
+    bad_frames: tuple[BadFrame, ...] = ()
 
     def without_pixels(self) -> PreparedFrames:
         """Keep what prompt and answer need to know; forget the pixels."""
         blind = replace(self.inputs, pixels=np.empty(0, dtype=np.float32))
-        return PreparedFrames(blind, self.sizes)
+        return replace(self, inputs=blind)
 
 
 @dataclass(frozen=True, slots=True)

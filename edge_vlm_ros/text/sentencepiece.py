@@ -14,7 +14,6 @@ huggingface/transformers, convert_slow_tokenizer.py.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core import TOKENIZER_BYTES, ModelFileError, read_bounded, read_json_file
+from edge_vlm_ros.core.protobuf import message_fields
+from edge_vlm_ros.text.native_errors import as_damaged
 
 SENTENCEPIECE_FILE = 'tokenizer.model'
 SPACE_MARK = '\u2581'
@@ -32,6 +33,9 @@ SPACE_MARK = '\u2581'
 # Values of sentencepiece_model.proto.
 _NORMAL, _UNKNOWN, _USER_DEFINED = 1, 2, 4
 _BYTE_PAIR = 2
+# Every cut of every piece is tried. The published models have up to 20 million; a single piece as
+# long as the file would take hours.
+_MOST_COST = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,11 @@ class SentencePieceModel:
         pieces = tuple(_piece(_bytes(value)) for key, value in fields if key == 1)
         if not pieces:
             raise ValueError('there are no pieces')
+        cost = sum(len(text) ** 2 for text, _, _ in pieces)
+        if cost > _MOST_COST:
+            raise ValueError(
+                f'pieces too long: squared, {cost} letters; the limit is {_MOST_COST}'
+            )
         return SentencePieceModel(
             pieces,
             model_type=_whole(trainer.get(3, 1)),
@@ -152,15 +161,12 @@ def load_sentencepiece(folder: Path) -> LoadedSentencePiece:
         ModelFileError: A file is damaged or of a kind that is not supported.
     """
     file = folder / SENTENCEPIECE_FILE
-    try:
-        model = SentencePieceModel.read(file.read_bytes())
+    data = read_bounded(file, TOKENIZER_BYTES)
+    with as_damaged(f'{file} and its added tokens make no tokenizer'):
+        model = SentencePieceModel.read(data)
         config = _read_json(folder / 'tokenizer_config.json')
         added = _added_tokens(config, _read_json(folder / 'added_tokens.json'))
         backend = model.backend(added)
-    except OSError as error:
-        raise ModelFileError(f'cannot read {file}: {error.strerror or error}') from error
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise ModelFileError(f'{file} and its added tokens make no tokenizer: {error}') from error
     # With `legacy` false, Llama's class leaves the space out after template tokens, and every text
     # of a prompt follows one. Source: transformers 4, tokenization_llama.py, `legacy`.
     is_modern = config.get('legacy') is False
@@ -170,9 +176,9 @@ def load_sentencepiece(folder: Path) -> LoadedSentencePiece:
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
-    values = json.loads(file.read_text(encoding='utf-8'))
+    values = read_json_file(file)
     if not isinstance(values, dict):
-        raise ValueError(f'{file.name} is no JSON object')  # noqa: TRY004 (of the file)
+        raise ModelFileError(f'{file} is no JSON object')
     return values
 
 
@@ -200,40 +206,8 @@ def _piece(data: bytes) -> tuple[str, float, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Read the fields of one protocol buffer message: numbers as int, all else as bytes.
-
-    Raises:
-        ValueError: The bytes are no such message.
-    """
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        kind = key & 7
-        if kind == 0:
-            value, place = _varint(data, place)
-            yield key >> 3, value
-            continue
-        if kind == 2:
-            size, place = _varint(data, place)
-        elif kind in {1, 5}:
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError('damaged, or not a SentencePiece model')
-        if place + size > len(data):
-            raise ValueError('the file is cut short')
-        yield key >> 3, data[place : place + size]
-        place += size
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while place < len(data) and shift < 64:
-        byte = data[place]
-        value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:
-            return value, place
-    raise ValueError('the file is cut short, or not a SentencePiece model')
+    for number, value in message_fields(data, 'a SentencePiece model'):
+        yield number, value if isinstance(value, int) else bytes(value)
 
 
 def _bytes(value: int | bytes) -> bytes:

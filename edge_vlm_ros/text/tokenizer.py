@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders
 
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core import TOKENIZER_BYTES, ModelFileError, require_regular
+from edge_vlm_ros.text.native_errors import as_damaged
 from edge_vlm_ros.text.sentencepiece import SENTENCEPIECE_FILE, load_sentencepiece
 
 if TYPE_CHECKING:
@@ -88,14 +89,13 @@ class Tokenizer:
         if not file.is_file() and (folder / SENTENCEPIECE_FILE).is_file():
             loaded = load_sentencepiece(folder)
             name = str(folder / SENTENCEPIECE_FILE)
-            return Tokenizer(loaded.backend, name, loaded.segment_prefix)
+            with as_damaged(f'{name} makes no tokenizer'):
+                return Tokenizer(loaded.backend, name, loaded.segment_prefix)
         if not file.is_file():
             return Tokenizer(_load_with_transformers(folder), str(folder))
-        try:
-            backend = Backend.from_file(str(file))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelFileError(f'{file} is damaged or not a tokenizer: {error}') from error
-        return Tokenizer(backend, str(file))
+        require_regular(file, TOKENIZER_BYTES)
+        with as_damaged(f'{file} is damaged or not a tokenizer'):
+            return Tokenizer(Backend.from_file(str(file)), str(file))
 
     @property
     def vocab_size(self) -> int:
@@ -219,11 +219,10 @@ def _load_with_transformers(folder: Path) -> Backend:
     except ImportError as error:
         advice = 'install transformers, which reads older tokenizer files, or add the file'
         raise ModelFileError(f'{missing}: {advice}') from error
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # many kinds, some of them bare
-        found = 'and its other files make no tokenizer'
-        raise ModelFileError(f'{missing}, {found}: {error}') from error
+    with as_damaged(f'{missing}, and its other files make no tokenizer'):
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     backend = getattr(loaded, 'backend_tokenizer', None)
     if not isinstance(backend, Backend):
         kind = type(loaded).__name__

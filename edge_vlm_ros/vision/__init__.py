@@ -18,9 +18,10 @@ if TYPE_CHECKING:
         choose_canvas,
     )
     from edge_vlm_ros.vision.colour import decode_frame, decode_image
+    from edge_vlm_ros.vision.first_look import check_at_first_look
     from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
     from edge_vlm_ros.vision.frame_sampler import ChosenFrames, choose_frames
-    from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS, SUPPORTED_ENCODINGS
+    from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
     from edge_vlm_ros.vision.media import MediaFrame, MediaReader, open_media
     from edge_vlm_ros.vision.normalise import Normaliser
     from edge_vlm_ros.vision.patches import Patching, cut_patches, patch_places, smart_size
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         pixels_for_grid,
         pixels_for_tile,
     )
+    from edge_vlm_ros.vision.raw_layout import SUPPORTED_ENCODINGS
     from edge_vlm_ros.vision.resize import (
         Resizer,
         resize_exact,
@@ -49,11 +51,12 @@ _MODULES = {
     'Normaliser': 'normalise',
     'Patching': 'patches',
     'Resizer': 'resize',
-    'SUPPORTED_ENCODINGS': 'limits',
+    'SUPPORTED_ENCODINGS': 'raw_layout',
     'TileGrid': 'tiles',
     'Tiling': 'tiles',
     'aspect_ratio_id': 'canvas',
     'aspect_ratio_mask': 'canvas',
+    'check_at_first_look': 'first_look',
     'choose_canvas': 'canvas',
     'choose_frames': 'frame_sampler',
     'cut_patches': 'patches',
@@ -89,6 +92,7 @@ __all__ = [
     'Tiling',
     'aspect_ratio_id',
     'aspect_ratio_mask',
+    'check_at_first_look',
     'choose_canvas',
     'choose_frames',
     'cut_patches',

@@ -12,7 +12,6 @@ Source: sensor_msgs/image_encodings.hpp; OpenCV, "Color conversions", RGB <-> YU
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import cv2
@@ -21,12 +20,8 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import BadImageError, CompressedImage, Frame
 from edge_vlm_ros.vision.compressed import BAYER_CODES, bytes_of, decode_compressed
-from edge_vlm_ros.vision.limits import (
-    DEPTH_ENCODINGS,
-    MAX_PIXELS,
-    SUPPORTED_ENCODINGS,
-    check_size,
-)
+from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
+from edge_vlm_ros.vision.raw_layout import SUPPORTED_ENCODINGS, check_layout, encoding_of
 from edge_vlm_ros.vision.wide import narrow
 
 if TYPE_CHECKING:
@@ -39,27 +34,6 @@ Bytes: TypeAlias = NDArray[np.uint8]
 
 class _Convert(Protocol):
     def __call__(self, rows: Bytes, image: RawImage) -> RgbImage: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """How an encoding lies in memory, and what makes RGB of it.
-
-    Attributes:
-        pixel_bytes: Of one pixel in a row.
-        convert: Takes (rows, bytes of a row) and the image it comes from.
-        is_paired: Two pixels of a row share their colour: the width must be even.
-        is_planar: Rows of luma are followed by half as many of colour: the height must be even.
-    """
-
-    pixel_bytes: int
-    convert: _Convert
-    is_paired: bool = False
-    is_planar: bool = False
-
-    def rows(self, height: int) -> int:
-        """Rows in memory, colour rows too."""
-        return height * 3 // 2 if self.is_planar else height
 
 
 def decode_frame(stored: StoredFrame) -> Frame:
@@ -91,10 +65,9 @@ def decode_image(image: RawImage | CompressedImage) -> RgbImage:
     if isinstance(image, CompressedImage):
         pixels = decode_compressed(image)
     else:
-        encoding = _encoding_of(image)
-        rows = _rows_of(image, encoding)
+        rows = _rows_of(image)
         try:
-            pixels = encoding.convert(rows, image)
+            pixels = _CONVERSIONS[encoding_of(image)](rows, image)
         except cv2.error as error:  # pragma: no cover - sizes are checked above
             raise BadImageError(f'cannot convert {image!r}: {error}') from error
     view: RgbImage = np.ascontiguousarray(pixels).view()
@@ -102,46 +75,12 @@ def decode_image(image: RawImage | CompressedImage) -> RgbImage:
     return view
 
 
-def _encoding_of(image: RawImage) -> _Encoding:
-    name = image.encoding
-    encoding = _ENCODINGS.get(name)
-    if encoding is not None:
-        return encoding
-    if name == '16UC1' and image.range16 != (0, 0):
-        return _MONO16  # the user says what is black and what is white
-    if name in DEPTH_ENCODINGS:
-        raise BadImageError(
-            f'encoding {name!r} holds distances or raw numbers, not colours; '
-            'use the colour topic of the camera, or publish a coloured image of it'
-        )
-    raise BadImageError(
-        f'encoding {name!r} is not supported; supported: {", ".join(sorted(SUPPORTED_ENCODINGS))}'
-    )
-
-
-def _rows_of(image: RawImage, encoding: _Encoding) -> Bytes:
+def _rows_of(image: RawImage) -> Bytes:
     """Return the image as (rows, bytes of a row), padding left out; a view of its data."""
-    width, height, step = image.width, image.height, image.step
-    check_size(width, height)
-    if encoding.is_paired and width % 2:
-        raise BadImageError(f'{image.encoding} needs an even width, not {width}')
-    if encoding.is_planar and height % 2:
-        raise BadImageError(f'{image.encoding} needs an even height, not {height}')
-    row_bytes = width * encoding.pixel_bytes
-    if step < row_bytes:
-        raise BadImageError(
-            f'step is {step} bytes, but a row of {width} px in {image.encoding} takes {row_bytes}'
-        )
     data = bytes_of(image.data)
-    rows = encoding.rows(height)
-    # Some drivers leave the padding of the last row away.
-    needed = step * (rows - 1) + row_bytes
-    if len(data) < needed:
-        raise BadImageError(
-            f'data has {len(data)} bytes, but {width}x{height} px in {image.encoding} '
-            f'with a step of {step} bytes take {needed}'
-        )
-    view: Bytes = np.ndarray((rows, row_bytes), np.uint8, buffer=data, strides=(step, 1))
+    layout = check_layout(image)
+    shape = (layout.rows(image.height), image.width * layout.pixel_bytes)
+    view: Bytes = np.ndarray(shape, np.uint8, buffer=data, strides=(image.step, 1))
     return view
 
 
@@ -197,37 +136,38 @@ def _rgb16(rows: Bytes, image: RawImage) -> RgbImage:
     return narrow(wide, image.range16, f'the {image.encoding} image')
 
 
-_MONO = _Encoding(1, _by_opencv(cv2.COLOR_GRAY2RGB, 1))
-_MONO16 = _Encoding(2, _wide_by_opencv(cv2.COLOR_GRAY2RGB, 1))
-_BGR = _Encoding(3, _by_opencv(cv2.COLOR_BGR2RGB, 3))
-_BGRA = _Encoding(4, _by_opencv(cv2.COLOR_BGRA2RGB, 4))
-_BGR16 = _Encoding(6, _wide_by_opencv(cv2.COLOR_BGR2RGB, 3))
-_BGRA16 = _Encoding(8, _wide_by_opencv(cv2.COLOR_BGRA2RGB, 4))
-_YUYV = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_YUY2, 2), is_paired=True)
-_UYVY = _Encoding(2, _by_opencv(cv2.COLOR_YUV2RGB_UYVY, 2), is_paired=True)
+_MONO = _by_opencv(cv2.COLOR_GRAY2RGB, 1)
+_MONO16 = _wide_by_opencv(cv2.COLOR_GRAY2RGB, 1)
+_BGR = _by_opencv(cv2.COLOR_BGR2RGB, 3)
+_BGRA = _by_opencv(cv2.COLOR_BGRA2RGB, 4)
+_BGR16 = _wide_by_opencv(cv2.COLOR_BGR2RGB, 3)
+_BGRA16 = _wide_by_opencv(cv2.COLOR_BGRA2RGB, 4)
+_YUYV = _by_opencv(cv2.COLOR_YUV2RGB_YUY2, 2)
+_UYVY = _by_opencv(cv2.COLOR_YUV2RGB_UYVY, 2)
 
-_ENCODINGS = {
+_CONVERSIONS = {
     '8UC1': _MONO,
     '8UC3': _BGR,  # OpenCV's own order, which cv_bridge assumes too
     '8UC4': _BGRA,
     '16UC3': _BGR16,
     '16UC4': _BGRA16,
-    **{f'{name}8': _Encoding(1, _by_opencv(code, 1)) for name, code in BAYER_CODES.items()},
-    **{f'{name}16': _Encoding(2, _wide_by_opencv(code, 1)) for name, code in BAYER_CODES.items()},
+    **{f'{name}8': _by_opencv(code, 1) for name, code in BAYER_CODES.items()},
+    **{f'{name}16': _wide_by_opencv(code, 1) for name, code in BAYER_CODES.items()},
     'bgr16': _BGR16,
     'bgr8': _BGR,
     'bgra16': _BGRA16,
     'bgra8': _BGRA,
     'mono16': _MONO16,
     'mono8': _MONO,
-    'nv12': _Encoding(1, _planar(cv2.COLOR_YUV2RGB_NV12), is_paired=True, is_planar=True),
-    'nv21': _Encoding(1, _planar(cv2.COLOR_YUV2RGB_NV21), is_paired=True, is_planar=True),
-    'rgb16': _Encoding(6, _rgb16),
-    'rgb8': _Encoding(3, _same),
-    'rgba16': _Encoding(8, _wide_by_opencv(cv2.COLOR_RGBA2RGB, 4)),
-    'rgba8': _Encoding(4, _by_opencv(cv2.COLOR_RGBA2RGB, 4)),
+    'nv12': _planar(cv2.COLOR_YUV2RGB_NV12),
+    'nv21': _planar(cv2.COLOR_YUV2RGB_NV21),
+    'rgb16': _rgb16,
+    'rgb8': _same,
+    'rgba16': _wide_by_opencv(cv2.COLOR_RGBA2RGB, 4),
+    'rgba8': _by_opencv(cv2.COLOR_RGBA2RGB, 4),
     'uyvy': _UYVY,
     'yuv422': _UYVY,  # ROS 1 and Humble name
     'yuv422_yuy2': _YUYV,
     'yuyv': _YUYV,
 }
+"""What makes RGB of each of `RAW_LAYOUTS`."""

@@ -54,10 +54,7 @@ def decode_compressed(image: CompressedImage) -> RgbImage:
     data = bytes_of(image.data).tobytes()
     header = read_header(data)
     check_size(header.width, header.height)
-    if not header.is_whole:
-        raise BadImageError(
-            f'the {header.kind} file is truncated: no end mark in its {len(data)} bytes'
-        )
+    header.check_whole(len(data))
     pattern = encoding.lower().rstrip('0123456789')
     if pattern in BAYER_CODES:
         return _from_bayer(data, header, BAYER_CODES[pattern], image.range16)

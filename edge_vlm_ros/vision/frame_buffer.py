@@ -23,23 +23,39 @@ class BufferStats:
 
     Attributes:
         received: Frames added.
-        dropped: Frames pushed out by a bound (not those cleared by a time jump).
+        evicted: Frames that a bound pushed out to make room, as is normal.
         replaced: Frames whose stamp was that of the newest one and which took its place.
-        time_jumps: How often stamps went back and the buffer was cleared.
+        time_jumps: How often the time of arrival went back and the buffer was cleared.
     """
 
     received: int = 0
-    dropped: int = 0
+    evicted: int = 0
     replaced: int = 0
     time_jumps: int = 0
 
 
-class FrameBuffer:
-    """The newest frames of one camera, stamps strictly rising.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A frame in a buffer.
 
-    * A frame older than the newest one means that time went back (a bag started over, a simulator
-      was reset): everything kept belongs to another run and is dropped.
-    * A frame with the newest one's stamp takes its place: a stamp names a frame (`FrameKey`).
+    Attributes:
+        arrived_ns: When it arrived, on the clock that the buffer's owner counts windows in.
+        frame: As it came.
+    """
+
+    arrived_ns: int
+    frame: StoredFrame
+
+
+class FrameBuffer:
+    """The newest frames of one camera, in the order in which they arrived.
+
+    Stamps order nothing here: cameras have clocks that are off, that jump, that are set by NTP
+    while they run, and two publishers on one topic have two.
+
+    * An arrival before the newest one's means that the clock of arrivals went back (a bag started
+      over, a simulator was reset): everything kept belongs to another run and is dropped.
+    * A frame with the newest one's stamp takes its place: the camera sent the same moment again.
     * The newest frame is always kept, even when it alone is above `max_bytes`: a still can then be
       answered, and memory is bounded by `max_bytes` or that one frame, whichever is more.
 
@@ -50,7 +66,7 @@ class FrameBuffer:
 
     Args:
         max_frames: At least 1.
-        max_seconds: Longest time from the oldest stamp to the newest; above 0.
+        max_seconds: Longest time from the oldest arrival to the newest; above 0.
         max_bytes: Of pixel or file data; at least 1.
 
     Raises:
@@ -67,15 +83,15 @@ class FrameBuffer:
         self._max_frames = max_frames
         self._max_span_ns = round(max_seconds * NS_PER_S)
         self._max_bytes = max_bytes
-        self._frames: deque[StoredFrame] = deque()
+        self._kept: deque[Kept] = deque()
         self._nbytes = 0
         self._received = 0
-        self._dropped = 0
+        self._evicted = 0
         self._replaced = 0
         self._time_jumps = 0
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._kept)
 
     @property
     def nbytes(self) -> int:
@@ -85,49 +101,59 @@ class FrameBuffer:
     @property
     def stats(self) -> BufferStats:
         """Counters since the buffer was made; `clear` does not reset them."""
-        return BufferStats(self._received, self._dropped, self._replaced, self._time_jumps)
+        return BufferStats(self._received, self._evicted, self._replaced, self._time_jumps)
 
-    def add(self, frame: StoredFrame) -> None:
-        """Keep a frame as the newest one; drop what the bounds no longer allow."""
+    def add(self, frame: StoredFrame, arrived_ns: int) -> None:
+        """Keep a frame as the newest one; drop what the bounds no longer allow.
+
+        Args:
+            frame: As it came.
+            arrived_ns: When, on the clock that windows are counted in.
+        """
         self._received += 1
-        newest = self.newest()
-        if newest is not None and frame.stamp_ns < newest.stamp_ns:
+        newest = self._kept[-1] if self._kept else None
+        if newest is not None and arrived_ns < newest.arrived_ns:
             self._time_jumps += 1
             self.clear()
-        elif newest is not None and frame.stamp_ns == newest.stamp_ns:
+        elif newest is not None and frame.stamp_ns == newest.frame.stamp_ns:
             self._replaced += 1
-            self._nbytes -= self._frames.pop().nbytes
-        self._frames.append(frame)
+            self._nbytes -= self._kept.pop().frame.nbytes
+        self._kept.append(Kept(arrived_ns, frame))
         self._nbytes += frame.nbytes
-        self._drop_oldest()
+        self._evict()
 
     def newest(self) -> StoredFrame | None:
         """Return the newest frame; None = empty."""
-        return self._frames[-1] if self._frames else None
+        return self._kept[-1].frame if self._kept else None
 
-    def oldest(self) -> StoredFrame | None:
-        """Return the oldest frame; None = empty."""
-        return self._frames[0] if self._frames else None
-
-    def window(self, start_ns: int, stop_ns: int) -> tuple[StoredFrame, ...]:
-        """Return the frames stamped from `start_ns` to `stop_ns`, both included, oldest first."""
-        return tuple(frame for frame in self._frames if start_ns <= frame.stamp_ns <= stop_ns)
+    def kept(self) -> tuple[Kept, ...]:
+        """Return all frames and when they arrived, oldest first."""
+        return tuple(self._kept)
 
     def frames(self) -> tuple[StoredFrame, ...]:
         """Return all frames, oldest first."""
-        return tuple(self._frames)
+        return tuple(kept.frame for kept in self._kept)
+
+    def discard(self, frame: StoredFrame) -> bool:
+        """Drop one frame, for it is of no use; return whether it was there."""
+        for index, kept in enumerate(self._kept):
+            if kept.frame is frame:
+                del self._kept[index]
+                self._nbytes -= frame.nbytes
+                return True
+        return False
 
     def clear(self) -> None:
         """Drop all frames."""
-        self._frames.clear()
+        self._kept.clear()
         self._nbytes = 0
 
-    def _drop_oldest(self) -> None:
-        earliest_ns = self._frames[-1].stamp_ns - self._max_span_ns
-        while len(self._frames) > 1 and (
-            len(self._frames) > self._max_frames
+    def _evict(self) -> None:
+        earliest_ns = self._kept[-1].arrived_ns - self._max_span_ns
+        while len(self._kept) > 1 and (
+            len(self._kept) > self._max_frames
             or self._nbytes > self._max_bytes
-            or self._frames[0].stamp_ns < earliest_ns
+            or self._kept[0].arrived_ns < earliest_ns
         ):
-            self._nbytes -= self._frames.popleft().nbytes
-            self._dropped += 1
+            self._nbytes -= self._kept.popleft().frame.nbytes
+            self._evicted += 1

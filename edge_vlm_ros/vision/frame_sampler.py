@@ -1,13 +1,15 @@
 """Choose the frames that stand for a moment or for the last seconds.
 
-Pure and deterministic: the same buffer and the same arguments give the same frames. All times are
-stamps (ROS time), so this works under `use_sim_time` and on a bag.
+Pure and deterministic: the same buffer and the same arguments give the same frames. What is asked
+about now goes by the time of arrival, on whatever clock the buffer's owner counts it (simulated
+time under `use_sim_time`); what is asked about a time in the past goes by stamps.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import NS_PER_S, BadRequestError
@@ -16,10 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge_vlm_ros.core import StoredFrame
-    from edge_vlm_ros.vision.frame_buffer import FrameBuffer
+    from edge_vlm_ros.vision.frame_buffer import FrameBuffer, Kept
 
 LONGEST_WINDOW_S = 24 * 3600.0
 """Longest `last_seconds` accepted; far above what any buffer keeps."""
+
+OUT_OF_STEP_NS = NS_PER_S
+"""Stamps within a window drift no further than this from the arrivals, or their clock jumped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,13 @@ def choose_frames(
 ) -> ChosenFrames:
     """Choose a still, or frames spread evenly over a window of time.
 
-    A still (`last_seconds` 0) is the newest frame, or with `as_of_ns` the one nearest to it. A
-    clip ends with that same frame and reaches back to `last_seconds` before `as_of_ns`, else
-    before `now_ns`, else before the newest stamp. Where the window holds more than `max_frames`,
-    those nearest to equally spaced times are taken, from the window's first frame to its last; of
-    two equally near the earlier one. Where frames are missing in the middle (a camera that paused)
-    two times may meet the same frame, which is then taken once: fewer frames, each in its place.
+    A still (`last_seconds` 0) is the newest frame, or with `as_of_ns` the one whose stamp is
+    nearest to it. A clip ends with that same frame. It holds what arrived in the `last_seconds`
+    before `now_ns` (else before the newest arrival), or what is stamped in those before
+    `as_of_ns`. Where that is more than `max_frames`, those nearest to equally spaced times are
+    taken, from the window's first frame to its last; of two equally near the earlier one. Where
+    frames are missing in the middle (a camera that paused) two times may meet the same frame,
+    which is then taken once: fewer frames, each in its place.
 
     The age of a frame is not checked here.
 
@@ -59,7 +65,8 @@ def choose_frames(
         last_seconds: Length of the window; 0 = a still.
         max_frames: Most frames to choose; at least 1. A still is always one frame.
         as_of_ns: ROS time to look at, nanoseconds; 0 = now.
-        now_ns: ROS time now, nanoseconds; 0 = the newest frame's stamp.
+        now_ns: Time now on the clock of the buffer's arrivals, nanoseconds; 0 = that of the newest
+            frame.
 
     Raises:
         BadRequestError: `last_seconds` or `max_frames` is out of range.
@@ -70,19 +77,40 @@ def choose_frames(
         )
     if max_frames < 1:
         raise BadRequestError(f'max_frames is at least 1, not {max_frames}')
-    frames = buffer.frames()
-    if not frames:
+    kept: Sequence[Kept] = buffer.kept()
+    if not kept:
         return ChosenFrames()
-    stamps = [frame.stamp_ns for frame in frames]
-    last = nearest(stamps, as_of_ns) if as_of_ns else len(frames) - 1
-    stop_ns = as_of_ns or max(now_ns, stamps[-1])
+    if as_of_ns:
+        kept = sorted(kept, key=lambda each: each.frame.stamp_ns)
+        times = [each.frame.stamp_ns for each in kept]
+        last, stop_ns = nearest(times, as_of_ns), as_of_ns
+    else:
+        times = [each.arrived_ns for each in kept]
+        last, stop_ns = len(kept) - 1, max(now_ns, times[-1])
     start_ns = stop_ns - round(last_seconds * NS_PER_S)
-    first = min(bisect_left(stamps, start_ns), last) if last_seconds else last
-    chosen = spread([stamp - stamps[0] for stamp in stamps[first : last + 1]], max_frames)
+    first = min(bisect_left(times, start_ns), last) if last_seconds else last
+    window = kept[first : last + 1]
     return ChosenFrames(
-        frames=tuple(frames[first + i] for i in chosen),
-        window_truncated=stamps[0] - start_ns > mean_interval_ns(stamps),
+        frames=tuple(window[i].frame for i in spread(_spacing(window), max_frames)),
+        window_truncated=times[0] - start_ns > mean_interval_ns(times),
     )
+
+
+def _spacing(window: Sequence[Kept]) -> list[int]:
+    """Return the times to spread frames by, from 0 on: by their stamps, if those can be trusted.
+
+    A busy machine takes two frames in at once; their stamps are even. Stamps that do not keep step
+    with the arrivals (two publishers, a clock that was set) say nothing.
+    """
+    arrived_ns, stamp_ns = window[0].arrived_ns, window[0].frame.stamp_ns
+    arrivals = [each.arrived_ns - arrived_ns for each in window]
+    stamps = [each.frame.stamp_ns - stamp_ns for each in window]
+    is_rising = all(one < two for one, two in pairwise(stamps))
+    is_in_step = all(
+        abs(stamp - arrival) <= OUT_OF_STEP_NS
+        for stamp, arrival in zip(stamps, arrivals, strict=True)
+    )
+    return stamps if is_rising and is_in_step else arrivals
 
 
 def nearest(stamps: Sequence[int], time_ns: int) -> int:

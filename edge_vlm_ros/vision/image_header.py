@@ -57,6 +57,20 @@ class ImageHeader:
     is_whole: bool = True
     bits: int = 8
 
+    def check_whole(self, nbytes: int) -> None:
+        """Refuse a file that does not reach to its end.
+
+        Args:
+            nbytes: Of the file.
+
+        Raises:
+            BadImageError: It is cut.
+        """
+        if not self.is_whole:
+            raise BadImageError(
+                f'the {self.kind} file is truncated: no end mark in its {nbytes} bytes'
+            )
+
 
 def read_header(data: bytes) -> ImageHeader:
     """Read what an image file says of itself; nothing is decoded.

@@ -16,41 +16,6 @@ MAX_SIDE_PX = 16_384
 MAX_ASPECT = 200
 """Longest side over shortest: a strip thinner than this shows a model nothing."""
 
-SUPPORTED_ENCODINGS = frozenset(
-    {
-        '8UC1',
-        '8UC3',
-        '8UC4',
-        '16UC3',
-        '16UC4',
-        'bayer_bggr16',
-        'bayer_bggr8',
-        'bayer_gbrg16',
-        'bayer_gbrg8',
-        'bayer_grbg16',
-        'bayer_grbg8',
-        'bayer_rggb16',
-        'bayer_rggb8',
-        'bgr16',
-        'bgr8',
-        'bgra16',
-        'bgra8',
-        'mono16',
-        'mono8',
-        'nv12',
-        'nv21',
-        'rgb16',
-        'rgb8',
-        'rgba16',
-        'rgba8',
-        'uyvy',
-        'yuv422',
-        'yuv422_yuy2',
-        'yuyv',
-    }
-)
-"""Encodings of `sensor_msgs/Image` that `decode_image` takes, as ROS spells them."""
-
 DEPTH_ENCODINGS = frozenset({'16SC1', '16UC1', '32FC1', '32SC1', '64FC1'})
 """One channel of numbers that are not brightness: depth, disparity, temperature."""
 

@@ -254,3 +254,124 @@ def test_an_option_that_cannot_be_ends_with_2(edge_vlm, option, message):
     done = edge_vlm('ask', '--option', option, 'Well?')
     assert (done.returncode, done.stdout) == (2, '')
     assert message in done.stderr
+
+
+@pytest.mark.parametrize('length', [300, 5000, 60_000])
+def test_a_question_of_any_length_after_images_is_a_question(ask, grey_image, length):
+    question = 'x' * length
+    done = ask('--image', grey_image(90), grey_image(20), question, '--json', '--max-tokens', '1')
+    assert len(json.loads(done.stdout)['frames']) in {0, 2}
+    assert 'too long' not in done.stderr.lower() or 'token' in done.stderr
+    assert 'a fault of edge-vlm' not in done.stderr
+
+
+@pytest.mark.parametrize('words', [['--video', 'x' * 5000], ['--image', 'x' * 5000, '--'],
+                                   ['--model-dir', 'x' * 5000]])  # fmt: skip
+def test_a_name_that_is_too_long_for_a_file_is_no_fault(ask, words):
+    done = ask(*words, 'Well?')
+    assert 'a fault of edge-vlm' not in done.stderr
+    assert done.returncode == (0 if '--model-dir' in words else 2)
+
+
+def test_a_model_name_too_long_for_a_file_ends_with_3(edge_vlm):
+    for command in (['ask', '--model', './' + 'x' * 5000, 'Well?'], ['inspect', '/' + 'x' * 5000],
+                    ['ask', '--model', '~nobody-of-that-name/x', 'Well?']):  # fmt: skip
+        done = edge_vlm(*command)
+        assert (done.returncode, done.stdout) == (3, '')
+        assert 'no such file or folder' in done.stderr
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_ends_an_answer_in_order(slow_command, number):
+    with subprocess.Popen(slow_command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        first = os.read(process.stdout.fileno(), 1)
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert (first + rest).decode().endswith('\n')
+    assert 'Traceback' not in errors.decode()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_model_loads_ends_it_at_once(script, slow_command, number):
+    script.write_text('latency: {load_s: 40}', encoding='utf-8')
+    with subprocess.Popen([*slow_command, '--verbose'], stderr=subprocess.PIPE) as process:
+        assert b'loading' in process.stderr.readline()
+        time.sleep(0.3)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 128 + number
+        name = signal.Signals(number).name.encode()
+        assert process.stderr.read() == b'edge-vlm: ended by ' + name + b'\n'
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(slow_command):
+    with subprocess.Popen(
+        ['nohup', *slow_command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        os.read(process.stdout.fileno(), 1)
+        process.send_signal(signal.SIGHUP)
+        rest, _ = process.communicate(timeout=20)
+    assert (process.returncode, rest.strip()[-4:]) == (0, b'that')
+
+
+CONTROLS = '\\e[2J\\x07\\x9B31m\\x7F\\u202Ered\\u2066 ball\\rno'
+
+
+def test_an_answer_on_a_terminal_has_no_control_codes_and_json_is_exact(ask, script):
+    script.write_text(f'answers:\n  - answer: "{CONTROLS}"\n', encoding='utf-8')
+    assert ask('Well?').stdout == '[2J31mred ballno\n'
+    exact = '\x1b[2J\x07\x9b31m\x7f\u202ered\u2066 ball\rno'
+    assert json.loads(ask('--json', 'Well?').stdout)['text'] == exact
+    told = ask('--verbose', '--turn', 'Well?\x1b[2J', '--', 'And?').stderr
+    assert '\x1b' not in told
+    assert '[2J31mred ballno' in told
+
+
+NOISE = """
+import ctypes, os, runpy, sys
+import edge_vlm_ros.engines.scripted.engine
+libc = ctypes.CDLL(None)
+def noisy(open_engine):
+    def opened(*words):
+        print('a library talks')
+        os.write(1, b'so does another\\n')
+        libc.puts(b'and one in C')
+        libc.fflush(None)
+        return open_engine(*words)
+    return opened
+module = edge_vlm_ros.engines.scripted.engine
+package = sys.modules['edge_vlm_ros.engines.scripted']
+for place in (module, package):
+    if hasattr(place, 'open_engine'):
+        place.open_engine = noisy(place.open_engine)
+from edge_vlm_ros.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_json_is_json_whatever_a_library_prints(script):
+    import sys
+
+    words = ['ask', '--chip', 'scripted', '--model', str(script), '--json', 'Well?']
+    done = subprocess.run(
+        [sys.executable, '-c', NOISE, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)['error_code'] == 0
+    for words in ('a library talks', 'so does another', 'and one in C'):
+        assert words in done.stderr
+
+
+def test_a_video_without_frames_takes_what_the_model_holds(ask, script, grey_folder):
+    folder = grey_folder(range(0, 90, 10))
+    text = script.read_text(encoding='utf-8')
+    script.write_text(f'{text}limits: {{max_images: 3}}\n', encoding='utf-8')
+    answer = json.loads(ask('--video', folder, '--json', 'Well?').stdout)
+    assert (answer['error_code'], len(answer['frames'])) == (0, 2)
+    assert [frame['header']['stamp']['sec'] for frame in answer['frames']] == [0, 4]
+    refused = ask('--video', folder, '--frames', '4', '--json', 'Well?')
+    assert json.loads(refused.stdout)['error_code_name'] == 'TOO_MANY_FRAMES'

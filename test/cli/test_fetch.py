@@ -46,6 +46,8 @@ class Hub:
         self.gated = set()
         self.spoiled = set()
         self.breaks_off = set()
+        self.sha = COMMIT
+        self.listed_later = {}
         self.asked = []
 
     def put(self, repository, **files):
@@ -71,9 +73,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, *, with_body):
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append((self.command, path, self.headers.get('Range')))
-        for name, files in self.hub.repositories.items():
+        for name, files in list(self.hub.repositories.items()):
             if path.startswith(f'/api/models/{name}'):
                 self.send_json(self.listing(name, files, path), with_body)
+                files.update(self.hub.listed_later)
                 return
             if path.startswith(f'/{name}/resolve/'):
                 self.send_file(name, files, path.split('/', 5)[5], with_body)
@@ -86,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             return [{**entry, 'type': 'file', 'oid': entry['blobId'], 'path': entry['rfilename']}
                     for entry in entries]  # fmt: skip
         about = {'private': False, 'disabled': False, 'downloads': 0, 'likes': 0, 'tags': []}
-        return {'id': name, 'modelId': name, 'sha': COMMIT, **about, 'siblings': entries}
+        return {'id': name, 'modelId': name, 'sha': self.hub.sha, **about, 'siblings': entries}
 
     @staticmethod
     def entry(file, content):
@@ -125,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         sent = sent[int(first) :]
         self.send_response(206 if int(first) else 200)
         self.send_header('ETag', f'"{etag}"')
-        self.send_header('X-Repo-Commit', COMMIT)
+        self.send_header('X-Repo-Commit', self.hub.sha)
         self.send_header('Content-Length', str(len(sent)))
         self.send_header('Accept-Ranges', 'bytes')
         self.end_headers()
@@ -395,3 +398,61 @@ def test_a_model_that_is_not_there_or_not_one(fetch, words, code, says):
     done = fetch(*words)
     assert (done.returncode, done.stdout) == (code, '')
     assert says in done.stderr
+
+
+def everything_below(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize('name', ['../../../mine.json', 'a/../../../../mine.json'])
+def test_a_server_that_lists_names_outside_the_folder_touches_no_file(fetch, hub, tmp_path, name):
+    mine = tmp_path / 'models' / 'mine.json'
+    mine.parent.mkdir()
+    mine.write_text('of the user')
+    put_axmodels(hub)
+    hub.repositories['AXERA-TECH/InternVL3-2B'][name] = b'of the server'
+    before = everything_below(tmp_path)
+    done = fetch('internvl3-2b', '--chip', 'ax650')
+    assert done.returncode == 3
+    assert f'names a file {name!r}' in done.stderr
+    assert 'nothing was changed' in done.stderr
+    assert everything_below(tmp_path) == before
+    assert not [path for _, path, _ in hub.asked if '/resolve/' in path]
+
+
+def test_a_server_whose_second_list_is_another_writes_no_other_file(fetch, hub, tmp_path):
+    put_axmodels(hub)
+    hub.repositories['AXERA-TECH/InternVL3-2B']['vit_axmodel/*'] = b'a pattern'
+    hub.listed_later = {'vit_axmodel/../../../../../mine.axmodel': b'of the server'}
+    fetch('internvl3-2b', '--chip', 'ax650')
+    assert not list(tmp_path.rglob('mine.axmodel'))
+
+
+@pytest.mark.parametrize('sha', ['../../../../../mine'])
+def test_a_server_whose_commit_is_none_is_refused(fetch, hub, tmp_path, sha):
+    put_axmodels(hub)
+    hub.sha = sha
+    done = fetch('internvl3-2b', '--chip', 'ax650')
+    assert done.returncode == 3
+    assert 'is no commit; nothing was changed' in done.stderr
+    assert not list(tmp_path.rglob('mine'))
+
+
+def test_a_folder_that_is_a_link_out_of_the_models_folder_is_not_followed(fetch, hub, tmp_path):
+    files = put_axmodels(hub)
+    mine = tmp_path / 'documents'
+    mine.mkdir()
+    for name in files:
+        (mine / name.rpartition('/')[2]).write_text('of the user')
+    home = tmp_path / 'models' / 'ax650' / 'internvl3-2b'
+    home.mkdir(parents=True)
+    (home / 'vit_axmodel').symlink_to(mine)
+    before = everything_below(mine)
+    done = fetch('internvl3-2b', '--chip', 'ax650')
+    assert done.returncode == 3
+    assert 'is a link that leads out of' in done.stderr
+    assert everything_below(mine) == before

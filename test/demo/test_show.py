@@ -163,3 +163,17 @@ def test_a_terminal_gets_colours_unless_told_otherwise(monkeypatch):
     out = _Terminal()
     Console(out).verdict(good=True, text='right')
     assert out.getvalue() == '     right\n'
+
+
+def test_an_answer_cannot_command_the_terminal(monkeypatch):
+    monkeypatch.delenv('NO_COLOR', raising=False)
+    out = _Terminal()
+    console = Console(out)
+    console.question('Well?\x1b[2J')
+    console.words('red\x1b[2J\x9b31m\u202e')
+    console.step('ask', 'a\x07b')
+    console.verdict(good=False, text='no\x1b]0;x')
+    codes = out.getvalue().split('\x1b')[1:]
+    assert codes
+    assert all(code.partition('m')[0].lstrip('[').isdigit() for code in codes)
+    assert not set('\x07\x9b\u202e') & set(out.getvalue())

@@ -270,7 +270,7 @@ def test_a_truncated_file_is_named(broken, part, kept):
 @pytest.mark.parametrize('part', PARTS)
 def test_a_file_that_is_no_model_is_named(broken, part):
     (broken / 'onnx' / f'{part}.onnx').write_text('<html>404: not found</html>')
-    with pytest.raises(ModelFileError, match=f'{part}.onnx: ONNX Runtime cannot load it'):
+    with pytest.raises(ModelFileError, match=f'{part}.onnx: damaged, or no ONNX file'):
         open_folder(broken)
 
 

@@ -1,8 +1,10 @@
 """Laws of the catalogue: every entry is complete, every chip has a default."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edge_vlm_ros.core import CHIPS, BadRequestError, ErrorCode, ModelFileError, family_names
 from edge_vlm_ros.models import load_catalogue
@@ -194,3 +196,35 @@ def test_the_guide_names_every_model():
             name = Path(file.path).name
             if name.endswith('.bmodel') and 'seq2048_1dev' not in name:
                 assert name in guide
+
+
+FIELDS = [
+    ({'name': '../../x'}, 'names a file'),
+    ({'name': 'a/b'}, 'has a / in it'),
+    ({'name': 3}, 'is no text'),
+    ({'files': {'model': {'path': '../x', 'url': 'x@y:/z'}}}, "'.' or '..'"),
+    ({'files': {'model': {'path': '/etc/passwd', 'url': 'x@y:/z'}}}, 'is absolute'),
+    ({'files': {'model': {'path': 'a\\b', 'url': 'x@y:/z'}}}, 'backslash'),
+    ({'files': {'model': {'path': '{layer.__class__}'}}}, 'only {layer}'),
+    ({'files': {'model': {'path': '**/x'}}}, 'only {layer}'),
+    ({'files': {'model': {'path': 'x', 'bytes': -1}}}, 'from 0 on'),
+    ({'files': {'model': {'path': 'x', 'url': ['x']}}}, 'url is a text'),
+    ({'hub': {'repository': '../x'}}, 'no repository'),
+    ({'hub': {'repository': 'a/b; rm -r x'}}, 'no repository'),
+    ({'hub': {'repository': 'a/b', 'revision': '../../x'}}, 'no revision'),
+    ({'hub': {'repository': 'a/b', 'revision': '-x'}}, 'no revision'),
+    ({'hub': {'repository': 'a/b', 'patterns': ['../*']}}, "'.' or '..'"),
+    ({'hub': {'repository': 'a/b', 'patterns': ["x'; rm -r '"]}}, 'quotation mark'),
+    ({'tokenizer': 'a/..'}, 'no repository'),
+    ({'layers': 10**9}, 'layers is from 0 to 1000'),
+    ({'layers': 'many'}, 'layers is from 0 to 1000'),
+]
+
+
+@pytest.mark.parametrize(('changed', 'says'), FIELDS)
+def test_a_row_that_names_files_outside_its_folder_is_no_row(tmp_path, changed, says):
+    row = {'name': 'x', 'chip': 'cpu', 'family': 'internvl', 'files': {'model': {'path': 'x'}}}
+    path = tmp_path / 'catalogue.yaml'
+    path.write_text(yaml.safe_dump({'models': [{**row, **changed}]}))
+    with pytest.raises(ModelFileError, match=re.escape(says)):
+        load_catalogue([path])

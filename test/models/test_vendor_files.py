@@ -102,3 +102,56 @@ def test_an_address_that_a_shell_would_read_otherwise_is_refused(tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelFileError, match='is no address for dfss'):
         fetch_file(RemoteFile('it', 'open@x:/it;reboot'), tmp_path, print)
+
+
+BACKSLASH = [
+    'tokenizer/..\\..\\x.json',
+    'tokenizer/C:x.json',
+    'tokenizer/a\x1b[2Jx.json',
+    'tokenizer/a\x7fx.json',
+    f'tokenizer/{"x" * 300}.json',
+]
+
+
+@pytest.mark.parametrize('name', BACKSLASH)
+def test_a_zip_with_an_odd_name_for_a_text_gives_nothing(tmp_path, name):
+    archive = pack(tmp_path / 'a.zip', ('config.json', '{}'), (name, '{}'))
+    with pytest.raises(ModelFileError, match=r'a\.zip names a file .*nothing was changed'):
+        unpack_tokenizer(archive, tmp_path / 'to')
+    assert not (tmp_path / 'to').exists()
+
+
+def test_a_zip_of_very_many_texts_gives_nothing(tmp_path):
+    members = [(f'{number}.json', '{}') for number in range(101)]
+    archive = pack(tmp_path / 'a.zip', ('config.json', '{}'), *members)
+    with pytest.raises(ModelFileError, match=r'holds 102 text files .* the limits are 100'):
+        unpack_tokenizer(archive, tmp_path / 'to')
+    assert not (tmp_path / 'to').exists()
+
+
+def test_a_link_where_a_part_is_written_is_not_written_through(tmp_path):
+    archive = pack(tmp_path / 'a.zip', ('it.bmodel', 'weights'))
+    mine = tmp_path / 'mine'
+    mine.write_text('of the user')
+    (tmp_path / 'it.bmodel.part').symlink_to(mine)
+    unpack_file(archive, tmp_path / 'it.bmodel')
+    assert (tmp_path / 'it.bmodel').read_text() == 'weights'
+    assert mine.read_text() == 'of the user'
+
+
+@pytest.mark.parametrize('path', ['../../x.bmodel', '/x.bmodel', 'C:/x', 'a\\x', 'a//x', ''])
+def test_a_row_that_leads_out_of_its_folder_is_refused_before_the_client_runs(tmp_path, path):
+    row = RemoteFile(path, 'open@sophgo.com:/x.bmodel')
+    with pytest.raises(ModelFileError, match='nothing was changed'):
+        fetch_file(row, tmp_path / 'home', print)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('url', ['open@sophgo.com:/..', 'open@sophgo.com:/', 'x/.'])
+def test_an_address_without_a_file_name_is_refused_before_the_client_runs(
+    tmp_path, monkeypatch, url
+):
+    monkeypatch.setattr('edge_vlm_ros.models.vendor_files.CLIENT', 'json')
+    with pytest.raises(ModelFileError, match='nothing was changed'):
+        fetch_file(RemoteFile('x.bmodel', url), tmp_path, print)
+    assert list(tmp_path.iterdir()) == []

@@ -230,15 +230,16 @@ class Client:
             f'state {word}',
         )
 
-    def status(self, name, vlm='vlm'):
+    def status(self, name, vlm=''):
         """Return the newest diagnostic status of that name; None = there is none yet."""
+        vlm = vlm or f'{self.node.get_namespace().rstrip("/")}/vlm'
         for message in reversed(self.diagnostics):
             for status in message.status:
                 if status.name == f'{vlm}: {name}':
                     return status
         return None
 
-    def level(self, name, vlm='vlm'):
+    def level(self, name, vlm=''):
         """Return a status's level as a number (the message has it as one byte); None = none."""
         status = self.status(name, vlm)
         if status is None:
@@ -285,6 +286,10 @@ class Projector:
             Image, topic, qos.camera(reliability, 5), event_callbacks=qos.no_publisher_events()
         )
         client.node.create_timer(self.PERIOD_S, self._show)
+
+    def set_clock(self, clock):
+        """Take the stamps from another clock from now on."""
+        self._clock = clock
 
     def _show(self):
         if self.is_on:

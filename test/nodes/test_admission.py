@@ -30,12 +30,12 @@ from edge_vlm_ros.core import (  # noqa: E402
 )
 from edge_vlm_ros.nodes.admission import Admission, admit  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
-from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
+from edge_vlm_ros.nodes.health import CameraHealth, FrameCounts  # noqa: E402
+from edge_vlm_ros.nodes.node_time import Moment  # noqa: E402
 from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
 from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
 S = 10**9
-NOW = 100 * S
 DEFAULTS = RequestDefaults(
     max_frames=8,
     max_age_s=2.0,
@@ -56,26 +56,33 @@ class Feed:
             StoredFrame(source, round(s * S), CompressedImage('jpeg', b'x')) for s in seconds
         ]
         for frame in self.frames:
-            self.buffer.add(frame)
+            self.buffer.add(frame, frame.stamp_ns)
         self.newest = self.frames[-1] if self.frames else None
         if newest is not None:
             self.newest = StoredFrame(source, round(newest * S), CompressedImage('jpeg', b'x'))
         self.name = name
 
+        self.facts = {}
+
     def health(self):
-        return CameraHealth(name=self.name, topic=f'/{self.name}/image_raw')
+        return CameraHealth(name=self.name, topic=f'/{self.name}/image_raw', **self.facts)
 
 
 FRONT = Feed('front', [90 + i / 10 for i in range(100)])
 REAR = Feed('rear', [95.0, 99.5])
 
 
-def choose(fields, feeds=(FRONT, REAR), *, now_ns=NOW, **options):
+def at(seconds):
+    """Return a moment of a day on which both clocks show the same."""
+    return Moment(round(seconds * S), round(seconds * S))
+
+
+def choose(fields, feeds=(FRONT, REAR), *, now=None, **options):
     """Return what a request comes to; its question has the frames."""
     admission = Admission({feed.name: feed for feed in feeds})
     request = Ask.Request(question='Eh?', **fields)
-    admitted = admit(request, RequestFacts('r', asked_ros_ns=NOW), DEFAULTS, asked_ns=5)
-    return admission.choose(admitted, now_ns=now_ns, **options)
+    admitted = admit(request, RequestFacts('r', asked=at(100)), DEFAULTS)
+    return admission.choose(admitted, now=now or at(100), **options)
 
 
 def frames_of(admitted):
@@ -182,7 +189,7 @@ def test_a_priority_is_taken_over():
 
 def admit_only(**fields):
     request = Ask.Request(question='Eh?', **fields)
-    return admit(request, RequestFacts('r', asked_ros_ns=NOW), DEFAULTS, asked_ns=5)
+    return admit(request, RequestFacts('r', asked=Moment(steady_ns=5)), DEFAULTS)
 
 
 def test_a_clip_of_several_cameras_shares_the_frames_between_them():
@@ -212,9 +219,98 @@ def test_an_old_frame_is_refused_with_its_age_and_the_limit():
     assert seconds(choose({'max_age_s': 11.0}, [old])) == [90.0]
 
 
-def test_a_frame_of_another_clock_names_the_likely_cause():
-    with pytest.raises(NoFreshFrameError, match='use_sim_time'):
-        choose({}, [Feed('old', [1.0])], now_ns=10**18)
+class Live(Feed):
+    """A camera whose frames arrive at given seconds, with stamps of whatever clock."""
+
+    def __init__(self, arrivals, offset_s, latency_s=0.0):
+        super().__init__('live', [])
+        source = FrameSource('live', '/live/image_raw')
+        for arrival in arrivals:
+            self.newest = StoredFrame(
+                source,
+                round((arrival + offset_s) * S),
+                CompressedImage('jpeg', b'x'),
+                received_ns=round(arrival * S),
+                taken_ns=round((arrival - latency_s) * S),
+            )
+            self.buffer.add(self.newest, round(arrival * S))
+        self.facts = {
+            'clock_offset_s': offset_s,
+            'counts': FrameCounts(received=len(arrivals)),
+            'fps': 10.0,
+            'silence_s': 0.1,
+        }
+
+
+TENTHS = [90 + i / 10 for i in range(100)]
+
+
+def test_no_clock_makes_a_dead_camera_fresh():
+    """Stamps 20 s ahead, dead for 8 s; and the same where the node's ROS time was set back."""
+    dead = Live([s - 8 for s in TENTHS], 20.0)
+    for now in (at(99.9), Moment(round(91 * S), round(99.9 * S))):
+        with pytest.raises(NoFreshFrameError, match=r'8\.0 s old, the limit is 2\.0 s') as caught:
+            choose({}, [dead], now=now)
+        assert caught.value.code is ErrorCode.STALE_FRAME
+
+
+@pytest.mark.parametrize('offset_s', [-120.0, -3 * 3600.0, -89.0, 20.0, 1e9])
+def test_a_live_camera_with_another_clock_is_answered_from_what_arrived(offset_s):
+    live = Live(TENTHS, offset_s)
+    admitted = choose({'last_seconds': 4.0, 'max_frames': 5}, [live])
+    assert [s - offset_s for s in seconds(admitted)] == pytest.approx([96, 97, 98, 99, 99.9], 0.01)
+    assert not admitted.facts.window_truncated
+    assert choose({'last_seconds': 11.0}, [live]).facts.window_truncated
+
+
+def test_frames_that_are_late_or_of_a_clock_somewhat_behind_are_old_and_both_are_named():
+    late = Live(TENTHS, -8.0, latency_s=8.0)
+    with pytest.raises(NoFreshFrameError, match=r'8\.1 s old.*late, or the clock') as caught:
+        choose({}, [late])
+    assert caught.value.code is ErrorCode.STALE_FRAME
+    # Whoever takes that age gets the clip that arrived.
+    assert len(frames_of(choose({'last_seconds': 4.0, 'max_age_s': 9.0}, [late]))) == 8
+
+
+def test_a_time_that_another_clock_never_showed_names_the_offset():
+    with pytest.raises(NoFreshFrameError, match=r'10800\.0 s behind the node') as caught:
+        choose({'as_of': Time(sec=95)}, [Live(TENTHS, -10_800.0)])
+    assert caught.value.code is ErrorCode.STALE_FRAME
+
+
+def test_under_simulated_time_ages_and_windows_are_of_the_simulation():
+    """The bag runs three times as fast as the day: arrivals are counted in its time."""
+    bag = Live(TENTHS, 0.0)
+    now = Moment(100 * S, 500 * S, is_simulated=True)
+    admitted = choose({'last_seconds': 2.0, 'max_frames': 3}, [bag], now=now)
+    assert seconds(admitted) == pytest.approx([98.0, 99.0, 99.9], abs=0.11)
+
+
+def test_the_frames_of_a_paused_bag_grow_old_and_those_of_a_camera_that_goes_on_do_not():
+    bag = Live(TENTHS, 0.0)
+    paused = Moment(100 * S, 130 * S, is_simulated=True, stood_ns=30 * S)
+    bag.facts |= {'silence_s': 30.0, 'stood_s': 30.0}
+    with pytest.raises(NoFreshFrameError, match='simulated time has stood still') as caught:
+        choose({}, [bag], now=paused)
+    assert caught.value.code is ErrorCode.STALE_FRAME
+    assert len(frames_of(choose({'max_age_s': 31.0}, [bag], now=paused))) == 1
+    going = Live([*TENTHS, 129.9], 0.0)
+    going.newest = replace(going.newest, taken_ns=100 * S)
+    assert len(frames_of(choose({}, [going], now=paused))) == 1
+
+
+def test_a_camera_of_which_nothing_can_be_decoded_says_why():
+    bad = Feed('bad', [])
+    bad.facts = {'bad_reason': 'the JPEG file is truncated', 'counts': FrameCounts(received=3)}
+    with pytest.raises(NoFreshFrameError, match="camera 'bad': the JPEG") as caught:
+        choose({}, [bad])
+    assert caught.value.code is ErrorCode.BAD_IMAGE
+    old = Feed('old', [90.0])
+    old.facts = {**bad.facts, 'silence_s': 0.1}
+    with pytest.raises(NoFreshFrameError, match='truncated') as caught:
+        choose({}, [old])
+    assert caught.value.code is ErrorCode.BAD_IMAGE
+    assert seconds(choose({'max_age_s': 11.0}, [old])) == [90.0], 'the next older one'
 
 
 def test_no_frame_names_topic_and_likely_cause():
@@ -225,16 +321,16 @@ def test_no_frame_names_topic_and_likely_cause():
 
 def test_after_a_wait_age_and_clip_are_counted_from_then():
     with pytest.raises(NoFreshFrameError):
-        choose({}, now_ns=NOW + 3 * S)
+        choose({}, now=at(103))
     later = Feed('later', [99.0, 101.0, 102.0, 103.0])
-    assert seconds(choose({'last_seconds': 2.0}, [later], now_ns=NOW + 3 * S))[-1] == 103.0
+    assert seconds(choose({'last_seconds': 2.0}, [later], now=at(103)))[-1] == 103.0
 
 
 def test_a_request_waits_for_a_frame_within_its_timeout_and_not_for_the_past():
     def wait_s(defaults=DEFAULTS, **fields):
-        request, facts = Ask.Request(question='Eh?', **fields), RequestFacts('r', '', NOW)
-        admitted = admit(request, facts, defaults, asked_ns=5 * S)
-        return max(0.0, admitted.frame_wait_ns / S - 5)
+        request = Ask.Request(question='Eh?', **fields)
+        admitted = admit(request, RequestFacts('r', '', at(100)), defaults)
+        return max(0.0, admitted.frame_wait_ns / S - 100)
 
     assert wait_s() == 1.0
     assert wait_s(timeout_s=0.5) == 0.5
@@ -245,7 +341,7 @@ def test_a_request_waits_for_a_frame_within_its_timeout_and_not_for_the_past():
 
 
 def test_frames_chosen_later_are_added_to_the_question():
-    admitted = admit(Ask.Request(question='Eh?'), RequestFacts('r', 's'), DEFAULTS, asked_ns=5)
+    admitted = admit(Ask.Request(question='Eh?'), RequestFacts('r', 's', Moment(0, 5)), DEFAULTS)
     assert (frames_of(admitted), admitted.question.continues_session) == ((), False)
     shown = admitted.with_frames((FRONT.newest,)).question
     assert (shown.frames, shown.continues_session) == ((FRONT.newest,), False)
@@ -281,11 +377,28 @@ def test_numbers_that_make_no_sense_are_refused(field, value):
 
 
 def test_a_question_takes_the_defaults_where_a_request_says_nothing():
-    facts = RequestFacts('r', session_id='s')
-    question = admit(Ask.Request(question='Eh?'), facts, DEFAULTS, asked_ns=5).question
+    facts = RequestFacts('r', 's', Moment(0, 5))
+    question = admit(Ask.Request(question='Eh?'), facts, DEFAULTS).question
     assert (question.system_prompt, question.sampling.max_tokens) == ('Be kind.', 50)
     assert (question.asked_ns, question.deadline_ns) == (5, 5 + 10 * S)
     request = Ask.Request(question='Eh?', timeout_s=1.0, max_tokens=3, choices=['a'])
-    question = admit(request, facts, DEFAULTS, asked_ns=5).question
+    question = admit(request, facts, DEFAULTS).question
     assert (question.deadline_ns, question.sampling.max_tokens) == (5 + S, 3)
     assert question.choices == ('a',)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'says'),
+    [
+        ({'system_prompt': 'x' * 70_000}, 'system_prompt has 70000'),
+        ({'choices': ['yes'] * 300}, 'choices has 300 entries'),
+        ({'cameras': ['front'] * 65}, 'cameras has 65 entries'),
+        ({'images': [Image()] * 257}, 'more than 256 images'),
+    ],
+)
+def test_a_field_above_its_limit_is_refused_before_any_frame(fields, says):
+    request = Ask.Request(question='What?', **fields)
+    with pytest.raises(BadRequestError, match=says):
+        admit(request, RequestFacts('r', 's'), DEFAULTS, 0)
+    with pytest.raises(BadRequestError, match='session_id has 300'):
+        admit(Ask.Request(question='What?'), RequestFacts('r', 's' * 300), DEFAULTS, 0)

@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,9 @@ from sensor_msgs.msg import Image  # noqa: E402
 from support.canned_backend import CannedBackend  # noqa: E402
 
 from edge_vlm_ros.core import (  # noqa: E402
+    Answer,
+    BadFrame,
+    BadImageError,
     BadRequestError,
     CancelledError,
     CompressedImage,
@@ -32,7 +36,8 @@ from edge_vlm_ros.core import (  # noqa: E402
     SteadyClock,
     StoredFrame,
 )
-from edge_vlm_ros.nodes.answering import Answering  # noqa: E402
+from edge_vlm_ros.nodes.answering import MAX_ATTEMPTS, Answering  # noqa: E402
+from edge_vlm_ros.nodes.cameras import time_of  # noqa: E402
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox  # noqa: E402
 from edge_vlm_ros.nodes.frame_waits import FrameWaits  # noqa: E402
 from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
@@ -51,9 +56,15 @@ class Feed:
     def __init__(self):
         self.buffer = FrameBuffer(max_frames=10, max_seconds=10, max_bytes=10**6)
         self.newest = None
+        self.older, self.dropped = [], []
 
     def health(self):
-        return CameraHealth(name='front', topic='/image_raw')
+        reason = self.dropped[-1].reason if self.dropped else ''
+        return CameraHealth(name='front', topic='/image_raw', bad_reason=reason)
+
+    def drop_bad(self, bad):
+        self.dropped.append(bad)
+        self.newest = self.older.pop() if self.older else None
 
     def show(self):
         source = FrameSource('front', '/image_raw', 'front_optical_frame')
@@ -104,7 +115,7 @@ class Bench:
             publisher=self.publisher,
             parameters=Parameters(),
             waits=self.waits,
-            clock=SteadyClock(),
+            time=time_of(self.node, SteadyClock()),
             wake=ExecutorInbox(self.node, self.group).wake,
             limit=3,
         )
@@ -259,6 +270,81 @@ def test_there_is_room_for_so_many_requests(bench):
     counts = bench.answering.requests.counts
     assert (counts.answered, counts.failed, counts.cancelled) == (0, 1, 3)
     assert counts.turned_away == 1
+
+
+class Choosy(CannedBackend):
+    """Decodes no frame that came after a time."""
+
+    def __init__(self, last_ns):
+        super().__init__('canned words')
+        self.last_ns, self.asked = last_ns, []
+
+    def _answer(self, question, stream):
+        self.asked.append(question)
+        (frame,) = question.frames
+        if frame.received_ns <= self.last_ns:
+            super()._answer(question, stream)
+            return
+        bad = BadFrame(frame.source, frame.stamp_ns, frame.received_ns, 'damaged')
+        failed = Answer.failed(question.request_id, BadImageError("camera 'front': damaged"))
+        self._finish(stream, lambda _text: replace(failed, bad_frames=(bad,)))
+
+
+def choosy(bench, last_ns, *received_ns):
+    """Take requests about frames that came at these times; return what answers."""
+    backend = Choosy(last_ns)
+    bench.answering.backend, bench.answering.closed = backend, ''
+    source = FrameSource('front', '/image_raw', 'front_optical_frame')
+    frames = [
+        StoredFrame(source, ns, CompressedImage('jpeg', b'x'), received_ns=ns)
+        for ns in received_ns
+    ]
+    *bench.camera.older, bench.camera.newest = frames
+    return backend
+
+
+def test_a_damaged_still_costs_no_answer_while_there_is_another(bench):
+    backend = choosy(bench, 10, 10, 20, 30)
+    answer = bench.ask('How are you?', request_id='r')
+    assert answer.text == '1 frames: How are you? '
+    assert [q.frames[0].received_ns for q in backend.asked] == [30, 20, 10]
+    assert {q.request_id for q in backend.asked} == {'r'}
+    assert [bad.received_ns for bad in bench.camera.dropped] == [30, 20]
+    (final,) = bench.finals('r')
+    assert (final.error_code, final.message) == (0, '')
+    assert bench.answering.requests.counts.failed == 0
+
+
+def test_when_no_good_frame_is_left_that_is_the_error(bench):
+    choosy(bench, 5, 10, 20)
+    answer = bench.ask('How are you?', request_id='r', timeout_s=0.3)
+    assert answer.error_code == AnswerMsg.ERROR_BAD_IMAGE
+    assert answer.message.startswith("camera 'front': damaged")
+    assert len(bench.finals('r')) == 1
+
+
+def test_a_camera_that_sends_nothing_but_damage_ends_the_request(bench):
+    backend = choosy(bench, 5, *range(10, 400, 10))
+    answer = bench.ask('How are you?', request_id='r')
+    assert answer.error_code == AnswerMsg.ERROR_BAD_IMAGE
+    assert len(backend.asked) == MAX_ATTEMPTS
+    assert len(bench.finals('r')) == 1
+
+
+@pytest.mark.parametrize('end', ['cancel', 'end_all'])
+def test_a_request_between_two_attempts_can_be_ended(bench, end):
+    backend = choosy(bench, 5, 10)
+    task = bench.ask_later('Well?', request_id='r')
+    bench.until(lambda: len(bench.waits) == 1)
+    assert len(backend.asked) == 1
+    if end == 'cancel':
+        assert bench.answering.cancel('r') == 1
+    else:
+        bench.answering.end_all(CancelledError('the node was deactivated'))
+    bench.until(task.done)
+    assert task.result().answer.error_code == AnswerMsg.ERROR_CANCELLED
+    assert len(bench.finals('r')) == 1
+    assert not bench.answering.has_replies_to_send
 
 
 def test_whoever_ends_all_gives_the_reason_and_frees_the_backend(bench):

@@ -32,6 +32,7 @@ from edge_vlm_ros.core import (  # noqa: E402
 )
 from edge_vlm_ros.nodes import conversions  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
+from edge_vlm_ros.nodes.node_time import Moment  # noqa: E402
 
 
 @pytest.mark.parametrize('message', [msg.Answer, msg.AnswerChunk])
@@ -65,7 +66,7 @@ SOURCE = FrameSource('front', '/front/image_raw', 'front_optical_frame')
 FRAMES = tuple(
     StoredFrame(SOURCE, stamp_ns, CompressedImage('jpeg', b'')) for stamp_ns in (10**9, 3 * 10**9)
 )
-FACTS = RequestFacts('r', asked_ros_ns=4 * 10**9, window_truncated=True)
+FACTS = RequestFacts('r', asked=Moment(ros_ns=4 * 10**9), window_truncated=True)
 
 
 def answer(**fields):
@@ -74,7 +75,7 @@ def answer(**fields):
 
 
 def test_a_frame_that_came_after_the_question_is_new_and_its_age_counts_from_its_stamp():
-    facts = replace(FACTS, asked_ros_ns=int(2.75 * 10**9), frame_wait_s=0.3)
+    facts = replace(FACTS, asked=Moment(ros_ns=int(2.75 * 10**9)), frame_wait_s=0.3)
     stats = conversions.answer_to_ros(
         answer(timings=Timings(time_to_first_token_s=0.5, total_s=1.0)), facts
     ).stats
@@ -135,9 +136,24 @@ def test_zeros_in_a_request_mean_the_default():
         conversions.sampling_from_ros(Ask.Request(top_p=1.5), 0)
 
 
-@pytest.mark.parametrize(
-    ('stamp_ns', 'now_ns', 'age'),
-    [(0, 5 * 10**9, 0), (6 * 10**9, 5 * 10**9, 0), (1, 10**9 + 1, 1)],
-)
-def test_no_stamp_and_a_stamp_ahead_have_no_age(stamp_ns, now_ns, age):
-    assert conversions.age_s(stamp_ns, now_ns) == age
+def test_the_range_of_16_bit_images_goes_with_the_pixels():
+    from sensor_msgs.msg import CompressedImage as CompressedImageMsg
+    from sensor_msgs.msg import Image
+
+    for message in (Image(encoding='16UC1'), CompressedImageMsg(format='png')):
+        assert conversions.image_from_ros(message).range16 == (0, 0)
+        assert conversions.image_from_ros(message, (20_000, 24_000)).range16 == (20_000, 24_000)
+
+
+def test_an_age_is_the_larger_of_stamp_and_arrival_and_of_a_foreign_clock_the_arrival_alone():
+    """Stamps 20 s ahead, a dead camera: what arrived 8 s ago is 8 s old."""
+    ahead = FrameRef(SOURCE, 24 * 10**9, 640, 480, age_s=8.0, taken_ns=10**9 // 2)
+    facts = RequestFacts('r', asked=Moment(ros_ns=4 * 10**9))
+    assert conversions.frame_ref_to_ros(ahead, facts).age_s == 8.0
+    late = replace(ahead, taken_ns=0, stamp_ns=10**9, age_s=0.5)
+    assert conversions.frame_ref_to_ros(late, facts).age_s == 3.0
+    timings = Timings(time_to_first_token_s=0.5, total_s=1.0)
+    stats = conversions.answer_to_ros(
+        Answer('r', 'Yes.', FinishReason.STOP, frames=(ahead, late), timings=timings), facts
+    ).stats
+    assert (stats.newest_frame_age_s, stats.newest_frame_age_at_first_token_s) == (3.0, 3.5)

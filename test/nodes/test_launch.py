@@ -132,3 +132,24 @@ def test_the_profile_is_set_under_the_names_that_the_distribution_reads(
     monkeypatch.setattr(launch_file, 'config_folder', lambda: CONFIG)
     actions = launch_file.shared_memory_profile()
     assert {perform_substitutions(LaunchContext(), a.name) for a in actions} == names
+
+
+def test_cyclone_dds_is_given_its_profile_unless_the_user_has_his_own(monkeypatch):
+    monkeypatch.setenv('CYCLONEDDS_URI', '')
+    uri = process_setup.use_large_receive_buffers()
+    assert uri == os.environ['CYCLONEDDS_URI'] == f'file://{CONFIG / "cyclonedds.xml"}'
+    monkeypatch.setenv('CYCLONEDDS_URI', 'file:///my/own.xml')
+    assert process_setup.use_large_receive_buffers() == ''
+    assert os.environ['CYCLONEDDS_URI'] == 'file:///my/own.xml'
+    pytest.importorskip('launch.actions')
+    pytest.importorskip('launch_ros.actions')
+    from launch.utilities import perform_substitutions
+
+    from launch import LaunchContext
+
+    launch_file = load(ROOT / 'launch' / 'vlm.launch.py')
+    assert launch_file.receive_buffers() == []
+    monkeypatch.setenv('CYCLONEDDS_URI', '')
+    monkeypatch.setattr(launch_file, 'config_folder', lambda: CONFIG)
+    (action,) = launch_file.receive_buffers()
+    assert perform_substitutions(LaunchContext(), action.value) == uri

@@ -77,6 +77,22 @@ def test_each_camera_has_its_own(make_node):
     assert (rear.buffer_bytes, rear.reliability) == (1_500_000, 'reliable')
 
 
+@pytest.mark.parametrize('topic', ['/jpegs', '/f/image_raw', '/f/image_raw/compressed'])
+@pytest.mark.parametrize('transport', ['raw', 'compressed'])
+def test_a_topic_that_is_set_is_subscribed_as_it_stands(make_node, topic, transport):
+    arguments = [f'cameras.camera.topic:={topic}', f'cameras.camera.transport:={transport}']
+    (camera,) = declared(make_node('-p', arguments[0], '-p', arguments[1])).cameras
+    assert camera.topic == topic
+
+
+def test_the_range_of_16_bit_images_is_two_numbers_or_nothing(make_node):
+    (camera,) = declared(make_node()).cameras
+    assert camera.range16 == (0, 0)
+    name = 'cameras.camera.range_16bit'
+    (camera,) = declared(make_node('-p', f'{name}:=[20000, 24000]')).cameras
+    assert camera.range16 == (20_000, 24_000)
+
+
 @pytest.mark.parametrize('chip', [chip.name for chip in CHIPS])
 def test_the_shipped_files_are_taken(make_node, chip):
     files = [str(CONFIG / f'{name}.yaml') for name in ('vlm', chip)]
@@ -92,6 +108,9 @@ def test_the_shipped_files_are_taken(make_node, chip):
         ('chip:=toaster', 'toaster'),
         ('cameras.camera.transport:=smoke', 'smoke'),
         ('cameras.camera.qos.reliability:=maybe', 'maybe'),
+        ('cameras.camera.range_16bit:=[5]', r'range_16bit.*65535.*\[5\]'),
+        ('cameras.camera.range_16bit:=[9, 5]', r'range_16bit.*\[9, 5\]'),
+        ('cameras.camera.range_16bit:=[0, 70000]', '70000'),
         ("engine_options:=['speed']", 'speed'),
         ("presets:=['scene','mood']", 'mood'),
     ],

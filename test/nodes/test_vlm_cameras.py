@@ -106,7 +106,7 @@ def test_other_namespaces_and_other_names(other_robot):
     one.until_state('ready')
     one.until_frames()
     dark = one.ask('see', request_id='dark')
-    two.client.until(lambda: two.client.level('camera camera', 'brain') == 0, what='frames')
+    two.client.until(lambda: two.client.level('camera camera', '/two/brain') == 0, what='frames')
     bright = two.ask('see', request_id='bright')
     assert dark.frames[0].topic == '/one/image_raw'
     assert bright.frames[0].topic == '/usb_cam/picture'
@@ -194,20 +194,102 @@ def test_bad_images_of_a_camera_are_told_and_the_next_good_one_is_answered(other
         publisher.publish(message)
         client.until(lambda: int(value(client, camera, 'received')) > before, what='the image')
 
-    short = client.grey(9)
+    short, strange, narrow = client.grey(9), client.grey(9), client.grey(9)
     short.data = short.data[:5]
-    strange = client.grey(9)
     strange.encoding = 'klingon8'
-    for image in (Image(encoding='rgb8'), short, strange):
+    narrow.step = 3
+    bad = (Image(encoding='rgb8'), short, strange, narrow)
+    for image in bad:
         show(raw, 'raw', image)
         answer = client.ask('see', cameras=['raw'])
         assert answer.error_code == answer.ERROR_BAD_IMAGE, answer.message
-    for data in (b'', b'\xff\xd8\xff\xe0 broken'):
+        assert "camera 'raw'" in answer.message
+    whole = jpeg_of(client)
+    spoilt = whole[:200] + bytes(60) + whole[260:]  # to be seen only when it is decoded
+    for data in (b'', b'\xff\xd8\xff\xe0 broken', whole[:-40], b'\x89PNG\r\n\x1a\n' + spoilt):
         show(jpeg, 'jpeg', CompressedImage(format='jpeg', data=data))
         answer = client.ask('see', cameras=['jpeg'])
         assert answer.error_code == answer.ERROR_BAD_IMAGE, answer.message
+        assert "camera 'jpeg'" in answer.message
+    assert int(value(client, 'raw', 'undecodable')) == len(bad)
+    # A still takes the good one although bad ones came after it.
     show(raw, 'raw', client.grey(9))
-    assert client.ask('see', cameras=['raw']).error_code == 0
+    show(raw, 'raw', Image(encoding='rgb8'))
+    answer = client.ask('see', cameras=['raw'])
+    assert answer.error_code == 0, answer.message
+    assert 'cannot be decoded' in client.status('camera raw').message
+
+
+def jpeg_of(client, brightness=200):
+    """Return a JPEG file of one brightness and some noise."""
+    import cv2
+    import numpy as np
+
+    noise = np.random.default_rng(brightness).integers(0, 40, (64, 64, 3))
+    pixels = np.clip(noise + brightness - 20, 0, 255).astype(np.uint8)
+    return cv2.imencode('.jpg', pixels)[1].tobytes()
+
+
+def png_of(brightness, *, spoilt=False):
+    """Return a PNG file; one that is spoilt looks whole, and fails its checksum when decoded."""
+    import cv2
+    import numpy as np
+
+    data = bytearray(cv2.imencode('.png', np.full((64, 64, 3), brightness, np.uint8))[1].tobytes())
+    if spoilt:
+        at = data.index(b'IDAT') + 4
+        data[at : at + 8] = bytes(8)
+    return bytes(data)
+
+
+def test_damage_that_only_the_decoder_sees_costs_no_answer(other_robot):
+    """A clip leaves such frames out and says how many; a still takes the next older one."""
+    from sensor_msgs.msg import CompressedImage
+
+    robot, client = other_robot, other_robot.client
+    robot.vlm(
+        {
+            'chip': 'scripted',
+            'model': robot.script(SCRIPT),
+            'cameras.camera.transport': 'compressed',
+            'cameras.camera.topic': '/odd/jpegs',
+            'max_age_s': 60.0,
+        }
+    )
+    publisher = client.node.create_publisher(CompressedImage, '/odd/jpegs', 20)
+    client.until_state('ready')
+    client.until(lambda: publisher.get_subscription_count() > 0, what='the subscription')
+
+    def show(brightness, spoilt):
+        before = int(value(client, 'camera', 'received'))
+        message = CompressedImage(format='png', data=png_of(brightness, spoilt=spoilt))
+        message.header.stamp = client.node.get_clock().now().to_msg()
+        publisher.publish(message)
+        client.until(lambda: int(value(client, 'camera', 'received')) > before, what='the image')
+        return stamp_ns(message.header)
+
+    client.until(lambda: client.status('camera camera') is not None)
+    stamps = [show(20 * i, spoilt=i in {2, 4, 5}) for i in range(6)]
+    clip = client.ask('see', last_seconds=60.0, max_frames=6)
+    assert clip.error_code == 0, clip.message
+    assert [stamp_ns(f.header) for f in clip.frames] == [stamps[0], stamps[1], stamps[3]]
+    assert clip.text.startswith('I see 3 images')
+    assert clip.message.startswith('3 of 6 frames could not be decoded: ')
+    assert clip.header.stamp == clip.frames[-1].header.stamp
+    client.until(lambda: value(client, 'camera', 'undecodable') == '3', what='the count')
+    still = client.ask('see')
+    assert (still.error_code, still.message) == (0, '')
+    assert stamp_ns(still.header) == stamps[3]
+
+    # A new one is damaged: found out by the question itself, which takes the one before.
+    show(200, spoilt=True)
+    still = client.ask('see')
+    assert still.error_code == 0, still.message
+    assert stamp_ns(still.header) == stamps[3]
+    assert [c.done for c in client.all_chunks_of(still.request_id)][-1:] == [True]
+    client.until(lambda: value(client, 'camera', 'undecodable') == '4', what='the count')
+    again = client.ask('see', max_age_s=0.001)
+    assert again.error_code in {again.ERROR_STALE_FRAME, again.ERROR_BAD_IMAGE}
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

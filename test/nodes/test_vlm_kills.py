@@ -52,7 +52,7 @@ def start(robot, script=SCRIPT):
 def engine_words(client):
     """Return what the newest diagnostics have said of the engine, oldest first."""
     found = [
-        s for message in client.diagnostics for s in message.status if s.name == 'vlm: engine'
+        s for message in client.diagnostics for s in message.status if s.name == '/vlm: engine'
     ]
     return [status.message.partition(':')[0] for status in found]
 

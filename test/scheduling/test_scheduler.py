@@ -19,6 +19,7 @@ from edge_vlm_ros.scheduling import (
     FramesOffered,
     GivenUp,
     Idle,
+    LeftOut,
     OfferEnded,
     Prefill,
     Prefilled,
@@ -319,6 +320,30 @@ def test_failed_work_ends_its_question_and_no_other():
     _, notices = do(scheduler, Failed())
     assert notices == (Ended('a', Ending.FAILED),)
     assert scheduler.next_work() == Render(question('b'))
+
+
+def test_what_cannot_be_prepared_is_left_out_and_tried_again_by_the_next_question():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a', (frame(1), frame(2))))
+    assert do(scheduler, LeftOut()) == (Prepare(question('a'), frame(1)), ())
+    assert do(scheduler, Prepared())[0] == Prepare(question('a'), frame(2))
+    assert do(scheduler, Rendered((5,), 0, (frame(2),)))[0] == Render(question('a'))
+    assert do(scheduler, Encoded(10))[0] == Encode(question('a'), frame(2))
+    works_until_decode(scheduler)
+    assert scheduler.handle(WorkDone(Decode(question('a')), Decoded(is_last=True))) == (
+        Ended('a', Ending.ANSWERED),
+    )
+    scheduler.handle(QuestionAsked('b', (frame(1), frame(2))))
+    assert scheduler.next_work() == Prepare(question('b'), frame(1))
+
+
+def test_a_cancel_while_something_is_left_out_ends_the_question():
+    scheduler = make_scheduler()
+    scheduler.handle(QuestionAsked('a', (frame(1),)))
+    work = scheduler.next_work()
+    assert scheduler.handle(Cancelled('a')) == (Ended('a', Ending.CANCELLED),)
+    assert scheduler.handle(WorkDone(work, LeftOut())) == ()
+    assert scheduler.next_work() == Idle()
 
 
 def test_features_beyond_the_bound_are_given_up_when_nobody_uses_them():

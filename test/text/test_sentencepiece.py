@@ -111,5 +111,5 @@ def test_a_damaged_model_is_named(tmp_path, data, complaint):
     ],
 )
 def test_added_tokens_that_cannot_be_are_refused(tmp_path, files):
-    with pytest.raises(ModelFileError, match='make no tokenizer'):
+    with pytest.raises(ModelFileError, match=r'make no tokenizer|is no JSON object'):
         Tokenizer.load(folder(tmp_path, MODELS['bare'], **files))

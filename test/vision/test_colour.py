@@ -10,7 +10,8 @@ import pytest
 from edge_vlm_ros.core import BadImageError, CompressedImage, FrameSource, RawImage, StoredFrame
 from edge_vlm_ros.vision import colour
 from edge_vlm_ros.vision.colour import decode_frame, decode_image
-from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS, SUPPORTED_ENCODINGS
+from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
+from edge_vlm_ros.vision.raw_layout import SUPPORTED_ENCODINGS
 
 WIDTH, HEIGHT = 10, 6
 PADDINGS = [0, 1, 7, 64]
@@ -202,7 +203,7 @@ def test_bayer_patterns_give_each_sensor_cell_its_colour(first_rows, padding):
 
 
 def test_the_list_of_encodings_is_what_is_decoded():
-    assert frozenset(colour._ENCODINGS) == SUPPORTED_ENCODINGS
+    assert frozenset(colour._CONVERSIONS) == SUPPORTED_ENCODINGS
     assert not SUPPORTED_ENCODINGS & DEPTH_ENCODINGS
 
 

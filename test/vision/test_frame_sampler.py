@@ -19,7 +19,7 @@ IMAGE = RawImage('rgb8', 1, 1, 3, b'rgb')
 def filled(stamps, max_frames=10_000) -> FrameBuffer:
     buffer = FrameBuffer(max_frames=max_frames, max_seconds=1e9, max_bytes=10**9)
     for stamp in stamps:
-        buffer.add(StoredFrame(FrameSource('front'), stamp, IMAGE))
+        buffer.add(StoredFrame(FrameSource('front'), stamp, IMAGE), stamp)
     return buffer
 
 
@@ -115,6 +115,55 @@ def test_a_pause_gives_fewer_frames_and_none_twice():
     buffer = filled([at(0), at(9.7), at(9.8), at(9.9), at(10)])
     chosen = choose_frames(buffer, last_seconds=10.0, max_frames=4)
     assert seconds(chosen) == [0.0, 9.7, 10.0]
+
+
+def arrived(frames) -> FrameBuffer:
+    """Return a buffer of frames given as (arrival, stamp), both seconds."""
+    buffer = FrameBuffer(max_frames=10_000, max_seconds=1e9, max_bytes=10**9)
+    for arrival, stamp in frames:
+        buffer.add(StoredFrame(FrameSource('front'), at(stamp), IMAGE), at(arrival))
+    return buffer
+
+
+TENTHS = [i / 10 for i in range(101)]
+
+
+@pytest.mark.parametrize('offset', [-120.0, -3 * 3600.0, -1_699_999_990.0, 20.0, 7200.0])
+def test_a_clip_of_a_camera_with_another_clock_holds_what_arrived_in_the_window(offset):
+    buffer = arrived([(s, s + offset) for s in TENTHS])
+    chosen = choose_frames(buffer, last_seconds=4.0, max_frames=5, now_ns=at(10.0))
+    assert [s - offset for s in seconds(chosen)] == pytest.approx([6, 7, 8, 9, 10])
+    assert not chosen.window_truncated
+    assert choose_frames(buffer, last_seconds=11.0, now_ns=at(10.0)).window_truncated
+
+
+def test_a_clip_of_two_publishers_with_two_clocks_holds_what_arrived_in_the_window():
+    buffer = arrived([(s, s - 3 * 3600 * (i % 2)) for i, s in enumerate(TENTHS)])
+    chosen = choose_frames(buffer, last_seconds=4.0, max_frames=5, now_ns=at(10.0))
+    assert [s % 3600 for s in seconds(chosen)] == pytest.approx([6, 7, 8, 9, 10])
+    assert not chosen.window_truncated
+
+
+def test_a_clock_that_is_set_in_the_midst_of_a_window_spoils_neither_window_nor_spacing():
+    buffer = arrived([(s, s if s < 8 else s + 3600) for s in TENTHS])
+    chosen = choose_frames(buffer, last_seconds=4.0, max_frames=5, now_ns=at(10.0))
+    assert [s % 3600 for s in seconds(chosen)] == pytest.approx([6, 7, 8, 9, 10])
+
+
+def test_frames_that_were_taken_in_late_are_spread_by_their_stamps():
+    """The executor was busy for half a second, then took what waited."""
+    buffer = arrived([(9.5 if 9.0 < s < 9.5 else s, s) for s in TENTHS])
+    chosen = choose_frames(buffer, last_seconds=1.0, max_frames=5, now_ns=at(10.0))
+    # Of what arrived from 9.0 on.
+    assert seconds(chosen) == pytest.approx([9.0, 9.2, 9.5, 9.7, 10.0], abs=0.06)
+
+
+def test_a_time_in_the_past_is_looked_up_by_stamps_in_whatever_order_they_came():
+    buffer = arrived([(s, s - 3 * 3600 * (i % 2)) for i, s in enumerate(TENTHS)])
+    assert seconds(choose_frames(buffer, as_of_ns=at(5.0))) == [5.0]
+    assert seconds(choose_frames(buffer, as_of_ns=at(5.1 - 3 * 3600))) == [5.1 - 3 * 3600]
+    clip = choose_frames(buffer, last_seconds=1.0, max_frames=8, as_of_ns=at(5.0))
+    assert seconds(clip) == pytest.approx([4.0, 4.2, 4.4, 4.6, 4.8, 5.0])
 
 
 @pytest.mark.parametrize('last_seconds', [-1.0, float('nan'), float('inf'), 1e9])

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core import ModelFileError, require_regular
 from edge_vlm_ros.engines.bf16 import to_bf16
 
 _BF16_BYTES = 2
+_LARGEST = 1 << 40
 
 
 class EmbeddingTable:
@@ -58,12 +59,13 @@ class EmbeddingTable:
 
 
 def _npy(path: Path) -> NDArray[Any]:
+    require_regular(path, _LARGEST)
     try:
         table: NDArray[Any] = np.load(path, mmap_mode='r', allow_pickle=False)
-    except FileNotFoundError:
-        raise ModelFileError(f'{path}: no such file') from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of a damaged header, by version: SyntaxError, OverflowError ...
         raise ModelFileError(f'{path}: cannot be read as an array: {error}') from error
+    if not isinstance(table, np.ndarray):  # numpy opens a zip, whatever its name
+        raise ModelFileError(f'{path}: expected one array, found an archive')
     if table.dtype.kind == 'V' and table.dtype.itemsize == _BF16_BYTES:
         return table.view(np.uint16)
     if table.dtype not in {np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint16)}:
@@ -72,15 +74,13 @@ def _npy(path: Path) -> NDArray[Any]:
 
 
 def _raw(path: Path, hidden: int) -> NDArray[np.uint16]:
+    nbytes = require_regular(path, _LARGEST)
     try:
-        nbytes = path.stat().st_size
         if not nbytes or nbytes % (hidden * _BF16_BYTES):
             raise ModelFileError(
                 f'{path}: {nbytes} bytes are no whole rows of {hidden} bfloat16 values, '
                 'as the layers take them'
             )
         return np.memmap(path, np.uint16, 'r').reshape(-1, hidden)
-    except FileNotFoundError:
-        raise ModelFileError(f'{path}: no such file') from None
     except OSError as error:
         raise ModelFileError(f'{path}: cannot be read: {error}') from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError, require_regular
 from edge_vlm_ros.engines.axera.chip_memory import cannot_load
 from edge_vlm_ros.engines.axera.library import (
     HandleExtra,
@@ -169,6 +169,7 @@ class Model:
 
 
 def _mapped(path: Path) -> mmap.mmap:
+    require_regular(path, 1 << 40)
     try:
         with path.open('rb') as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

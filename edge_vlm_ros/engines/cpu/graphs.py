@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import ModelConfig, ModelFileError
 from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo
 
-_PAST = re.compile(r'past_key_values\.(\d+)\.(key|value)')
+_PAST = re.compile(r'past_key_values\.([0-9]{1,4})\.(key|value)')
+_LARGEST_TILE_PX = 4096
 _MROPE_RANK = 3
 
 
@@ -108,6 +109,10 @@ class VisionEncoder:
         if declared is None:
             raise misfit(
                 self._graph, 'pixel_values', 'a fixed size, here or in config.json', 'none'
+            )
+        if not 0 < declared <= _LARGEST_TILE_PX:
+            raise misfit(
+                self._graph, 'pixel_values', f'1 to {_LARGEST_TILE_PX} px a side', f'{declared}'
             )
         for side in (height, width, config.tile_px):
             if side not in {None, declared}:
@@ -259,7 +264,7 @@ def _kv_tensors(graph: Graph) -> list[KvTensor]:
         raise misfit(
             graph, 'past_key_values.0.key', 'an input', 'none (no KV cache in this graph)'
         )
-    names = [(layer, kind) for layer in range(max(numbers) + 1) for kind in ('key', 'value')]
+    names = ((layer, kind) for layer in range(max(numbers) + 1) for kind in ('key', 'value'))
     return [_kv_tensor(graph, layer, kind) for layer, kind in names]
 
 

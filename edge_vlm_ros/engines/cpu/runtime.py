@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError
+from edge_vlm_ros.engines.cpu.external_data import check_external_data
 from edge_vlm_ros.engines.vendor_words import brief
 
 _FATAL = 4
@@ -48,16 +49,18 @@ class Graph:
     """One ONNX file, loaded.
 
     Args:
-        path: The file; weights in a file beside it are found by ONNX Runtime.
+        path: The file; weights in files beside it or below are found by ONNX Runtime.
         threads: Of one operator.
 
     Raises:
-        ModelFileError: The file is missing, truncated or no ONNX model.
+        ModelFileError: The file is missing, truncated or no ONNX model, or wants weights from
+            outside its folder.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         if not path.is_file():
             raise ModelFileError(f'{path}: no such file')
+        check_external_data(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1

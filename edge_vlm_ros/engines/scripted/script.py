@@ -54,9 +54,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core import ModelFileError, read_yaml_file
 
 _T = TypeVar('_T')
 STAGES = ('load', 'encode', 'prefill', 'decode', 'next_token')
@@ -187,13 +185,11 @@ class Script:
         Raises:
             ModelFileError: It is no script; says what is wrong where.
         """
+        content: Any = read_yaml_file(path) or {}
         try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
             return cls.from_mapping(content)
         except ModelFileError as error:
             raise ModelFileError(f'{path}: {error.message}') from error
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ModelFileError(f'{path}: cannot be read as YAML: {error}') from error
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any]) -> Script:

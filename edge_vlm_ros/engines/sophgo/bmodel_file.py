@@ -21,6 +21,7 @@ from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, Tensor
 
 _MAGIC = 0xFF55AAEE
 _HEADER_BYTES = 64
+_LARGEST_DESCRIPTION = 1 << 29
 _READS_A_BYTE = 4
 """Bytes read of a description for each byte it has: an honest one is read about once. A file whose
 tables refer to one another thousands of times would be read for ever."""
@@ -86,6 +87,8 @@ def read_bmodel(path: Path) -> BmodelFile:
     Raises:
         ModelFileError: Missing, truncated, or no bmodel.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ModelFileError(f'{path}: no regular file')
     try:
         with path.open('rb') as file:
             header = file.read(_HEADER_BYTES)
@@ -116,6 +119,11 @@ def _described_bytes(path: Path, header: bytes, size: int) -> int:
         raise ModelFileError(f'{path}: truncated: {size} bytes, its header promises {wanted}')
     if size < wanted:
         raise ModelFileError(f'{path}: truncated: {size} bytes, its header promises {wanted}')
+    if flat_bytes > _LARGEST_DESCRIPTION:
+        raise ModelFileError(
+            f'{path}: damaged: its description has {flat_bytes} bytes, the limit is '
+            f'{_LARGEST_DESCRIPTION}'
+        )
     return int(flat_bytes)
 
 

@@ -94,7 +94,7 @@ class DiskEmbedding:
     """
 
     def __init__(self, path: Path, shapes: DecoderShapes, step_hidden: DeviceTensor) -> None:
-        if not path.is_file():
+        if not path.is_file():  # a pipe is none
             raise ModelFileError(f'{path}: no such file; the bmodel has no embedding nets')
         nbytes = path.stat().st_size
         if not nbytes or nbytes % (shapes.hidden * shapes.half.nbytes):
@@ -102,7 +102,11 @@ class DiskEmbedding:
                 f'{path}: expected rows of {shapes.hidden} {shapes.half.value}, '
                 f'found {nbytes} bytes'
             )
-        self._table: NDArray[Any] = np.memmap(path, np.uint16, 'r').reshape(-1, shapes.hidden)
+        try:
+            table = np.memmap(path, np.uint16, 'r')
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f'{path}: cannot be read: {error}') from error
+        self._table: NDArray[Any] = table.reshape(-1, shapes.hidden)
         self._step_hidden = step_hidden
 
     @property

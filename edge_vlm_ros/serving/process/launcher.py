@@ -12,20 +12,20 @@ the parent found, and the mark that says so.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vlm_ros.serving.process.channel import Channel
 from edge_vlm_ros.serving.process.printed import PrintedLines
 
 _BOOT = (
-    'import json, sys; sys.path[:] = json.loads(sys.argv[3]); '
+    'import sys; sys.path[:] = sys.argv[3:]; '
     'from edge_vlm_ros.serving.process.child import main; '
     'main(int(sys.argv[1]), int(sys.argv[2]))'
 )
@@ -35,6 +35,35 @@ OUTPUT_NAMES = tuple(name for name, _ in _OUTPUTS)
 
 _left_behind: list[subprocess.Popen[bytes]] = []
 """Processes that could not be killed; each is reaped once its driver lets it go."""
+
+# `-P` keeps the current directory off sys.path from the first import on. Older ones have no word
+# for it alone; `_BOOT` imports `sys` only, which is built in, before it sets the path.
+_NOTHING_FROM_HERE = ('-P',) if sys.version_info >= (3, 11) else ()
+
+
+def import_path(folders: Sequence[str]) -> list[str]:
+    """Return the folders that the model process imports from: absolute ones only.
+
+    '' and '.' stand for the current directory, whatever that is when a module is imported, and
+    anybody may have put a numpy.py or a json.py there. Where this package itself was found
+    through such an entry, as in a checkout, its folder is named in full.
+    """
+    kept = [folder for folder in folders if Path(folder).is_absolute()]
+    own = str(Path(__file__).resolve().parents[3])
+    return kept if len(kept) == len(folders) or own in kept else [*kept, own]
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, without the current directory in PYTHONPATH.
+
+    `PYTHONPATH=$PYTHONPATH:/x` with nothing in it before names the current directory, and an
+    interpreter looks there for sitecustomize before any code of ours runs.
+    """
+    found = os.environ.get('PYTHONPATH')
+    if found is None:
+        return dict(os.environ)
+    kept = [folder for folder in found.split(os.pathsep) if Path(folder).is_absolute()]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(kept)}
 
 
 class Child:
@@ -59,12 +88,15 @@ class Child:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
+                    # No folder of a script, and none that is current, before the path is set.
+                    *_NOTHING_FROM_HERE,
                     '-c',
                     _BOOT,
                     str(other.fileno()),
                     str(os.getpid()),
-                    json.dumps(sys.path),
+                    *import_path(sys.path),
                 ],
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=writing[0],
                 stderr=writing[1],

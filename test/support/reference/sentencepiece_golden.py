@@ -92,7 +92,9 @@ def _phi3_ids(model: bytes, prompts: tuple[str, ...]) -> list[list[int]]:
         folder = Path(name)
         (folder / 'tokenizer.model').write_bytes(model)
         (folder / 'tokenizer_config.json').write_text(json.dumps(phi3_config()))
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         return [tokenizer(prompt)['input_ids'] for prompt in prompts]
 
 

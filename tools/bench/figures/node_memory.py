@@ -23,10 +23,10 @@ def measure() -> Iterator[Figure]:
         bench.start('tools.bench.ros.bench_node', 'camera', *small)
         bench.connect()
         bench.spin_until(
-            lambda: bench.diagnostics.get('vlm: camera camera', {}).get('received', '0') != '0'
+            lambda: bench.diagnostics.get('/vlm: camera camera', {}).get('received', '0') != '0'
         )
         bench.ask('What do you see?')
-        buffered = float(bench.next_diagnostics()['vlm: camera camera']['buffered_megabytes'])
+        buffered = float(bench.next_diagnostics()['/vlm: camera camera']['buffered_megabytes'])
         value, baseline = resident_mb(node.pid) - buffered, resident_mb(bare.pid)
     yield Figure(
         'node_memory',
