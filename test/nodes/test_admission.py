@@ -399,6 +399,6 @@ def test_a_question_takes_the_defaults_where_a_request_says_nothing():
 def test_a_field_above_its_limit_is_refused_before_any_frame(fields, says):
     request = Ask.Request(question='What?', **fields)
     with pytest.raises(BadRequestError, match=says):
-        admit(request, RequestFacts('r', 's'), DEFAULTS, 0)
+        admit(request, RequestFacts('r', 's'), DEFAULTS)
     with pytest.raises(BadRequestError, match='session_id has 300'):
         admit(Ask.Request(question='What?'), RequestFacts('r', 's' * 300), DEFAULTS, 0)
