@@ -401,4 +401,4 @@ def test_a_field_above_its_limit_is_refused_before_any_frame(fields, says):
     with pytest.raises(BadRequestError, match=says):
         admit(request, RequestFacts('r', 's'), DEFAULTS)
     with pytest.raises(BadRequestError, match='session_id has 300'):
-        admit(Ask.Request(question='What?'), RequestFacts('r', 's' * 300), DEFAULTS, 0)
+        admit(Ask.Request(question='What?'), RequestFacts('r', 's' * 300), DEFAULTS)
