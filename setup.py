@@ -40,7 +40,7 @@ def python_folders(prefixes: list[Path]) -> list[Path]:
 
 
 def can_build_interfaces() -> bool:
-    """Tell whether the interface generators are here, and for this very Python."""
+    """Return whether the interface generators are here, and for this very Python."""
     prefixes = ros_prefixes()
     has_cmake_part = any((p / 'share/rosidl_default_generators').is_dir() for p in prefixes)
     has_python_part = any((f / 'rosidl_generator_py').is_dir() for f in python_folders(prefixes))

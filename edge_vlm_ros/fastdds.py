@@ -18,7 +18,7 @@ FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
 
 
 def is_profile_chosen() -> bool:
-    """Tell whether the user has set a profile already."""
+    """Return whether the user has set a profile already."""
     return any(os.environ.get(name) for name in PROFILE_VARIABLES)
 
 

@@ -63,10 +63,10 @@ def find_axera(machine: Machine) -> Iterator[Finding]:
     if machine.at(_ON_CHIP).exists():
         yield find_sdk(machine)
     for memory in axera_memory(machine):
-        found = f'{memory.total_mb} MB, {memory.free_mb} MB free'
+        found = f'{memory.total_mb} MiB, {memory.free_mb} MiB free'
         yield Finding(TOPIC, f'CMM {memory.where}', State.OK, found)
     if not axera_memory(machine):
-        found = f'{_CMM} and axcl-smi tell none'
+        found = f'{_CMM} and axcl-smi show none'
         yield Finding(TOPIC, 'CMM', State.WARNING, found, "load the vendor's driver")
 
 
@@ -90,7 +90,7 @@ def find_sdk(machine: Machine) -> Finding:
     chip = chip_of(machine)
     version = sdk_version(machine)
     if not version:
-        return Finding(TOPIC, 'SDK', State.WARNING, f'{_VERSION} tells none', 'update the board')
+        return Finding(TOPIC, 'SDK', State.WARNING, f'{_VERSION} shows none', 'update the board')
     found = f'{text.rpartition(" ")[2]} ({machine.read(_CHIP_TYPE).strip() or "chip unknown"})'
     oldest = OLDEST_SDK.get(chip, OLDEST_SDK['ax650'])
     if is_older(version, oldest):
@@ -145,7 +145,7 @@ def axera_memory(machine: Machine) -> list[ChipMemory]:
 
 
 def parse_cmm(text: str) -> tuple[int, int] | None:
-    """Read CMM in all and free, MiB, from the text of mem_cmm_info; None = it tells none."""
+    """Read CMM in all and free, MiB, from the text of mem_cmm_info; None = it shows none."""
     found = _CMM_TOTALS.findall(text)
     if not found:
         return None

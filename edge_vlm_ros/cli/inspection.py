@@ -57,7 +57,7 @@ def guess_chip(name: str, model_dirs: Iterable[Path]) -> str:
     """Say which chip a model is for: by the catalogue, or by the kind of its files.
 
     Raises:
-        BadRequestError: It may be for several.
+        BadRequestError: The model exists for several chips and none was named.
         ModelFileError: There is no such model.
     """
     if is_path(name):

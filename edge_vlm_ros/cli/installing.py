@@ -132,7 +132,7 @@ def opencv_library() -> Path | None:
 
 
 def is_built_for_numpy_1(library: Path) -> bool:
-    """Tell whether a native library was compiled with numpy 1 and does not run with numpy 2.
+    """Return whether a native library was compiled with numpy 1 and does not run with numpy 2.
 
     False where it cannot be read or uses no numpy.
     """

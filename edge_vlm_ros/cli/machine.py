@@ -85,5 +85,5 @@ def version_in(text: str) -> tuple[int, ...]:
 
 
 def is_older(version: tuple[int, ...], oldest: tuple[int, ...]) -> bool:
-    """Tell whether a version is known and older than the oldest that will do."""
+    """Return whether a version is known and older than the oldest that will do."""
     return bool(version) and version < oldest

@@ -66,7 +66,7 @@ def check_bmodel(
     )
     if problem:
         return Finding(TOPIC, name, State.WARNING, *problem)
-    there = f'of {memory.total_mb} MB' if memory.total_mb else 'MB; what there is is not known'
+    there = f'of {memory.total_mb} MiB' if memory.total_mb else 'MiB; what there is is not known'
     return Finding(TOPIC, name, State.OK, f'takes {needed} {there}')
 
 
@@ -91,7 +91,7 @@ def _shared_out_otherwise(
     has = {heap: memory.heaps_mb.get(heap, 0) for heap in wanted}
     if all(has[heap] >= size for heap, size in wanted.items()):
         return None
-    found = f'wants {_sizes(wanted)} MB, this SoC has {_sizes(has)}'
+    found = f'wants {_sizes(wanted)} MiB, this SoC has {_sizes(has)}'
     return found, memory_remedy(asked.command, machine)
 
 
@@ -99,7 +99,7 @@ def _too_large(needed_mb: int, memory: DeviceMemory, machine: Machine) -> Proble
     if not memory.total_mb or needed_mb <= memory.total_mb:
         return None
     remedy = memory_remedy('./memory_edit.sh -c -npu N -vpu N -vpp N', machine)
-    found = f'takes {needed_mb} MB, there are {memory.total_mb} MB'
+    found = f'takes {needed_mb} MiB, there are {memory.total_mb} MiB'
     return found, remedy if memory.heaps_mb else 'take a smaller model'
 
 
@@ -130,16 +130,16 @@ def check_axmodels(entry: ModelEntry, files: ModelFiles, machine: Machine) -> Fi
     )
     if problem:
         return Finding(TOPIC, name, State.WARNING, *problem)
-    free = f' of {largest.free_mb} MB free' if largest else ''
-    return Finding(TOPIC, name, State.OK, f'takes {needed} MB of CMM{free}')
+    free = f' of {largest.free_mb} MiB free' if largest else ''
+    return Finding(TOPIC, name, State.OK, f'takes {needed} MiB of CMM{free}')
 
 
 def _too_large_for_chip(needed_mb: int, memory: ChipMemory) -> Problem | None:
     if needed_mb > memory.total_mb:
-        found = f'takes {needed_mb} MB of CMM, there are {memory.total_mb} MB'
+        found = f'takes {needed_mb} MiB of CMM, there are {memory.total_mb} MiB'
         return found, 'take a smaller model, or a board that gives the CMM more of its memory'
     if needed_mb > memory.free_mb:
-        found = f'takes {needed_mb} MB of CMM, {memory.free_mb} MB are free'
+        found = f'takes {needed_mb} MiB of CMM, {memory.free_mb} MiB are free'
         return found, 'end the program that holds the rest'
     return None
 
@@ -148,5 +148,5 @@ def _too_large_for_host(entry: ModelEntry, host_mb: int) -> Problem | None:
     asked = entry.host_memory_mb
     if not asked or not 0 < host_mb < asked:
         return None
-    found = f'the publisher asks for {asked} MB of host memory, there are {host_mb} MB'
+    found = f'the publisher asks for {asked} MiB of host memory, there are {host_mb} MiB'
     return found, 'it may load all the same: the embedding table is mapped, not read'

@@ -30,7 +30,7 @@ _SHM = '/dev/shm'  # noqa: S108 (a mount point; nothing is made there)
 SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
 """A 1080p image has 6.2 MB; an image that does not fit the sender's segment is lost."""
 SMALLEST_SHM_BYTES = 128 * _MEGABYTE
-"""Room for a camera, the node and a few listeners with a segment of 16 MB each."""
+"""Room for a camera, the node and a few listeners with a segment of 16 MiB each."""
 _ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted', 10: 'lyrical'}
 _INTERFACES = 'from edge_vlm_ros.msg import Answer; from edge_vlm_ros.srv import Ask'
 
@@ -138,7 +138,7 @@ def _find_profile(topic: str) -> Finding:
     if size < SMALLEST_SEGMENT_BYTES:
         found = f'{path} has segments of {size} bytes, a 1080p image does not fit'
         return Finding(topic, name, State.WARNING, found, remedy)
-    return Finding(topic, name, State.OK, f'{path}, segments of {size // _MEGABYTE} MB')
+    return Finding(topic, name, State.OK, f'{path}, segments of {size // _MEGABYTE} MiB')
 
 
 def export_line(profile: Path | None) -> str:
@@ -153,7 +153,7 @@ def _find_shm(topic: str) -> Finding:
     except OSError as error:
         return Finding(topic, _SHM, State.WARNING, str(error), 'mount a tmpfs there')
     size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
-    found = f'{size // _MEGABYTE} MB, {free // _MEGABYTE} MB free'
+    found = f'{size // _MEGABYTE} MiB, {free // _MEGABYTE} MiB free'
     if size < SMALLEST_SHM_BYTES:
         remedy = 'in a container: docker run --shm-size=256m'
         return Finding(topic, _SHM, State.WARNING, found, remedy)

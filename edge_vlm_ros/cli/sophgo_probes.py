@@ -58,9 +58,9 @@ def find_sophgo(machine: Machine) -> Iterator[Finding]:
     memory = sophgo_memory(machine)
     if memory.heaps_mb:
         found = ', '.join(f'{heap} {size}' for heap, size in memory.heaps_mb.items())
-        yield Finding(TOPIC, 'memory', State.OK, f'{found} MB, {memory.total_mb} MB in all')
+        yield Finding(TOPIC, 'memory', State.OK, f'{found} MiB, {memory.total_mb} MiB in all')
     elif memory.total_mb:
-        yield Finding(TOPIC, 'memory', State.OK, f'{memory.total_mb} MB')
+        yield Finding(TOPIC, 'memory', State.OK, f'{memory.total_mb} MiB')
     else:
         found = f'{_HEAPS} cannot be read'
         yield Finding(TOPIC, 'memory', State.WARNING, found, 'as root: sudo edge-vlm doctor')
@@ -96,7 +96,7 @@ def _libsophon(machine: Machine) -> tuple[str, str]:
 
 
 def is_bm1688(machine: Machine) -> bool:
-    """Tell whether the machine is a BM1688 SoC."""
+    """Return whether the machine is a BM1688 SoC."""
     return 'bm1688' in machine.read('/proc/cpuinfo').lower()
 
 
@@ -117,7 +117,7 @@ def parse_heaps(text: str) -> dict[str, int]:
 
 
 def memory_remedy(command: str, machine: Machine) -> str:
-    """Say how a SoC's memory is shared out anew.
+    """Say how a SoC's memory is divided again.
 
     Args:
         command: `memory_edit.sh -c ...`.

@@ -115,7 +115,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class AnswerChunk:
-    """One piece of an answer.
+    """One chunk of an answer.
 
     Attributes:
         request_id: The question's.

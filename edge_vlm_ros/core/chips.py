@@ -113,7 +113,7 @@ def chip_named(name: str) -> Chip:
 
 
 def is_chip(name: str) -> bool:
-    """Tell whether there is a chip of a name; loads none of another package."""
+    """Return whether there is a chip of a name; loads none of another package."""
     return name in _OWN or name in _INSTALLED.names()
 
 

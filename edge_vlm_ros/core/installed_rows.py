@@ -50,7 +50,7 @@ class LoadedRows(Generic[Row]):
 
 
 class InstalledRows(Generic[Row]):
-    """What other packages add to one table; looked up anew each time, nothing is kept.
+    """What other packages add to one table; looked up again each time, nothing is kept.
 
     Args:
         group: Of the entry points.

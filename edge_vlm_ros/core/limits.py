@@ -14,7 +14,7 @@ class EngineLimits:
         longest_prompt: Tokens that prefill takes from an empty cache.
         prefill_chunk: Tokens of one uninterruptible prefill step; 0 = the whole prompt at once.
         max_images: Images (tiles, for a tiling family) in one prompt; 0 = as the context allows.
-        can_extend_prefix: Whether prefill may start behind a prefix that is already in the cache.
+        can_extend_prefix: Whether prefill may start after a prefix that is already in the cache.
         samples_on_chip: Whether the sampling head runs on the chip.
         has_logits: Whether logits can be read (confidence, choices, seeded sampling).
         vocab_size: Rows of the embedding table.
@@ -22,7 +22,7 @@ class EngineLimits:
         hidden_dtype: 'float32', 'float16' or 'bfloat16'.
         tile_px: Side of the square the vision tower takes; 0 = any size.
         tiles_per_frame: Tiles that one frame is cut into at most unless the user asks for more: as
-            many as the chip bears without a long wait; 0 = as the model was trained.
+            many as the chip takes without a long wait; 0 = as the model was trained.
         max_patches: Patches that one run of the vision tower takes, for families that cut images
             into patches (Qwen2-VL); 0 = any number.
         max_grid_side: Patches along one side of an image at most (rows of a compiled position

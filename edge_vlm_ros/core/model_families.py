@@ -50,7 +50,7 @@ def family_of_type(model_type: str) -> FamilyRow | None:
 
 
 def is_family(name: str) -> bool:
-    """Tell whether there is a family of a name; loads none of another package."""
+    """Return whether there is a family of a name; loads none of another package."""
     return any(row.name == name for row in FAMILIES) or name in _INSTALLED.names()
 
 

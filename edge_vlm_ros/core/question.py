@@ -65,14 +65,14 @@ class Question:
     Attributes:
         text: What is asked; not empty, at most `MAX_QUESTION_BYTES` in UTF-8.
         request_id: The caller's name for it; unique among the running ones.
-        frames: The chosen frames, oldest first; none = a question about words alone (or, in a
+        frames: The chosen frames, oldest first; none = a text-only question (or, in a
             session that has turns, about the frames already shown).
         session_id: The conversation it belongs to; '' = none, nothing is remembered.
         system_prompt: '' = the model's own default.
         sampling: How tokens are chosen.
         choices: Answers to choose from; empty = free text.
         continues_session: It goes on with a conversation that must exist: where the session has
-            no turn (any more), it is refused with UNKNOWN_SESSION and not answered on words alone.
+            no turn (any more), it is refused with UNKNOWN_SESSION and not answered without frames.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
         shown_as: How all of its frames are shown; None = a single frame ALONE, of several those of

@@ -59,18 +59,18 @@ def third(x: float) -> int:
 
 
 def is_clear_of_borders(x: float) -> bool:
-    """Tell whether a centre is plainly in its third."""
+    """Return whether a centre is plainly in its third."""
     return all(abs(x - border) >= BORDER_MARGIN for border in BORDERS)
 
 
 def are_in_order(centres: Iterable[float]) -> bool:
-    """Tell whether it is plain in which order things stand from left to right."""
+    """Return whether it is plain in which order things stand from left to right."""
     row = sorted(centres)
     return all(right - left >= CENTRE_GAP for left, right in pairwise(row))
 
 
 def blocks_the_way(distance_m: float) -> bool | None:
-    """Tell whether a thing straight ahead is in the way; None: a toss-up."""
+    """Return whether a thing straight ahead is in the way; None: a toss-up."""
     if BLOCKED_M < distance_m < CLEAR_M:
         return None
     return distance_m <= BLOCKED_M

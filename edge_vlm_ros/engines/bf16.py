@@ -46,5 +46,5 @@ def widen_bf16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
 
 
 def has_nan(bits: NDArray[np.uint16]) -> bool:
-    """Tell whether any bfloat16 bit pattern is not a number."""
+    """Return whether any bfloat16 bit pattern is not a number."""
     return bool(((bits & _SIGNLESS) > _EXPONENT).any())

@@ -87,7 +87,7 @@ class TemplatedFamily(ABC):
     ) -> PromptPart:
         """Render what closes an answer and opens the user's next turn, with new images if any.
 
-        Images are counted anew in every turn, as in the published multi-turn forms.
+        Images are counted from the start in every turn, as in the published multi-turn forms.
 
         Args:
             images: New ones of this turn; often none.

@@ -31,7 +31,7 @@ _VISION = re.compile(r'vit|vision|image_?encoder', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class SetWish:
+class WantedSet:
     """Which set is wanted where there may be several.
 
     Attributes:
@@ -76,23 +76,23 @@ class _Build:
         return f'{self.prefix}_p{self.chunk}_l{layer}_together{SUFFIX}'
 
 
-def search_axmodel_set(root: Path, wish: SetWish | None = None) -> SetSearch:
+def search_axmodel_set(root: Path, wanted: WantedSet | None = None) -> SetSearch:
     """Look for a set in a folder and below; of several sets the one with most layers counts."""
-    wish = wish or SetWish()
+    wanted = wanted or WantedSet()
     search = SetSearch()
     files = list(_axmodels(root))
-    build = _choose_build(search, root, _builds(files, root, wish.layers))
+    build = _choose_build(search, root, _builds(files, root, wanted.layers))
     if build is not None:
-        _take_build(search, build, wish.layer_count)
+        _take_build(search, build, wanted.layer_count)
     elif not search.conflicts:
-        search.missing += _wanted_names(wish)
+        search.missing += _wanted_names(wanted)
     if build is not None or not search.conflicts:
-        _take_vision(search, root, files, build, wish.vision)
+        _take_vision(search, root, files, build, wanted.vision)
     return search
 
 
 def holds_axmodels(folder: Path) -> bool:
-    """Tell whether a folder holds an axmodel file, at any depth that is looked into."""
+    """Return whether a folder holds an axmodel file, at any depth that is looked into."""
     return any(True for _ in _axmodels(folder))
 
 
@@ -120,7 +120,7 @@ def _builds(files: Iterable[Path], root: Path, wanted: str) -> list[_Build]:
 
 
 def _is_like(path: Path, pattern: str) -> bool:
-    """Tell whether a path, or its end, is as the pattern says."""
+    """Return whether a path, or its end, is as the pattern says."""
     text = path.as_posix()
     return fnmatchcase(text, pattern) or fnmatchcase(text, f'*/{pattern}')
 
@@ -171,11 +171,11 @@ def _take_build(search: SetSearch, build: _Build, layer_count: int) -> None:
         search.missing.append(' or '.join(EMBEDDINGS))
 
 
-def _wanted_names(wish: SetWish) -> list[str]:
+def _wanted_names(wanted: WantedSet) -> list[str]:
     """Name what a folder without any layer file lacks."""
-    pattern = wish.layers or '<prefix>_p<chunk>_l{layer}_together.axmodel'
-    if wish.layer_count:
-        layers = [pattern.replace('{layer}', str(i)) for i in range(wish.layer_count)]
+    pattern = wanted.layers or '<prefix>_p<chunk>_l{layer}_together.axmodel'
+    if wanted.layer_count:
+        layers = [pattern.replace('{layer}', str(i)) for i in range(wanted.layer_count)]
     else:
         layers = [pattern.replace('{layer}', '<i>')]
     prefix = re.split(r'_p[\d*<]', Path(pattern).name)[0]
@@ -221,6 +221,6 @@ def _vision_beside(set_folder: Path) -> list[Path]:
     return [file for folder in beside for file in sorted(folder.glob(f'*{SUFFIX}'))]
 
 
-def set_wish(parts: Mapping[str, str], layer_count: int) -> SetWish:
-    """Make a wish of a catalogue entry's paths by part."""
-    return SetWish(parts.get('layers', ''), layer_count, parts.get('vision_encoder', ''))
+def wanted_set(parts: Mapping[str, str], layer_count: int) -> WantedSet:
+    """Make a wanted of a catalogue entry's paths by part."""
+    return WantedSet(parts.get('layers', ''), layer_count, parts.get('vision_encoder', ''))

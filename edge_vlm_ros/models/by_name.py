@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
-from edge_vlm_ros.models.axmodel_set import search_axmodel_set, set_wish
+from edge_vlm_ros.models.axmodel_set import search_axmodel_set, wanted_set
 from edge_vlm_ros.models.catalogue import ModelEntry, RemoteFile
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
 from edge_vlm_ros.models.tokenizer_folder import TOKENIZER_WANTED, find_tokenizer
@@ -93,8 +93,8 @@ class _Search:
         return [*self.conflicts, *self.missing]
 
     def _look_for_set(self, entry: ModelEntry) -> None:
-        wish = set_wish({part: file.path for part, file in entry.files.items()}, entry.layers)
-        found = search_axmodel_set(self.folder, wish)
+        wanted = wanted_set({part: file.path for part, file in entry.files.items()}, entry.layers)
+        found = search_axmodel_set(self.folder, wanted)
         self.weights, self.missing = found.weights, found.missing
         self.conflicts = found.conflicts
 

@@ -75,5 +75,5 @@ def default_model_dirs() -> list[Path]:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether a model is named by path and not by catalogue name."""
+    """Return whether a model is named by path and not by catalogue name."""
     return '/' in name or name.startswith(('.', '~'))

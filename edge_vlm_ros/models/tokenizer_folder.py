@@ -14,7 +14,7 @@ _TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
 
 
 def is_tokenizer_folder(folder: Path) -> bool:
-    """Tell whether a folder holds a tokenizer and config.json."""
+    """Return whether a folder holds a tokenizer and config.json."""
     return _has_tokenizer(folder) and (folder / 'config.json').is_file()
 
 

@@ -307,7 +307,7 @@ def _choose(
 
 
 def _ends_later(last: StoredFrame, newest: StoredFrame, as_of_ns: int) -> bool:
-    """Tell whether what is asked about ends with the newest frame rather than with another."""
+    """Return whether what is asked about ends with the newest frame rather than with another."""
     return not as_of_ns or last.stamp_ns < newest.stamp_ns <= as_of_ns
 
 

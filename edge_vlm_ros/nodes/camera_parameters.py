@@ -27,7 +27,7 @@ class CameraSettings:
         reliability: 'best_effort' or 'reliable'.
         depth: Messages that wait in the middleware.
         buffer_frames: Most frames kept.
-        buffer_seconds: Oldest frame kept, behind the newest.
+        buffer_seconds: Oldest frame kept, counted from the newest.
         buffer_bytes: Most bytes kept.
         buffer_fps: Frames kept a second beside the newest one; 0 = all.
         min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.

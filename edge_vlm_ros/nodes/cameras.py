@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.node_time import Moment
 
 LATE_NS = NS_PER_S
-"""A stamp behind the newest one by less than this may be that of a frame which was overtaken; by
+"""A stamp after the newest one by less than this may be that of a frame which was overtaken; by
 more, it is of another clock."""
 
 OVERTAKEN_NS = NS_PER_S // 10
@@ -253,7 +253,7 @@ class CameraFeed:
         self._last_ns = now.steady_ns
 
     def _is_late(self, stamp_ns: int, now: Moment) -> bool:
-        """Tell whether a frame is of before: overtaken on its way, or by a jump of time."""
+        """Return whether a frame is of before: overtaken on its way, or by a jump of time."""
         is_settling = now.is_simulated and now.steady_ns - self._cleared_ns < SETTLE_NS
         if is_settling and stamp_ns > now.ros_ns + LATE_NS:
             return True  # a frame of the bag's last loop

@@ -15,6 +15,6 @@ class LoadingLog:
         self._tenth = 0
 
     def is_worth_a_line(self, loading: LoadProgress) -> bool:
-        """Tell whether a load has come into another tenth than when this was asked last."""
+        """Return whether a load has come into another tenth than when this was asked last."""
         before, self._tenth = self._tenth, 10 * loading.loaded // loading.total
         return self._tenth not in {0, before}

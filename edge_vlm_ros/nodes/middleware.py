@@ -65,7 +65,7 @@ class Losses:
         )
 
     def may_exceed(self, nbytes: int) -> bool:
-        """Tell whether images may be above so many bytes: seen to be, or none was ever seen."""
+        """Return whether images may be above so many bytes: seen to be, or none was ever seen."""
         return self.is_raw and (not self.largest_bytes or self.largest_bytes > nbytes)
 
     def _fast_dds(self) -> str:
@@ -122,7 +122,7 @@ def count_udp_drops(proc: Path = Path('/proc/self')) -> int:
         proc: The folder of the process.
 
     Returns:
-        0 where the system does not tell.
+        0 where the system does not say.
     """
     own: set[str] = set()
     with suppress(OSError):

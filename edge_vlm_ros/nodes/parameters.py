@@ -1,7 +1,7 @@
 """The vlm node's parameters: declared with description and range, read into frozen settings.
 
 What the node is (chip, model, cameras, bounds) is read-only and becomes one `VlmSettings` at
-start-up. What a request may leave open is a `RequestDefaults`, read anew for every request, so a
+start-up. What a request may leave open is a `RequestDefaults`, read again for every request, so a
 change at run time holds from the next question on.
 
 Cameras and presets are lists of names; each name brings parameters of its own. In a YAML file

@@ -61,7 +61,7 @@ def use_large_receive_buffers() -> str:
     effect.
 
     Returns:
-        What CYCLONEDDS_URI was set to; '' when the user has his own or ours is not installed.
+        What CYCLONEDDS_URI was set to; '' when the user has set one or ours is not installed.
     """
     profile = shipped_profile(CYCLONE_PROFILE_NAME)
     if profile is None or os.environ.get(CYCLONE_VARIABLE):

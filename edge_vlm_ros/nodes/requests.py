@@ -113,7 +113,7 @@ class RequestCounts:
 
 
 def _is_about_damage(chunk: AnswerChunk, answer: Answer) -> bool:
-    """Tell whether nothing was said, for none of the cameras' frames could be decoded."""
+    """Return whether nothing was said, for none of the cameras' frames could be decoded."""
     is_bad = answer.error_code is ErrorCode.BAD_IMAGE and bool(answer.bad_frames)
     return is_bad and chunk.sequence == 0
 
@@ -194,7 +194,7 @@ class OpenRequests:
 
         Raises:
             BadRequestError: A request of that id is running (DUPLICATE_REQUEST).
-            BusyError: There are too many.
+            BusyError: As many requests as `queue_size` allows are open.
         """
         with self._lock:
             if request_id in self._open:
@@ -226,7 +226,7 @@ class OpenRequests:
                 self._end(request, chunk, chunk.answer)
 
     def fail(self, request: OpenRequest, error: EdgeVlmError) -> bool:
-        """End a request from here, with what had been said; tell whether this did it.
+        """End a request from here, with what had been said; return whether this did it.
 
         The executor's thread alone. Where the backend was asked, the end goes the way of every
         other chunk: through its stream, which has the text and takes one end. That of an attempt

@@ -15,7 +15,7 @@ is not loaded; `autostart` activates when it is. A model process that dies later
 active: its questions wait for the next one.
 
 Here the parts are wired together: `Answering` takes the requests, `Outlets` says what goes out,
-`CameraFeed`s keep frames, a `ModelProcess` answers. One thread runs every callback.
+`CameraFeed's keep frames, a `ModelProcess` answers. One thread runs every callback.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class VlmNode(LifecycleNode):
         self._status_changed()
 
     def start(self) -> bool:
-        """Configure and activate, for `autostart`; tell whether nothing went wrong.
+        """Configure and activate, for `autostart`; return whether nothing went wrong.
 
         With `wait_for_model` the node is activated later, when the model is loaded.
         """

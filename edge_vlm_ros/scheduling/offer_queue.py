@@ -73,7 +73,7 @@ class OfferQueue:
         return first
 
     def discard(self, key: FeatureKey) -> bool:
-        """Take out one key; tell whether it waited."""
+        """Take out one key; return whether it waited."""
         if key not in self:
             return False
         place = place_of(key)

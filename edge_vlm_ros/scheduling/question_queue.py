@@ -94,7 +94,7 @@ class QuestionQueue:
         return self._waiting.pop(self.by_turn()[0].request_id)
 
     def discard(self, request_id: str) -> bool:
-        """Take out one; tell whether it waited."""
+        """Take out one; return whether it waited."""
         return self._waiting.pop(request_id, None) is not None
 
     def take_outdated(self, newcomer: QuestionAsked) -> list[QuestionAsked]:
@@ -121,7 +121,7 @@ class QuestionQueue:
         return self._waiting.pop(victim.request_id)
 
     def preempts(self, newcomer: QuestionAsked, running: QuestionAsked) -> bool:
-        """Tell whether a newcomer takes the chip from the question whose turn it is."""
+        """Return whether a newcomer takes the chip from the question whose turn it is."""
         return self.policy is QueuePolicy.PREEMPT and newcomer.priority >= running.priority
 
 

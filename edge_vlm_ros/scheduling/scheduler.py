@@ -116,7 +116,7 @@ class _Steps:
         return self.asked.request_id
 
     def wants(self, key: FeatureKey) -> bool:
-        """Tell whether pixels under this key are still to be encoded."""
+        """Return whether pixels under this key are still to be encoded."""
         return key in (self.asked.keys if self.rendered is None else self.to_encode)
 
 

@@ -215,8 +215,8 @@ class SessionStore:
             if must_exist and (session is None or session.conversation.history is None):
                 raise BadRequestError(
                     f'the conversation {session_id!r} is not known here (any more): it was not '
-                    'used for long, made room for others, or the model was started anew; '
-                    'ask again with new frames to begin it anew',
+                    'used for long, made room for others, or the model was started again; '
+                    'ask again with new frames to start a new one',
                     ErrorCode.UNKNOWN_SESSION,
                 )
             if session is None:

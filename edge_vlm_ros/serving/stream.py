@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CHUNK_INTERVAL_NS = 10_000_000
-"""Text that comes sooner than this behind a chunk waits for the next token. A small model makes a
+"""Text that comes sooner than this after a chunk waits for the next token. A small model makes a
 thousand tokens a second; listeners that keep the last 5 or 10 messages (`ros2 topic echo`, an
 action client) would lose most of them. Models of 100 tokens a second and fewer never wait."""
 
@@ -25,7 +25,7 @@ class AnswerStream:
     """The chunks of one answer, exactly one of them final.
 
     Any number of threads may iterate, each sees every chunk from the first. Whoever stops half-way
-    leaves nothing behind: the answer is finished without him, `cancel` ends it early.
+    leaves nothing behind: the answer is finished all the same, `cancel` ends it early.
 
     Args:
         request_id: The question's.
@@ -108,7 +108,7 @@ class AnswerStream:
         return answer
 
     def cancel(self) -> bool:
-        """Take the question back; tell whether it was still running or waiting."""
+        """Take the question back; return whether it was still running or waiting."""
         return self._cancel(self._request_id) > 0
 
     def begin(self, begun_ns: int) -> None:
@@ -124,7 +124,7 @@ class AnswerStream:
             self._on_begun(begun_ns)
 
     def push(self, delta: str) -> bool:
-        """Add text; tell whether the stream still took it. For the maker of the answer."""
+        """Add text; return whether the stream still took it. For the maker of the answer."""
         with self._changed:
             if self._is_done():
                 return False
@@ -136,7 +136,7 @@ class AnswerStream:
         return True
 
     def finish(self, make_answer: Callable[[str], Answer], delta: str = '') -> bool:
-        """Add the final chunk; tell whether this call did. For the maker of the answer.
+        """Add the final chunk; return whether this call did. For the maker of the answer.
 
         Args:
             make_answer: Makes the answer from the whole text.
@@ -152,7 +152,7 @@ class AnswerStream:
         return True
 
     def relay(self, chunk: AnswerChunk) -> bool:
-        """Add a chunk that a stream elsewhere has made; tell whether this stream still took it.
+        """Add a chunk that a stream elsewhere has made; return whether this stream still took it.
 
         For a process that hears of the answer from another one; it neither pushes nor finishes
         what that one still makes, but it may finish it in its place.

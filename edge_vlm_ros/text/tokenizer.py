@@ -161,7 +161,7 @@ class Tokenizer:
         return None if found is None else int(found)
 
     def is_special(self, token: int) -> bool:
-        """Tell whether a token is one that `decode` leaves out."""
+        """Return whether a token is one that `decode` leaves out."""
         return token in self._special
 
     def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:

@@ -45,7 +45,7 @@ FOLDER_FPS = 2.0
 """Frames per second of a folder of images when the caller does not say."""
 
 FALLBACK_FPS = 30.0
-"""Frames per second where a video file or a webcam does not tell."""
+"""Frames per second where a video file or a webcam does not say."""
 
 
 class MediaFrame(NamedTuple):

@@ -196,7 +196,7 @@ def test_a_soc_says_its_library_and_its_heaps(board):
     assert found['device'].found == '/dev/bm-tpu0'
     assert found['libsophon'].state is State.OK
     assert found['libsophon'].found.startswith('libsophon-0.5.1 ')
-    assert found['memory'].found == 'npu 3950, vpp 3072, vpu 2048 MB, 9070 MB in all'
+    assert found['memory'].found == 'npu 3950, vpp 3072, vpu 2048 MiB, 9070 MiB in all'
 
 
 @pytest.mark.parametrize(('version', 'state'), [('0.5.0', State.WARNING), ('0.5.1', State.OK)])
@@ -213,7 +213,7 @@ def test_a_card_is_asked_for_its_memory_through_sail(board, module):
     board.put('/dev/bm-sophon0')
     module('sophon.sail', '__version__ = "3.9.1"\nget_dev_stat = lambda device: [14751, 0, 0]\n')
     found = findings(sophgo_probes.find_sophgo(board.machine))
-    assert (found['memory'].state, found['memory'].found) == (State.OK, '14751 MB')
+    assert (found['memory'].state, found['memory'].found) == (State.OK, '14751 MiB')
 
 
 def test_memory_that_must_not_be_read_is_a_warning(board):
@@ -241,7 +241,7 @@ def test_a_board_says_its_sdk_and_its_memory(board):
     found = findings(axera_probes.find_axera(board.machine))
     assert found['SDK'].state is State.OK
     assert found['SDK'].found == 'V3.6.2_20250731140456 (AX650C_CHIP)'
-    assert found['CMM on chip'].found == '10240 MB, 9963 MB free'
+    assert found['CMM on chip'].found == '10240 MiB, 9963 MiB free'
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_cards_are_listed_with_firmware_and_memory(board, tool):
     found = findings(axera_probes.find_axera(board.machine))
     assert found['card 0'].found == 'AX650N, firmware V3.6.2, driver V3.6.2_20250603154858'
     assert (found['card 0'].state, found['card 1'].state) == (State.OK, State.WARNING)
-    assert found['CMM card 0'].found == '7040 MB, 7022 MB free'
-    assert found['CMM card 1'].found == '7040 MB, 4705 MB free'
+    assert found['CMM card 0'].found == '7040 MiB, 7022 MiB free'
+    assert found['CMM card 1'].found == '7040 MiB, 4705 MiB free'
     assert axera_probes.chip_of(board.machine) == 'ax650'
 
 
@@ -319,14 +319,14 @@ def room(board, tmp_path, monkeypatch):
 def test_a_set_that_fits_is_said_to_fit(room, board, tmp_path):
     put_set(tmp_path / 'models' / 'internvl3-2b', ALL.find('ax650', 'internvl3-2b'))
     board.be_ax650()
-    assert room()['internvl3-2b (ax650)'].found == 'takes 4026 MB of CMM of 9963 MB free'
+    assert room()['internvl3-2b (ax650)'].found == 'takes 4026 MiB of CMM of 9963 MiB free'
 
 
 @pytest.mark.parametrize(
     ('memory', 'says'),
     [
-        ((3072, 3000), 'takes 4026 MB of CMM, there are 3072 MB'),
-        ((7040, 2000), 'takes 4026 MB of CMM, 2000 MB are free'),
+        ((3072, 3000), 'takes 4026 MiB of CMM, there are 3072 MiB'),
+        ((7040, 2000), 'takes 4026 MiB of CMM, 2000 MiB are free'),
     ],
 )
 def test_a_set_that_does_not_fit_is_a_warning(room, board, tmp_path, memory, says):
@@ -358,7 +358,7 @@ def test_a_host_with_too_little_memory_is_a_warning(room, board, tmp_path):
     board.put('/proc/meminfo', 'MemTotal:        2014580 kB\nMemFree:         1000000 kB\n')
     found = room()['internvl3-2b (ax650)']
     assert found.state is State.WARNING
-    assert 'asks for 4096 MB of host memory, there are 1967 MB' in found.found
+    assert 'asks for 4096 MiB of host memory, there are 1967 MiB' in found.found
 
 
 def test_a_set_of_another_chip_is_not_compared(room, board, tmp_path):
@@ -394,14 +394,14 @@ def test_a_bmodel_that_fits_is_said_to_fit(room, board, own_model):
     own_model(soc_memory={'npu': 2048, 'vpu': 2048, 'vpp': 2048})
     board.be_se7()
     found = room()['mine (bm1684x)']
-    assert (found.state, found.found) == (State.OK, 'takes 2 of 9070 MB')
+    assert (found.state, found.found) == (State.OK, 'takes 2 of 9070 MiB')
 
 
 def test_a_bmodel_larger_than_the_memory_is_a_warning(room, board, own_model):
     own_model()
     board.be_se7(npu=1, vpp=0)
     found = room()['mine (bm1684x)']
-    assert (found.state, found.found) == (State.WARNING, 'takes 2 MB, there are 1 MB')
+    assert (found.state, found.found) == (State.WARNING, 'takes 2 MiB, there are 1 MiB')
     assert 'memory_edit.sh' in found.remedy
 
 
@@ -409,7 +409,7 @@ def test_memory_shared_out_otherwise_than_the_publisher_says_is_a_warning(room, 
     own_model(soc_memory={'npu': 7615, 'vpu': 2048, 'vpp': 2048})
     board.be_se7()
     found = room()['mine (bm1684x)']
-    says = 'wants npu 7615, vpu 2048, vpp 2048 MB, this SoC has npu 3950, vpu 2048, vpp 3072'
+    says = 'wants npu 7615, vpu 2048, vpp 2048 MiB, this SoC has npu 3950, vpu 2048, vpp 3072'
     assert (found.state, found.found) == (State.WARNING, says)
     assert './memory_edit.sh -c -npu 7615 -vpu 2048 -vpp 2048' in found.remedy
     assert 'reboot' in found.remedy

@@ -51,7 +51,7 @@ def test_a_profile_with_room_for_an_image_is_fine(no_profile, monkeypatch, tmp_p
     path.write_text(PROFILE.format(16 << 20))
     monkeypatch.setenv(variable, str(path))
     assert _profile().state is State.OK
-    assert '16 MB' in _profile().found
+    assert '16 MiB' in _profile().found
 
 
 def test_our_own_profile_is_fine(no_profile, monkeypatch):
@@ -86,7 +86,7 @@ def test_small_or_full_shared_memory_is_a_warning(monkeypatch, megabytes, free, 
     monkeypatch.setattr(probes.os, 'statvfs', lambda _: room)
     found = probes.find_shared_memory()[1]
     assert found.state is state
-    assert f'{megabytes} MB' in found.found
+    assert f'{megabytes} MiB' in found.found
 
 
 def test_a_missing_module_comes_with_the_command_that_installs_it():

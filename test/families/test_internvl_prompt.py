@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Backend
 
 from edge_vlm_ros.core import VisionInputs, join_parts, text_part
 
-# What transformers itself is told; the form of the published models' chat_template.
+# What transformers itself is given; the form of the published models' chat_template.
 CHATML_JINJA = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
     " + '<|im_end|>\n' }}{% endfor %}"

@@ -167,7 +167,7 @@ def reference_positions(torch, ids, grids, image_id, video_id):
 def test_positions_are_those_of_the_published_model(family, shown, question):
     torch = pytest.importorskip('torch')
     # Where a clip has more pairs than its sides have blocks, transformers 5 and 4 disagree about
-    # the text behind it; the model was trained as 4 counts (the test below).
+    # the text after it; the model was trained as 4 counts (the test below).
     shown = [(grid, min(pairs, max(grid))) for grid, pairs in shown]
     part = ask(family, shown, question)
     grids = [

@@ -6,7 +6,7 @@ import pytest
 
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.models import find_model
-from edge_vlm_ros.models.axmodel_set import SetWish, holds_axmodels, search_axmodel_set
+from edge_vlm_ros.models.axmodel_set import WantedSet, holds_axmodels, search_axmodel_set
 
 
 @pytest.fixture(autouse=True)
@@ -136,8 +136,8 @@ def test_several_builds_in_one_folder_are_named(tmp_path):
 
 def test_a_pattern_tells_builds_of_one_folder_apart(tmp_path):
     put(put_set(put_set(tmp_path, 4), 4, chunk=320), 'a_vit.axmodel')
-    wish = SetWish('qwen2_p320_l{layer}_together.axmodel', 4)
-    found = search_axmodel_set(tmp_path, wish)
+    wanted = WantedSet('qwen2_p320_l{layer}_together.axmodel', 4)
+    found = search_axmodel_set(tmp_path, wanted)
     assert not found.missing
     assert not found.conflicts
     assert found.weights['layers.0'].name == 'qwen2_p320_l0_together.axmodel'

@@ -120,7 +120,7 @@ def test_the_profile_is_set_under_the_names_that_the_distribution_reads(
     assert profile is not None
     found = {n for n in PROFILE_VARIABLES if os.environ[n] == str(profile)}
     assert found == names
-    assert process_setup.use_shared_memory_profile() is None, 'the user has his own'
+    assert process_setup.use_shared_memory_profile() is None, 'the user has set one'
     from launch.utilities import perform_substitutions
 
     from launch import LaunchContext

@@ -89,14 +89,14 @@ def bad_images():
         'half a PNG': compressed(png(64, 64)[:40], 'png'),
         'JPEG without its end': compressed(jpeg()[:200]),
         'a script': compressed(b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'svg'),
-        'one bad behind a good one': {**raw(), **compressed(b'broken')},
+        'one bad after a good one': {**raw(), **compressed(b'broken')},
     }
 
 
 def bad_fields():
     return {
         'empty question': ({'question': ''}, 'BAD_REQUEST', 'empty'),
-        'question of blanks': ({'question': ' \n\t\u3000'}, 'BAD_REQUEST', 'empty'),
+        'question of spaces': ({'question': ' \n\t\u3000'}, 'BAD_REQUEST', 'empty'),
         'question of 1 MB': ({'question': 'x' * 2**20}, 'BAD_REQUEST', '65536'),
         'question of 1 MB of CJK': ({'question': '世' * 2**18}, 'BAD_REQUEST', '65536'),
         'question beyond the context': ({'question': 'word ' * 9000}, 'PROMPT_TOO_LONG', '4095'),

@@ -25,7 +25,7 @@ def value(client, camera, key):
 
 
 def test_publishers_of_every_reliability(other_robot):
-    """Best effort takes from both; reliable from a best-effort publisher: told by name."""
+    """Best effort takes from both; reliable from a best-effort publisher: reported by name."""
     robot, client = other_robot, other_robot.client
     names = ('from_reliable', 'from_best_effort', 'strict')
     parameters = {f'cameras.{name}.topic': f'/{name}' for name in names}

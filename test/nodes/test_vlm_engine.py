@@ -52,7 +52,7 @@ class Lifecycle:
         client.until(self._get.service_is_ready, what='get_state')
 
     def go(self, label):
-        """Ask for a transition; tell whether it succeeded."""
+        """Ask for a transition; return whether it succeeded."""
         request = self._kind.Request()
         request.transition.label = label
         return self._client.result(self._change.call_async(request)).success

@@ -28,7 +28,7 @@ def children_of(pid):
 
 
 def is_alive(pid):
-    """Tell whether a process runs; one that waits to be reaped does not."""
+    """Return whether a process runs; one that waits to be reaped does not."""
     try:
         stat = Path(f'/proc/{pid}/stat').read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The vlm node on an emulated Sophgo chip: the vendor`s runtime under a stand-in for sail."""
+"""The vlm node on an emulated Sophgo chip: the vendor's runtime under a stand-in for sail."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def test_the_newest_question_about_a_camera_ends_those_that_wait(policy):
         'a camera more',
         'more than is shown',
         'a higher one',
-        'words alone',
-        'for words alone',
+        'text only',
+        'for text only',
         'no camera at all',
     ],
 )

@@ -301,7 +301,7 @@ def test_a_cancel_is_answered_at_once_while_work_ahead_runs_and_the_work_goes_on
     stream = pipeline.ask(Question('What is it?', frames=(shown,)))
     assert stream.cancel()
     assert stream.answer(0).error_code is ErrorCode.CANCELLED
-    assert pipeline.cancel() == 0, 'work ahead is nobody`s question'
+    assert pipeline.cancel() == 0, "work ahead is nobody's question"
     engine.gate.set()
     wait_until(lambda: engine.encoded == 2)
     assert ask(pipeline, 'What are they?', shown, other).timings.encode_s == 0
@@ -462,4 +462,4 @@ def test_offered_frames_are_let_go_once_their_work_is_done(watched, scripted, fr
     del data, stored
     ask(pipeline, 'Hello')
     gc.collect()
-    assert alive() is None, 'the features are kept, the camera`s bytes are not'
+    assert alive() is None, "the features are kept, the camera's bytes are not"

@@ -161,6 +161,12 @@ def test_tiles_count_against_the_images_that_the_engine_takes(scripted_tiles):
         assert pipeline.ask(first).answer(60).timings.vision_tokens == 4 * 5
         second = Question('And now?', session_id='s', frames=(wide_frame(2),))
         answer = pipeline.ask(second).answer(60)
+        assert 'the oldest 1 of 1 turns of this conversation were forgotten' in answer.message
+        assert len(answer.frames) == 1
+        # Of the images of a request none is left out.
+        nobodys = [replace(one, source=FrameSource('')) for one in (long_frame(), wide_frame(2))]
+        both = Question('What?', frames=tuple(nobodys), shown_as=ShownAs.ALONE)
+        answer = pipeline.ask(both).answer(60)
     assert answer.error_code is ErrorCode.TOO_MANY_FRAMES
     assert '2 frames make 8 images, each tile counted,' in answer.message
     assert 'takes 5' in answer.message

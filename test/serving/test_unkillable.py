@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
-from support.asker import HANG_S, Asker, model_processes_of, wait_until_gone
+from support.asker import HANG_S, Asker, model_processes_of
+from support.patience import Patience
 
 from edge_vlm_ros.core import ErrorCode
 from edge_vlm_ros.serving import EnginePhase
@@ -25,14 +27,23 @@ def held(monkeypatch):
     os.kill(pid, signal.SIGSTOP)
     yield pid
     os.kill(pid, signal.SIGKILL)
-    wait_until_gone(pid)
-    launcher._reap_left_behind()
+    patience = Patience(HANG_S)
+    while launcher._left_behind:
+        assert not patience.is_over()
+        launcher._reap_left_behind()
+        patience.look()
 
 
 @pytest.fixture
 def asker(ask_process):
     """A process that is ready."""
     return ask_process(BOUNDS, answers=[HERE]).ready()
+
+
+@pytest.fixture
+def patient_asker(ask_process):
+    """Likewise, and never taken for hanging."""
+    return ask_process(replace(BOUNDS, stall_s=3600.0), answers=[HERE]).ready()
 
 
 def test_it_is_left_behind_with_a_sentence_and_every_question_ends(asker, request):
@@ -59,7 +70,8 @@ def failed(asker: Asker):
     return asker.process.state
 
 
-def test_closing_is_bounded_and_says_so(asker, request):
+def test_closing_is_bounded_and_says_so(patient_asker, request):
+    asker = patient_asker
     asker.ask('Well?', 'before')
     asker.answer('before')
     pid = request.getfixturevalue('held')

@@ -98,7 +98,7 @@ def model_processes_of(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that waits to be reaped does not."""
+    """Return whether a process runs; one that waits to be reaped does not."""
     try:
         stat = Path(f'/proc/{pid}/stat').read_text()
     except FileNotFoundError:

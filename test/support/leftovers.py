@@ -102,7 +102,7 @@ def _is_dead(name: str) -> bool:
 
 
 def _is_locked(file: str) -> bool:
-    """Tell whether a process holds a lock; also where that cannot be found out."""
+    """Return whether a process holds a lock; also where that cannot be found out."""
     try:
         descriptor = os.open(_SHARED_MEMORY / file, os.O_RDONLY)
     except FileNotFoundError:

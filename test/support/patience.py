@@ -29,7 +29,7 @@ class Patience:
         time.sleep(_PAUSE_S)
 
     def is_over(self) -> bool:
-        """Tell whether the limit is exceeded."""
+        """Return whether the limit is exceeded."""
         now_s = time.monotonic()
         self._left_s -= min(now_s - self._looked_s, _MOST_A_LOOK_S)
         self._looked_s = now_s

@@ -121,5 +121,5 @@ class Robot:
 
 
 def is_for_pip(name: str) -> bool:
-    """Tell whether pip looks at this environment variable on its way to the network."""
+    """Return whether pip looks at this environment variable on its way to the network."""
     return name.startswith(('PIP_', 'SSL_', 'REQUESTS_')) or name.lower().endswith('_proxy')

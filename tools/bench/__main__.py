@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _go_first() -> bool:
-    """Ask Linux to run this process and those it starts before all others; tell whether it does.
+    """Ask Linux to run this process and those it starts before all others; return whether it does.
 
     On a busy machine every wake-up of a process waits for its turn, so what passes through more
     processes seems slower than it is. Linux leaves other work a twentieth of the time.

@@ -1,7 +1,7 @@
 """Which figures there are. A new one is a module in `figures/` and a line here.
 
 A module has a docstring whose first line says what it measures, and a function `measure()` that
-gives out `Figure`s. What it cannot do without (ROS, the demo model) it imports in `measure`; what
+gives out `Figure's. What it cannot do without (ROS, the demo model) it imports in `measure`; what
 is on some machines only it looks for there, and raises `NotHereError`.
 """
 

@@ -179,7 +179,7 @@ def score(model: Path, folder: Path, *, limit: int | None = None) -> Scorer:
         scorer.ask(f'still {i}', scorer.look_at(pixels['stills'][i][None]), asked)
         alone = [d for _, d in asked if len(d) == 1]
         question = asker.rng.choice(alone)[0][0]
-        scorer.ask(f'still {i}', no_frame, [('words alone', [(question, OUTSIDE)])])
+        scorer.ask(f'still {i}', no_frame, [('text only', [(question, OUTSIDE)])])
     for i, view in enumerate(truth['clips'][:limit]):
         seen = [s and Seen(*s) for s in view['seen']]
         past = scorer.look_at(pixels['clips'][i])
@@ -225,7 +225,7 @@ def page(scorer: Scorer) -> str:
         'and outside questions were never used in training. Greedy decoding, exact match.\n'
         'A follow-up counts when turn one was right. *describe: objects* wants colour, shape\n'
         'and place of each object together, matched in order. *still, 2 to 8 frames* are\n'
-        'questions about the last frame of a clip; *words alone* are asked without a frame.\n\n'
+        'questions about the last frame of a clip; *text only* are asked without a frame.\n\n'
         f'{table(scorer)}\n'
     )
 

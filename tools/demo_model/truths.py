@@ -49,12 +49,12 @@ def path_truth(things: Sequence[Seen]) -> tuple[bool, Seen | None]:
 
 
 def are_placed(things: Sequence[Seen]) -> bool:
-    """Tell whether each thing is plainly in its third."""
+    """Return whether each thing is plainly in its third."""
     return all(world.is_clear_of_borders(t.cx) for t in things)
 
 
 def are_in_order(things: Sequence[Seen]) -> bool:
-    """Tell whether their order from left to right is plain."""
+    """Return whether their order from left to right is plain."""
     return world.are_in_order(t.cx for t in things)
 
 

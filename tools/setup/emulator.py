@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHIPS = ('bm1684x', 'bm1688')
-LAYOUT = '1'  # of the folders below; another layout is extracted anew
+LAYOUT = '1'  # of the folders below; another layout is extracted again
 _IN_WHEEL = 'tpu_mlir/lib'
 
 
 def runs_here() -> bool:
-    """Tell whether the libraries can run on this machine: they are x86-64 Linux code."""
+    """Return whether the libraries can run on this machine: they are x86-64 Linux code."""
     return sys.platform == 'linux' and platform.machine() == 'x86_64'
 
 
@@ -36,7 +36,7 @@ def install(
     """Download the wheel, put the libraries of each chip into `folder/<chip>`, forget the wheel.
 
     Args:
-        folder: Made anew.
+        folder: Removed and made again.
         requirements: The file that names the wheel's version.
         pip: How to call pip: any Python's pip will do.
         run: Runs a command.

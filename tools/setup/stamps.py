@@ -19,14 +19,14 @@ class Stamp:
         self._key = key
 
     def is_current(self) -> bool:
-        """Tell whether the step was finished with the same inputs."""
+        """Return whether the step was finished with the same inputs."""
         try:
             return self._path.read_text(encoding='utf-8') == self._key
         except FileNotFoundError:
             return False
 
     def remove(self) -> None:
-        """Forget the last run: an interrupted step leaves no stamp behind."""
+        """Forget the last run: an interrupted step leaves no stamp after."""
         self._path.unlink(missing_ok=True)
 
     def write(self) -> None:

@@ -39,7 +39,7 @@ class Step:
     work: Callable[[], None]
 
     def is_done(self) -> bool:
-        """Tell whether there is nothing to do."""
+        """Return whether there is nothing to do."""
         return self.stamp.is_current()
 
     def run(self) -> None:
@@ -69,7 +69,7 @@ class Environment:
         return Stamp(self.folder / 'setup-stamps' / name, key_of(*inputs))
 
     def create(self) -> None:
-        """Make the virtual environment anew."""
+        """Make a new virtual environment."""
         for folder in (self.folder, *(self.root / 'build').glob('editable-*')):
             shutil.rmtree(folder, ignore_errors=True)
         options = ['--system-site-packages'] if self.ros.sourced else []
@@ -117,7 +117,7 @@ def steps_for(level: str, env: Environment) -> list[Step]:
 
 
 def virtual_environment(env: Environment) -> Step:
-    """Check the machine and make the environment; anew when Python or ROS is another."""
+    """Check the machine and make the environment; again when Python or ROS is another."""
 
     def work() -> None:
         system.check_system(env.ros)
@@ -190,7 +190,7 @@ def needs_cuda(env: Environment, file: Path) -> bool:
     """Ask pip, without downloading, whether the torch it would install brings CUDA along.
 
     Raises:
-        SetupError: pip cannot tell.
+        SetupError: pip fails to say what it would install.
     """
     torch = next(line for line in file.read_text(encoding='utf-8').splitlines() if 'torch' in line)
     command = [str(env.python), '-m', 'pip', 'install', '--dry-run', '--quiet', '--no-deps']

@@ -54,7 +54,7 @@ def check_python() -> None:
 
 
 def works(python: str) -> bool:
-    """Tell whether this Python starts; a version manager's stand-in may not."""
+    """Return whether this Python starts; a version manager's stand-in may not."""
     return subprocess.run([python, '-c', ''], check=False, capture_output=True).returncode == 0
 
 
@@ -89,7 +89,7 @@ def missing_packages() -> dict[str, str]:
 
 
 def is_versioned_python() -> bool:
-    """Tell whether this is another Python than the distribution's python3."""
+    """Return whether this is another Python than the distribution's python3."""
     default = shutil.which('python3', path='/usr/bin')
     return default is None or not Path(default).resolve().samefile(Path(sys.executable).resolve())
 
@@ -98,7 +98,7 @@ def check_wheels_exist() -> None:
     """Check that PyPI has ROS 2 for this kind of machine.
 
     Raises:
-        SetupError: It has not.
+        SetupError: PyPI has no ROS 2 wheels for this machine.
     """
     libc, version = platform.libc_ver()
     new_enough = libc == 'glibc' and tuple(map(int, version.split('.')[:2])) >= (2, 28)
@@ -135,7 +135,7 @@ def check_wheels_of(distro: str) -> str:
     """Return the distribution if PyPI has it.
 
     Raises:
-        SetupError: It has not.
+        SetupError: PyPI has no ROS 2 wheels for this machine.
     """
     if distro in WHEELS:
         return distro

@@ -8,14 +8,14 @@ from pathlib import Path
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
 
 CMM_INFO = Path('/proc/ax_proc/mem_cmm_info')
-"""Where the driver tells of the chip's memory (CMM), on the board itself."""
+"""Where the driver reports the chip's memory (CMM), on the board itself."""
 # Its last line: ' total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(...),'
 _REMAIN = re.compile(r'total size=\d+KB.*?remain=(\d+)KB')
 _MIB = 1 << 20
 
 
 def free_chip_bytes(cmm_info: Path = CMM_INFO) -> int | None:
-    """Read how much of the chip's memory is free; None = not told."""
+    """Read how much of the chip's memory is free; None = not reported."""
     try:
         found = _REMAIN.findall(cmm_info.read_text(encoding='utf-8', errors='replace'))
     except OSError:
@@ -36,7 +36,7 @@ def cannot_load(
         path: The file.
         why: What the driver said.
         is_first: Whether no file was loaded before it: then nothing of the set fills the chip.
-        cmm_info: Where the driver tells of memory; None = it is not this system's.
+        cmm_info: Where the driver reports memory; None = it is not this system's.
 
     Returns:
         A DeviceError where another file was loaded or free memory is less than the file, else a

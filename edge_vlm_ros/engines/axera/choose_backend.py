@@ -15,7 +15,7 @@ from edge_vlm_ros.engines.axera.self_test import open_in_place
 _log = logging.getLogger(__name__)
 
 
-class SessionShelf:
+class OpenedSessions:
     """Sessions that were opened to look into a file, until somebody needs them.
 
     Loading a file takes a second on a board, so it is not done twice.

@@ -23,7 +23,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines.axera.backend import Backend
 from edge_vlm_ros.engines.axera.choose_backend import (
-    SessionShelf,
+    OpenedSessions,
     choose_backend,
     warn_of_copies,
 )
@@ -72,11 +72,11 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
     config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
     with ExitStack() as opening:
-        shelf = SessionShelf(open_device(files.chip, device_ids))
-        opening.callback(shelf.close)
-        first = shelf.look_into(files.weights['layers.0'])
-        shapes = read_stack(first, layers, shelf.look_into(files.weights['post']))
-        vision = read_vision(shelf.look_into(files.weights['vision_encoder']), shapes.hidden)
+        opened = OpenedSessions(open_device(files.chip, device_ids))
+        opening.callback(opened.close)
+        first = opened.look_into(files.weights['layers.0'])
+        shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
+        vision = read_vision(opened.look_into(files.weights['vision_encoder']), shapes.hidden)
         check_config(config, files, shapes, vision)
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
         opening.callback(table.close)
@@ -150,12 +150,12 @@ class AxeraEngine(GuardedEngine):
             check_memory(files)
         progress = _Progress(on_loaded, layers + 2)
         with ExitStack() as opening:
-            shelf = SessionShelf(device)
-            opening.callback(shelf.close)
-            first = shelf.look_into(files.weights['layers.0'])
-            post = shelf.look_into(files.weights['post'])
+            opened = OpenedSessions(device)
+            opening.callback(opened.close)
+            first = opened.look_into(files.weights['layers.0'])
+            post = opened.look_into(files.weights['post'])
             self._shapes = read_stack(first, layers, post)
-            vision_session = shelf.take(files.weights['vision_encoder'])
+            vision_session = opened.take(files.weights['vision_encoder'])
             opening.callback(vision_session.close)
             self._vision = VisionTower(vision_session, self._shapes.hidden, config)
             check_config(config, files, self._shapes, self._vision.shapes)
@@ -165,7 +165,7 @@ class AxeraEngine(GuardedEngine):
             self._backend: Backend = choose_backend(
                 options.backend,
                 device=device,
-                open_session=shelf.take,
+                open_session=opened.take,
                 files=files,
                 shapes=self._shapes,
                 on_file=progress.one,

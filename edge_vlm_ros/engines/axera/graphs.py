@@ -181,7 +181,7 @@ def layer_tensors(layer: Declared, group: int) -> LayerTensors:
     """Find a group's tensors: by `name`, or `name_<group>` as some compilers write them.
 
     Raises:
-        ModelFileError: One is missing.
+        ModelFileError: A tensor is missing.
     """
     inputs, outputs = layer.groups[group].inputs, layer.groups[group].outputs
 

@@ -155,7 +155,7 @@ class Library:
         if ctypes.sizeof(c_void_p) != 8:
             raise DeviceError('chip memory is bound in place on 64-bit systems only')
         self.cmm_info = CMM_INFO
-        """Where the driver tells of the chip's memory."""
+        """Where the driver reports the chip's memory."""
         self.loaded: set[Path] = set()
         """Files that it has loaded; `Model` adds to it."""
         self._functions: dict[str, Any] = {}
@@ -167,7 +167,7 @@ class Library:
 
     @property
     def chip(self) -> str:
-        """'ax650', 'ax630c' or 'm57h', told by the functions that the library has."""
+        """'ax650', 'ax630c' or 'm57h', recognised by the functions that the library has."""
         if not hasattr(self._engine, 'AX_ENGINE_SetAffinity'):
             return 'm57h'
         return 'ax630c' if hasattr(self._engine, 'AX_ENGINE_GetTotalOps') else 'ax650'
@@ -180,7 +180,7 @@ class Library:
         """Call a C function.
 
         Raises:
-            DeviceError: It returned an error code.
+            DeviceError: The call returned an error code.
         """
         code = self._functions[name](*arguments)
         if code:

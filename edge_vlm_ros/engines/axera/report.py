@@ -32,7 +32,7 @@ def describe(
         ('image', f'{vision.tile_px} px, {vision.rows} tokens, {pixels}'),
         ('SDK', f'{SDK_WITH_BF16.get(files.chip, "?")} or newer'),
         ('chip memory', f'{chip_bytes(files) / _MIB:.0f} MiB of files, {cache / _MIB:.0f} MiB KV'),
-        ('free chip memory', 'not told' if free is None else f'{free / _MIB:.0f} MiB'),
+        ('free chip memory', 'not reported' if free is None else f'{free / _MIB:.0f} MiB'),
     ]
     rows = [
         *((f'{g.index}', 'prefill', f'{g.chunk}', f'{g.history}') for g in shapes.prefill),

@@ -132,7 +132,7 @@ def _aim(buffer: IoBuffer, block: Block, offset: int) -> None:
 
 
 def takes_direct_rows(shapes: StackShapes) -> bool:
-    """Tell whether every row has cache lines of its own, which two writers must not share."""
+    """Return whether every row has cache lines of its own, which two writers must not share."""
     return shapes.kv_width * BF16_BYTES % _CACHE_LINE == 0
 
 

@@ -93,7 +93,7 @@ class Device:
         provider: axengine's name of the way to the chip.
         index: On a card its number in the driver's list; None on the chip itself.
         axengine: The module.
-        cmm_info: Where the driver on the chip's own board tells of memory.
+        cmm_info: Where the driver on the chip's own board reports memory.
         loaded: Files that it has loaded; sessions add to it.
     """
 
@@ -151,7 +151,7 @@ class Session:
     Raises:
         ModelFileError: The file is missing or the driver refuses it.
         DeviceError: The driver does not work, is too old, the board is another one, or its NPU is
-            full or busy; also where that cannot be told from a damaged file.
+            full or busy; also where that cannot be distinguished from a damaged file.
     """
 
     def __init__(self, device: Device, path: Path) -> None:

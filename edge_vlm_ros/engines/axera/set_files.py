@@ -75,7 +75,7 @@ def count_layers(files: ModelFiles, config: DeclaredSizes) -> int:
     """Count the layers of a set, none of them missing, and check that all its files are there.
 
     Raises:
-        ModelFileError: One is not; says which.
+        ModelFileError: A file is missing or empty; the message names it.
     """
     numbers = {int(part.partition('.')[2]) for part in files.weights if part.startswith('layers.')}
     wanted = config.layers or max(numbers, default=0) + 1
@@ -132,7 +132,7 @@ def chip_bytes(files: ModelFiles) -> int:
 def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
     """Refuse a set that does not fit the chip's free memory, before half of it is loaded.
 
-    Where the driver does not tell (cards, other systems), nothing is checked.
+    Where the driver does not report it (cards, other systems), nothing is checked.
 
     Raises:
         DeviceError: The set needs more than is free.

@@ -72,7 +72,7 @@ class ScriptedAnswer:
         re.compile(self.question)
 
     def fits(self, question: str) -> bool:
-        """Tell whether this rule answers the question."""
+        """Return whether this rule answers the question."""
         return re.search(self.question, question, re.IGNORECASE) is not None
 
 

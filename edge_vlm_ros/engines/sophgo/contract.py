@@ -85,7 +85,7 @@ class Contract:
 
     @property
     def family(self) -> str:
-        """The family whose prompts it takes, as far as the nets tell; '' = text only."""
+        """The family whose prompts it takes, as far as the nets show; '' = text only."""
         return self.tower.family if self.tower is not None else ''
 
     @property

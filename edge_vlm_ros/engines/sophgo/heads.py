@@ -287,7 +287,7 @@ class _SamplerRunner:
         self._sent: tuple[float, float, int] | None = None
 
     def can(self, sampling: SamplingOptions) -> bool:
-        """Tell whether the net can do what is asked."""
+        """Return whether the net can do what is asked."""
         if self._sampler.kind is SamplerKind.PENALTY:
             return sampling.top_k in {0, self._sampler.candidates}
         return sampling.top_k <= self._sampler.candidates

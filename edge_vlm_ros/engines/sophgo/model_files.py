@@ -16,7 +16,7 @@ def find_bmodel(files: ModelFiles) -> Path:
     """Return the model's one bmodel.
 
     Raises:
-        ModelFileError: There is none, or several.
+        ModelFileError: The folder holds no bmodel, or several.
     """
     if 'model' in files.weights:
         return files.weights['model']
@@ -67,7 +67,7 @@ def find_embedding_table(files: ModelFiles) -> Path:
 def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     """Check that config.json is this bmodel's; return the vocabulary's size.
 
-    A bmodel whose head gives the token itself does not tell how many ids its embedding knows.
+    A bmodel whose head gives the token itself does not say how many ids its embedding knows.
 
     Raises:
         ModelFileError: It is of another family, depth, width or vocabulary.

@@ -33,13 +33,13 @@ class Costs:
         self.step_s = _mean(self.step_s, seconds)
 
     def steps_beat_restart(self, tokens: int) -> bool:
-        """Tell whether so many steps after a prefix cost less than to start again."""
+        """Return whether so many steps after a prefix cost less than to start again."""
         if self.piece_s and self.step_s:
             return self.steps_are_cheaper(tokens)
         return tokens <= _STEPS_OF_A_PIECE
 
     def steps_are_cheaper(self, tokens: int) -> bool:
-        """Tell whether so many steps cost less than one piece of fixed cost."""
+        """Return whether so many steps cost less than one piece of fixed cost."""
         return bool(self.piece_s and self.step_s) and tokens * self.step_s < self.piece_s
 
 

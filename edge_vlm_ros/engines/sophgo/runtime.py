@@ -56,7 +56,7 @@ class Runtime:
         """Make device memory, filled with zeros.
 
         Raises:
-            DeviceError: There is not enough.
+            DeviceError: The device has too little free memory.
         """
         return self._memory.allocate(shape, dtype)
 
@@ -198,7 +198,7 @@ class Launch:
         """Run the net and wait for it.
 
         Raises:
-            DeviceError: It failed.
+            DeviceError: The launch failed.
         """
         self._runtime.process(self._name, self._inputs, self._outputs)
 

@@ -71,7 +71,7 @@ class Memory:
         """Make device memory, filled with zeros.
 
         Raises:
-            DeviceError: There is not enough.
+            DeviceError: The device has too little free memory.
         """
         nbytes = prod(shape) * dtype.nbytes
         if nbytes > _MOST_BYTES:

@@ -70,7 +70,7 @@ class _Incoming:
         self._left = memoryview(self._data)
 
     def read(self, flags: int) -> bool:
-        """Read once from the socket; tell whether the message is whole.
+        """Read once from the socket; return whether the message is whole.
 
         Raises:
             BlockingIOError: Nothing is there (with MSG_DONTWAIT).
@@ -85,7 +85,7 @@ class _Incoming:
         return not self._left and self._go_on()
 
     def _go_on(self) -> bool:
-        """Act on a piece that is whole; tell whether it was the message's last."""
+        """Act on a piece that is whole; return whether it was the message's last."""
         data = self._data
         if self._sizes is not None:
             self._parts.append(data)
@@ -155,7 +155,7 @@ class Channel:
 
         Raises:
             EOFError: The other end is gone.
-            OSError: Likewise.
+            OSError: The other end has gone.
             GarbledError: What came is no message.
         """
         while not self._incoming.read(0):
@@ -169,7 +169,7 @@ class Channel:
 
         Raises:
             EOFError: The other end is gone.
-            OSError: Likewise.
+            OSError: The other end has gone.
             GarbledError: What came is no message.
         """
         try:

@@ -11,7 +11,7 @@ def lost_session(session_id: str) -> BadRequestError:
     """Make the error of a question that means to go on with a lost conversation."""
     return BadRequestError(
         f'the conversation {session_id!r} was lost with the model process, which was started '
-        'anew; ask again to begin it anew',
+        'anew; ask again to start a new one',
         ErrorCode.UNKNOWN_SESSION,
     )
 

@@ -37,7 +37,7 @@ class _Open:
         stream: Where its answer goes, and what has been said of it.
         asked_ns: Steady time when it came.
         is_held: It waits for a model; no process has it.
-        is_begun: A chunk of its answer has come: it cannot be asked again unnoticed.
+        has_said: A chunk of its answer has come: it cannot be asked again unnoticed.
         deaths: How many processes have died at work on it.
         cancelled_ns: Steady time when it was cancelled; 0 = it was not.
         is_over: It was ended from here; the process has not said so yet.
@@ -47,7 +47,7 @@ class _Open:
     stream: AnswerStream
     asked_ns: int
     is_held: bool = True
-    is_begun: bool = False
+    has_said: bool = False
     deaths: int = 0
     cancelled_ns: int = 0
     is_over: bool = False
@@ -139,7 +139,7 @@ class OpenQuestions:
         with self._lock:
             known = self._open.get(chunk.request_id)
             if known is not None:
-                known.is_begun = True
+                known.has_said = True
                 if chunk.answer is not None:
                     del self._open[chunk.request_id]
                     if chunk.answer.success:
@@ -239,7 +239,7 @@ class OpenQuestions:
             return CancelledError('the question was cancelled')
         if 0 < question.deadline_ns <= now_ns:
             return DeadlineError('the question ran out of time')
-        if known.is_begun or known.stream.done:
+        if known.has_said or known.stream.done:
             return error
         if known.deaths >= max_deaths:
             return EdgeVlmError(

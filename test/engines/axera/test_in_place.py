@@ -161,7 +161,7 @@ class TestAnswers:
         one = driver(rows)
         one.prefill_to(21)
         one.step()
-        one.prefill(16)  # rows 22 to 37, behind a history of 32
+        one.prefill(16)  # rows 22 to 37, after a history of 32
         one.check()
         one.prefill(3)
         one.step()

@@ -130,7 +130,7 @@ def test_whole_prompts_cost_what_the_vendor_publishes(tokens, ms):
 
 def test_a_chunk_ends_at_a_boundary_where_the_next_one_is_then_cheaper():
     planner = board_planner()
-    held = 303  # one frame behind a system text: 2.37 chunks
+    held = 303  # one frame after a system text: 2.37 chunks
     ends = [held + piece.tokens for piece in planner.plan(held, 128 + 81)[:1]]
     assert ends == [384]
 

@@ -66,5 +66,5 @@ def test_the_demo_model_on_a_chip_answers_as_on_the_cpu(bmodel, tmp_path):
     on_cpu = answers('cpu', 'demo')
     assert [text for text, _ in on_chip] == [text for text, _ in on_cpu]
     assert all(text for text, _ in on_chip)
-    # Whether the second question goes on behind the first or starts again hangs on what runs cost.
+    # Whether the second question goes on after the first or starts again hangs on what runs cost.
     assert on_chip[1][1] == 0 or on_chip[1][1] > 16

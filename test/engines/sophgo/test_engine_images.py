@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 def launched(name, path):
-    """Return which nets a token runs: behind an image, behind a part of it cut off, before it."""
+    """Return which nets a token runs: after an image, after a part of it cut off, before it."""
     from sophon import standin
 
     bench = Bench(name, path)

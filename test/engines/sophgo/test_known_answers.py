@@ -53,7 +53,7 @@ def run_names():
 
 
 REFUSALS = {
-    'a token behind a full context': 'PromptTooLongError',
+    'a token after a full context': 'PromptTooLongError',
     'no room for a piece': 'PromptTooLongError',
     'a prompt of one token too many': 'PromptTooLongError',
     'two images': 'TooManyFramesError',

@@ -38,7 +38,7 @@ class LaunchedNode:
 
 
 def is_installed() -> bool:
-    """Tell whether ROS's own launch can be imported.
+    """Return whether ROS's own launch can be imported.
 
     The name `launch` alone says nothing: our folder of launch files looks like a package of it.
     """

@@ -119,7 +119,7 @@ def call(
 
     Raises:
         EmulatorDiedError: The process ended before the function did.
-        EmulatorTimeoutError: It took too long.
+        EmulatorTimeoutError: The run took longer than its limit.
         Exception: Whatever the function raised, with the traceback of the other process as cause.
     """
     if _IN_CALL in os.environ:

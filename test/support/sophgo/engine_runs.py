@@ -221,8 +221,8 @@ class Bench:
         self.engine.kv.truncate(kept)
         other = talk.cut(kept)
         self._say(other, 2)
-        self._prefill(other, kept, 'behind the cut')
-        self._compare(other, 'behind the cut')
+        self._prefill(other, kept, 'after the cut')
+        self._compare(other, 'after the cut')
 
     def images(self) -> None:
         """Several images, apart from each other."""
@@ -284,7 +284,7 @@ class Bench:
         self._say(talk, context - len(talk.ids))
         self._prefill(talk, 0, 'full')
         self._compare(talk, 'full')
-        self._refused('a token behind a full context', self.engine.decode, 5, context)
+        self._refused('a token after a full context', self.engine.decode, 5, context)
         self._refused('no room for a piece', self.engine.prefill, self._text_part(1), {})
         self.engine.kv.truncate(0)
         self._refused('a prompt of one token too many', self._prefill_text, context + 1)
@@ -309,7 +309,7 @@ class Bench:
         self._compare(talk, 'still the first image')
 
     def after_image(self) -> None:
-        """Words alone behind a conversation with an image: nothing of it may be left."""
+        """Words alone after a conversation with an image: nothing of it may be left."""
         talk = self._one_image()
         self._prefill(talk, 0, 'with image')
         self.engine.kv.truncate(0)
@@ -355,7 +355,7 @@ class Bench:
     # -- what is counted --------------------------------------------------------------------------
 
     def count_step(self) -> dict[str, Any]:
-        """Return the counters of one greedy token behind some others, without a head's warm-up."""
+        """Return the counters of one greedy token after some others, without a head's warm-up."""
         from sophon import standin
 
         self.engine.kv.truncate(0)

@@ -33,7 +33,7 @@ class Nets:
         return [self._engine.get_input_shape(net, i) for i in range(count)]
 
     def is_dynamic(self, net: str) -> bool:
-        """Tell whether a net takes shapes below its largest."""
+        """Return whether a net takes shapes below its largest."""
         return bool(self._engine.get_is_dynamic(net))
 
     def __call__(self, net: str, *values: Array) -> list[Array]:

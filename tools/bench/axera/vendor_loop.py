@@ -1,4 +1,4 @@
-"""An axmodel set driven as the vendor`s Python demo drives it: what our engine is held against.
+"""An axmodel set driven as the vendor's Python demo drives it: what our engine is held against.
 
 Whole caches in host memory go through `InferenceSession.run` for every layer and token, masks are
 built row by row for every chunk, one image after the other is encoded. Its faults that change

@@ -80,7 +80,7 @@ class Bench:
         """Ask about the newest frame of the camera, return the Answer message.
 
         Raises:
-            RuntimeError: It could not be answered.
+            RuntimeError: The question was not answered well.
         """
         call: Any = self._client.call_async(Ask.Request(question=question))
         self._executor.spin_until_future_complete(call, timeout_sec=timeout_s)

@@ -54,7 +54,7 @@ class Ledger:
         return sum(self.buffers.values())
 
     def runs_out(self, more_bytes: int) -> bool:
-        """Tell whether the chip's memory is too small for so much more."""
+        """Return whether the chip's memory is too small for so much more."""
         return self.held_bytes + more_bytes > _environment.bound('CMM_BYTES')
 
     def count_run(self) -> bool:

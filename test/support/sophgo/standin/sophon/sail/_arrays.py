@@ -34,7 +34,7 @@ def as_overload(data: Any, overloads: tuple[np.dtype[Any], ...]) -> NDArray[Any]
 
 
 def fits(given: np.dtype[Any], dtype: Dtype) -> bool:
-    """Tell whether releases from 3.10.7 on accept an array; half types look at the size only."""
+    """Return whether releases from 3.10.7 on accept an array; half types look at the size only."""
     return given.itemsize == 2 if dtype in _HALF else given == dtype.host
 
 

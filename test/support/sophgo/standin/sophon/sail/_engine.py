@@ -46,7 +46,7 @@ class EngineLLM:
             middle = ('bmodel_bytes', 'bmodel_size') if from_bytes else ('bmodel_path', 'flags')
             names = (*middle, 'tpu_ids')
         self._load(_bound(names, args, kwargs))
-        self._device.keep(self)
+        self._device.usable_prefix(self)
 
     def _load(self, given: dict[str, Any]) -> None:
         flags = given.get('flags')
@@ -134,7 +134,7 @@ class EngineLLM:
         return self._net(graph_name).addr_mode
 
     def get_is_dynamic(self, graph_name: str) -> bool:
-        """Tell whether it takes shapes below its largest."""
+        """Return whether it takes shapes below its largest."""
         return self._net(graph_name).is_dynamic
 
     def get_stage_num(self, graph_name: str) -> int:
@@ -368,7 +368,7 @@ def _at(items: Sequence[_Item], index: int) -> _Item:
     """Return an item; a negative index is out of range in C++.
 
     Raises:
-        IndexError: It is.
+        IndexError: `index` is negative or past the end.
     """
     if not 0 <= index < len(items):
         raise IndexError('vector::_M_range_check')

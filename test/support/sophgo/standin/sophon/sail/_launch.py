@@ -71,7 +71,7 @@ def check_rooms(graph_name: str, net: Net, stage: int, outputs: c.Array[NetTenso
     """Check that a static net's outputs fit in what it is given for them.
 
     Raises:
-        MisuseError: One does not: the chip writes on.
+        MisuseError: An output is larger than its tensor: the chip writes on.
     """
     if net.is_dynamic or stage < 0:
         return

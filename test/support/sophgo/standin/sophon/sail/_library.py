@@ -168,7 +168,7 @@ class Device:
         self._lock = threading.Lock()
         atexit.register(self._close)
 
-    def keep(self, engine: Loaded) -> None:
+    def usable_prefix(self, engine: Loaded) -> None:
         """Take note of a loaded model, for as long as somebody holds it."""
         self._engines.add(engine)
 

@@ -30,5 +30,5 @@ def memory_bytes() -> int:
 
 
 def is_old_release() -> bool:
-    """Tell whether to behave as the oldest release that the engine supports."""
+    """Return whether to behave as the oldest release that the engine supports."""
     return os.environ.get('EDGE_VLM_SAIL_RELEASE', '') == OLD_RELEASE

@@ -162,19 +162,19 @@ class Tensor:
         return self._device.number
 
     def own_sys_data(self) -> bool:
-        """Tell whether it owns host memory."""
+        """Return whether it owns host memory."""
         return self._owns_sys
 
     def own_dev_data(self) -> bool:
-        """Tell whether it owns device memory."""
+        """Return whether it owns device memory."""
         return self._owns_dev
 
     def is_dev_data_valid(self) -> bool:
-        """Tell whether it has device memory."""
+        """Return whether it has device memory."""
         return self._block is not None
 
     def is_sys_data_valid(self) -> bool:
-        """Tell whether it has host memory."""
+        """Return whether it has host memory."""
         return self._sys is not None
 
     def room(self) -> int:
@@ -185,7 +185,7 @@ class Tensor:
         """Return its device memory, or a part of it in bytes. Not in the real binding.
 
         Raises:
-            MisuseError: It has none any more.
+            MisuseError: Its memory was freed.
         """
         if self._block is None:
             raise MisuseError('the tensor has no device memory')
@@ -356,7 +356,7 @@ def _constructor_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Return which overload the binding would take.
 
     Raises:
-        TypeError: None.
+        TypeError: No overload takes these arguments.
     """
     first = args[0] if args else kwargs.get('handle', kwargs.get('src'))
     if isinstance(first, Tensor):
@@ -372,7 +372,7 @@ def _is_valid(shape: Sequence[int]) -> bool:
 
 
 def _in_bounds(tensor: Tensor, offset: int, count: int) -> bool:
-    """Tell whether elements lie within a tensor.
+    """Return whether elements lie within a tensor.
 
     Raises:
         MisuseError: A negative number; the binding adds it up without a look.
