@@ -21,11 +21,16 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 @pytest.fixture
-def launch(other_robot, monkeypatch):
-    """Start what a launch file of this tree starts: `launch('vlm.launch.py', chip='scripted')`."""
+def here(monkeypatch):
+    """Let launch files find those of this tree."""
     from ament_index_python import packages
 
     monkeypatch.setattr(packages, 'get_package_share_directory', lambda _: str(ROOT))
+
+
+@pytest.fixture
+def launch(other_robot, here):
+    """Start what a launch file of this tree starts: `launch('vlm.launch.py', chip='scripted')`."""
 
     def start(name, **values):
         started = []
@@ -82,6 +87,13 @@ def test_without_autostart_the_node_waits_to_be_configured(launch, other_robot):
     client = other_robot.client
     client.until(lambda: bool(client.states), what='a state')
     assert client.states[-1] != 'ready'
+
+
+@pytest.mark.parametrize(('value', 'is_again'), [('true', True), ('false', False)])
+def test_a_node_that_ends_is_started_again_where_that_is_wanted(tmp_path, here, value, is_again):
+    (node,) = carry_out(ROOT / 'launch' / 'vlm.launch.py', {'respawn': value}, tmp_path)
+    assert (node.respawn_s is not None) is is_again
+    assert not is_again or node.respawn_s > 0, 'as fast as it can is no cure'
 
 
 @pytest.mark.parametrize(

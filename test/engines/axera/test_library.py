@@ -156,7 +156,7 @@ class TestModel:
     @pytest.mark.parametrize(
         ('content', 'why'),
         [
-            (None, 'cannot be read'),
+            (None, 'no such file'),
             (b'', 'cannot be read'),
             (b'PK and so on', 'damaged'),
             (b'AXSTUB 1\nkind layer\nchip ax650\ngroup 0\nin x bf16 1\n', 'damaged'),

@@ -29,12 +29,14 @@ class LaunchedNode:
         executable: Its name there.
         arguments: The words after it.
         environment: What the launch file changes in its environment.
+        respawn_s: After how long it is started again when it ends; None = never.
     """
 
     package: str
     executable: str
     arguments: list[str]
     environment: Changes
+    respawn_s: float | None
 
 
 def is_installed() -> bool:
@@ -91,5 +93,8 @@ def carry_out(path: Path, values: Mapping[str, str], folder: Path) -> list[Launc
             if isinstance(entity, node_type):
                 words = entity.command_line(context, folder)
                 changes = dict(context.environment)
-                started.append(LaunchedNode(entity.package, entity.executable, words, changes))
+                respawn_s = (entity.respawn_delay or 0.0) if entity.respawn else None
+                started.append(
+                    LaunchedNode(entity.package, entity.executable, words, changes, respawn_s)
+                )
     return started

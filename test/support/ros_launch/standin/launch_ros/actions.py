@@ -23,6 +23,8 @@ class Node:
         name: Of the node.
         namespace: Relative to the root; '' = the root.
         output: 'screen' or 'log'.
+        respawn: Whether it is started again when it ends.
+        respawn_delay: s until then; None = at once.
         parameters: Paths of YAML files and mappings; later ones win.
         arguments: Passed on before those that follow from the others.
     """
@@ -35,10 +37,13 @@ class Node:
         name: str | None = None,
         namespace: str | Substitution = '',
         output: str = 'log',
+        respawn: bool = False,
+        respawn_delay: float | None = None,
         parameters: Sequence[str | Mapping[str, Any]] = (),
         arguments: Sequence[str] = (),
     ) -> None:
         assert output in {'screen', 'log'}, output
+        self.respawn, self.respawn_delay = respawn, respawn_delay
         self.package, self.executable, self.name = package, executable, name
         self.namespace = normalize_to_list_of_substitutions(namespace)
         self.parameters, self.arguments = parameters, arguments
