@@ -59,6 +59,7 @@ def _stats(answer: Answer) -> dict[str, Any]:
         'queue_s': timings.queue_s,
         # Files are there at once and whole: nothing is waited for, no window is cut.
         'frame_wait_s': 0.0,
+        'run_s': timings.run_s,
         'decode_images_s': timings.prepare_s,
         'encode_s': timings.encode_s,
         'prefill_s': timings.prefill_s,

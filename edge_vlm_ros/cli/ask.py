@@ -18,14 +18,13 @@ from typing import Any
 from edge_vlm_ros.cli.answer_fields import fields_of_answer
 from edge_vlm_ros.cli.ending import SIGNALS, code_of
 from edge_vlm_ros.cli.exits import exit_code_of
-from edge_vlm_ros.cli.file_frames import choose, frames_of_images, frames_of_video
+from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
 from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import (
     NS_PER_S,
     Answer,
     EdgeVlmError,
-    ErrorCode,
     FinishReason,
     Question,
     SamplingOptions,
@@ -37,7 +36,6 @@ from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
 
 DEFAULT_FRAMES = 8
-_TOO_MUCH = (ErrorCode.PROMPT_TOO_LONG, ErrorCode.TOO_MANY_FRAMES)
 _REQUEST_ID = 'edge-vlm'
 _ended_by: list[int] = []
 """The signal that took a question back."""
@@ -114,30 +112,13 @@ def _ask_all(backend: Backend, questions: list[Question], args: Namespace) -> li
         is_last = question is questions[-1]
         if args.verbose and not is_last:
             _note(f'> {question.text}')
-        answer = _follow_what_fits(backend, asked, args, show=is_last and not args.json)
+        answer = _follow(backend, asked, show=is_last and not args.json)
         if args.verbose and not is_last:
             _note(answer.text)
         answers.append(answer)
         if not answer.success:
             break
     return answers
-
-
-def _follow_what_fits(
-    backend: Backend, question: Question, args: Namespace, *, show: bool
-) -> Answer:
-    """Ask; without `--frames`, a video is shown in as many frames as the model holds."""
-    answer = _follow(backend, question, show=show)
-    if args.video is None or args.frames is not None:
-        return answer
-    stills = question.frames[: len(args.image)]
-    clip = question.frames[len(args.image) :]
-    while answer.error_code in _TOO_MUCH and len(clip) > 1:
-        kept = choose([f.stamp_ns / NS_PER_S for f in clip], count=len(clip) // 2, last_s=None)
-        clip = tuple(clip[index] for index in kept)
-        fewer = replace(question, frames=stills + clip)
-        answer = _follow(backend, fewer, show=show)
-    return answer
 
 
 def _follow(backend: Backend, question: Question, *, show: bool) -> Answer:

@@ -5,7 +5,6 @@ from edge_vlm_ros.core.bounded_files import (
     TOKENIZER_BYTES,
     read_bounded,
     read_json_file,
-    read_yaml_file,
     require_regular,
 )
 from edge_vlm_ros.core.chips import (
@@ -179,7 +178,6 @@ __all__ = [
     'read_bounded',
     'read_json_file',
     'read_options',
-    'read_yaml_file',
     'require_regular',
     'takes',
     'text_part',

@@ -10,9 +10,6 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from edge_vlm_ros.core.errors import ModelFileError
 
@@ -75,42 +72,8 @@ def read_json_file(path: Path, most_bytes: int = CONFIG_BYTES) -> object:
         values = json.loads(data.decode('utf-8'), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f'{path} is damaged: {error}') from error
-    _check_depth(path, values)
+    check_depth(path, values)
     return values
-
-
-def read_yaml_file(path: Path) -> object:
-    """Read a YAML file of plain values.
-
-    Raises:
-        ModelFileError: As `read_bounded`, or it is no YAML, is nested too deep or stands for too
-            many values.
-    """
-    data = read_bounded(path, SCRIPT_BYTES)
-    try:
-        values: object = yaml.load(data.decode('utf-8'), _BoundedLoader)  # noqa: S506 (a safe one)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError) as error:
-        raise ModelFileError(f'{path}: cannot be read as YAML: {error}') from error
-    _check_depth(path, values)
-    return values
-
-
-class _BoundedLoader(yaml.SafeLoader):
-    """Plain values only, nested so deep at most."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Read one value and those inside it."""
-        if self._depth > DEEPEST:
-            raise ValueError(f'nested more than {DEEPEST} deep')
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
 
 
 def _check(path: Path, found: os.stat_result, most_bytes: int) -> None:
@@ -139,8 +102,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def _check_depth(path: Path, values: object) -> None:
-    """Walk through all values without recursion, each alias as what it stands for."""
+def check_depth(path: Path, values: object) -> None:
+    """Walk through all values of a file without recursion, each alias as what it stands for.
+
+    Raises:
+        ModelFileError: They are nested too deep, or too many.
+    """
     limit = MOST_VALUES if path.suffix in {'.yaml', '.yml'} else CONFIG_BYTES
     pending, count = [(values, 0)], 1
     while pending:

@@ -15,8 +15,8 @@ from edge_vlm_ros.core import (
     ModelFiles,
     chip_named,
     known_chips,
-    read_yaml_file,
 )
+from edge_vlm_ros.core.bounded_yaml import read_yaml_file
 from edge_vlm_ros.models.axmodel_set import holds_axmodels, search_axmodel_set
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
 from edge_vlm_ros.models.tokenizer_folder import (

@@ -17,8 +17,8 @@ from edge_vlm_ros.core import (
     family_names,
     is_chip,
     is_family,
-    read_yaml_file,
 )
+from edge_vlm_ros.core.bounded_yaml import read_yaml_file
 from edge_vlm_ros.core.foreign_names import (
     require_plain,
     require_relative,

@@ -11,9 +11,9 @@ from edge_vlm_ros.core import (
     ModelFileError,
     read_bounded,
     read_json_file,
-    read_yaml_file,
     require_regular,
 )
+from edge_vlm_ros.core.bounded_yaml import read_yaml_file
 
 BOMB = 'a: &a [1,1,1,1,1,1,1,1,1,1]\n' + ''.join(
     f'{new}: &{new} [{",".join([f"*{old}"] * 10)}]\n'

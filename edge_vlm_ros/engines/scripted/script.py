@@ -54,7 +54,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_vlm_ros.core import ModelFileError, read_yaml_file
+from edge_vlm_ros.core import ModelFileError
+from edge_vlm_ros.core.bounded_yaml import read_yaml_file
 
 _T = TypeVar('_T')
 STAGES = ('load', 'encode', 'prefill', 'decode', 'next_token')
