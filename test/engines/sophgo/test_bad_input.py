@@ -202,7 +202,7 @@ def on_one_bm1684x(bmodel):
 )
 def test_a_device_that_is_not_there_is_refused(on_one_bm1684x, what, message):
     kind, found = on_one_bm1684x[what]
-    assert (kind, message in found) == ('DeviceError', True), found
+    assert (kind, message in found) == ('SetupError', True), found
 
 
 @on_emulator
@@ -213,13 +213,13 @@ def test_after_refusals_the_device_is_as_good_as_before(on_one_bm1684x):
 @on_emulator
 def test_two_devices_for_one_model_are_refused(on_one_bm1684x):
     kind, found = on_one_bm1684x['two devices']
-    assert (kind, found) == ('DeviceError', 'one device runs one model, 2 were named: [0, 1]')
+    assert (kind, found) == ('SetupError', 'one device runs one model, 2 were named: [0, 1]')
 
 
 @on_emulator
 def test_a_model_for_another_chip_than_the_device_is_refused(on_one_bm1684x):
     kind, found = on_one_bm1684x['another chip']
-    assert (kind, found) == ('DeviceError', 'device 0 is a BM1684X, this model runs on BM1688')
+    assert (kind, found) == ('SetupError', 'device 0 is a BM1684X, this model runs on BM1688')
 
 
 @on_emulator
@@ -242,7 +242,7 @@ def test_the_oldest_release_that_is_supported_loads_without_flags(bmodel):
 def test_a_history_build_on_bm1688_needs_a_release_with_shared_scratch_memory(bmodel):
     old, name = {'EDGE_VLM_SAIL_RELEASE': '3.9.1'}, 'internvl3_history_bf16_bm1688'
     kind, found = emulator.call('bm1688', tried, name, str(bmodel(name)), changes=old)
-    assert kind == 'DeviceError'
+    assert kind == 'SetupError'
     assert 'net block_kv_0' in found
     assert '3.9.4 or later' in found
 
