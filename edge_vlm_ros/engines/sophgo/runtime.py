@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import DeviceError, ModelFileError, NotReadyError
+from edge_vlm_ros.core import DeviceError, ModelFileError, NotReadyError, SetupError
 from edge_vlm_ros.engines.sophgo.device import Device, call
 from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, Shape, TensorInfo
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor, HostTensor, Memory
@@ -91,7 +91,7 @@ class Runtime:
         if info.address_mode not in {AddressMode.BASIC, AddressMode.IO_ALONE}:
             raise DeviceError(f'net {name}: no input memory, its addresses are symbols')
         if info.address_mode is AddressMode.BASIC and not self._shares_scratch:
-            raise DeviceError(
+            raise SetupError(
                 f'net {name} reads its history where it was compiled to: on this chip that takes '
                 'sophon-sail 3.9.4 or later, with BmrtFlag'
             )
