@@ -120,7 +120,9 @@ def declare_parameters(node: Node) -> None:
     Raises:
         SettingsError: A name in `cameras` or `presets` cannot be part of a parameter's name.
     """
-    _declare_engine(node)
+    _declare_model(node)
+    _declare_start(node)
+    _declare_queue(node)
     _declare_requests(node)
     cameras = declare_names(node, 'cameras', ['camera'], 'Cameras by name, as requests call them.')
     for name in cameras:
@@ -191,7 +193,7 @@ def read_preset(node: Node, settings: VlmSettings, name: str) -> str:
     return str(value_of(node, f'presets.{name}'))
 
 
-def _declare_engine(node: Node) -> None:
+def _declare_model(node: Node) -> None:
     declare(
         node,
         'chip',
@@ -230,6 +232,9 @@ def _declare_engine(node: Node) -> None:
         'the start with a list of those they have; empty: none.',
         read_only=True,
     )
+
+
+def _declare_start(node: Node) -> None:
     declare(
         node,
         'autostart',
@@ -257,6 +262,9 @@ def _declare_engine(node: Node) -> None:
         low=0.0,
         high=86400.0,
     )
+
+
+def _declare_queue(node: Node) -> None:
     declare(
         node,
         'queue_size',
@@ -266,10 +274,6 @@ def _declare_engine(node: Node) -> None:
         low=1,
         high=1000,
     )
-    _declare_queue(node)
-
-
-def _declare_queue(node: Node) -> None:
     declare(
         node,
         'queue_policy',
