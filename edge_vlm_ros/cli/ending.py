@@ -10,7 +10,7 @@ _ENDED_BY = 128
 """What a shell adds to a signal's number."""
 
 
-class Ended(KeyboardInterrupt):
+class EndedBySignal(KeyboardInterrupt):
     """A signal wants the command to end; like Ctrl-C, it passes `except Exception`."""
 
     def __init__(self, number: int) -> None:
@@ -24,11 +24,11 @@ def code_of(number: int) -> int:
 
 
 def raise_on_signals() -> None:
-    """Have each of the signals raise `Ended`; one that is ignored, as nohup has it, stays so."""
+    """Have each of the signals raise `EndedBySignal`; an ignored one (nohup) stays so."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
-    raise Ended(number)
+    raise EndedBySignal(number)

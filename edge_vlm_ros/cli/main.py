@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from edge_vlm_ros.cli.ending import Ended, code_of, raise_on_signals
+from edge_vlm_ros.cli.ending import EndedBySignal, code_of, raise_on_signals
 from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
 from edge_vlm_ros.cli.output import stream, taken_for_the_command
 from edge_vlm_ros.cli.parser import parse
@@ -41,7 +41,7 @@ def _run(args: Namespace) -> int:
         # A command's module brings numpy and the model's runtime; --help does not wait for them.
         code = importlib.import_module(f'edge_vlm_ros.cli.{args.command}').run(args)
         stream().flush()
-    except Ended as ended:
+    except EndedBySignal as ended:
         return _interrupted(ended)
     except KeyboardInterrupt:
         complain('interrupted')
@@ -53,7 +53,7 @@ def _run(args: Namespace) -> int:
     return int(code)
 
 
-def _interrupted(ended: Ended) -> int:
+def _interrupted(ended: EndedBySignal) -> int:
     is_ctrl_c = code_of(ended.number) == ExitCode.INTERRUPTED
     complain('interrupted' if is_ctrl_c else f'ended by {ended}')
     return code_of(ended.number)

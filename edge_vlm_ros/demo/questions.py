@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edge_vlm_ros.demo import truth, world
-from edge_vlm_ros.demo.truth import ClipTruth, Moment, Rule
+from edge_vlm_ros.demo.truth import ClipMoment, ClipTruth, Rule
 
 SLACK_BEFORE_S = 0.1
 SLACK_AFTER_S = 0.6
@@ -103,6 +103,6 @@ class Plan:
 
 def truth_of_frames(query: Query, clip: ClipTruth, times_s: Sequence[float]) -> str | None:
     """Return the true answer about the frames that were used, by their media times."""
-    moments: list[Moment] = [clip.at(time_s) for time_s in times_s]
+    moments: list[ClipMoment] = [clip.at(time_s) for time_s in times_s]
     is_in_order = all(a < b for a, b in pairwise(times_s))
     return query.rule(moments) if moments and is_in_order else None

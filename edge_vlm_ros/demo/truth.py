@@ -58,7 +58,7 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ClipMoment:
     """What one frame of a clip shows.
 
     Attributes:
@@ -72,14 +72,14 @@ class Moment:
     yaw_deg: float = 0.0
 
 
-Rule = Callable[[Sequence[Moment]], 'str | None']
+Rule = Callable[[Sequence[ClipMoment]], 'str | None']
 """From the moments of the frames used, oldest first, to the one true answer; None = a toss-up."""
 
 
 class ClipTruth:
     """The moments of one clip, in order."""
 
-    def __init__(self, moments: Sequence[Moment]) -> None:
+    def __init__(self, moments: Sequence[ClipMoment]) -> None:
         self.moments = tuple(sorted(moments, key=lambda moment: moment.time_s))
         self._times_s = [moment.time_s for moment in self.moments]
 
@@ -94,27 +94,27 @@ class ClipTruth:
         """Time of the last frame."""
         return self._times_s[-1]
 
-    def at(self, time_s: float) -> Moment:
+    def at(self, time_s: float) -> ClipMoment:
         """Return the moment nearest to a media time."""
         after = min(max(bisect_left(self._times_s, time_s), 1), len(self.moments) - 1)
         before, later = self.moments[after - 1], self.moments[after]
         return before if time_s - before.time_s <= later.time_s - time_s else later
 
-    def window(self, stop_s: float, seconds: float, count: int) -> list[Moment]:
+    def window(self, stop_s: float, seconds: float, count: int) -> list[ClipMoment]:
         """Return `count` moments spread evenly over the seconds before `stop_s`."""
         step_s = seconds / (count - 1)
         return [self.at(stop_s - seconds + step_s * number) for number in range(count)]
 
 
-def _moment(frame: dict[str, Any]) -> Moment:
+def _moment(frame: dict[str, Any]) -> ClipMoment:
     things = tuple(
         Thing(thing['colour'], thing['shape'], thing['cx'], thing['distance'], thing['visible'])
         for thing in frame['objects']
     )
-    return Moment(frame['second'], things, frame.get('camera_yaw_deg', 0.0))
+    return ClipMoment(frame['second'], things, frame.get('camera_yaw_deg', 0.0))
 
 
-def describe(moments: Sequence[Moment]) -> str | None:
+def describe(moments: Sequence[ClipMoment]) -> str | None:
     """Tell what stands where in the last frame, left to right."""
     things = moments[-1].things
     if not _is_plain(things) or not world.are_in_order(thing.x for thing in things):
@@ -125,7 +125,7 @@ def describe(moments: Sequence[Moment]) -> str | None:
 def colour_of(shape: str) -> Rule:
     """Return the rule of 'What color is the <shape>?', about the last frame."""
 
-    def rule(moments: Sequence[Moment]) -> str | None:
+    def rule(moments: Sequence[ClipMoment]) -> str | None:
         things = moments[-1].things
         found = [thing for thing in things if thing.shape == shape]
         if len(found) != 1 or not _are_whole(things):
@@ -135,7 +135,7 @@ def colour_of(shape: str) -> Rule:
     return rule
 
 
-def path(moments: Sequence[Moment]) -> str | None:
+def path(moments: Sequence[ClipMoment]) -> str | None:
     """Tell whether the way ahead is clear in the last frame, and what blocks it."""
     things = moments[-1].things
     if not _is_plain(things):
@@ -148,7 +148,7 @@ def path(moments: Sequence[Moment]) -> str | None:
     return world.path_answer(nearest.name if nearest else None)
 
 
-def motion(moments: Sequence[Moment]) -> str | None:
+def motion(moments: Sequence[ClipMoment]) -> str | None:
     """Tell what has moved between the first frame and the last, and how."""
     if len(moments) < 2 or not all(_are_whole(moment.things) for moment in moments):
         return None

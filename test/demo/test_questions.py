@@ -8,7 +8,7 @@ import pytest
 
 from edge_vlm_ros.demo import questions
 from edge_vlm_ros.demo.questions import QUERIES, Plan, truth_of_frames
-from edge_vlm_ros.demo.truth import ClipTruth, Moment, Thing
+from edge_vlm_ros.demo.truth import ClipMoment, ClipTruth, Thing
 
 CLIPS = sorted((Path(questions.__file__).parent / 'clips').glob('*.json'))
 BY_TOPIC = {query.topic: query for query in QUERIES}
@@ -17,7 +17,7 @@ BY_TOPIC = {query.topic: query for query in QUERIES}
 def _clip(x_of_time, seconds=12.0, fps=10):
     """Make a clip of one red box whose place depends on time."""
     times = [number / fps for number in range(int(seconds * fps))]
-    return ClipTruth([Moment(t, (Thing('red', 'box', x_of_time(t), 2.0),)) for t in times])
+    return ClipTruth([ClipMoment(t, (Thing('red', 'box', x_of_time(t), 2.0),)) for t in times])
 
 
 STANDS = _clip(lambda _: 0.1)

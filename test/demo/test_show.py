@@ -11,7 +11,7 @@ import pytest
 from edge_vlm_ros.demo.console import Console
 from edge_vlm_ros.demo.picture import Card, save_picture, wrapped
 from edge_vlm_ros.demo.show import DemoError, Reply, Show, UsedFrame, frames_at
-from edge_vlm_ros.demo.truth import ClipTruth, Moment, Thing
+from edge_vlm_ros.demo.truth import ClipMoment, ClipTruth, Thing
 
 FPS = 10
 TRUE_ANSWERS = {
@@ -67,7 +67,7 @@ def clip(tmp_path):
 @pytest.fixture
 def show(clip):
     """Make a show about one red box that stands in the middle, far away."""
-    moments = [Moment(n / FPS, (Thing('red', 'box', 0.5, 2.0),)) for n in range(100)]
+    moments = [ClipMoment(n / FPS, (Thing('red', 'box', 0.5, 2.0),)) for n in range(100)]
 
     def make(robot):
         out = io.StringIO()

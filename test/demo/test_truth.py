@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_vlm_ros.demo import truth
-from edge_vlm_ros.demo.truth import ClipTruth, Moment, Thing
+from edge_vlm_ros.demo.truth import ClipMoment, ClipTruth, Thing
 
 CLIPS = sorted((Path(truth.__file__).parent / 'clips').glob('*.json'))
 
@@ -18,7 +18,7 @@ def thing(name, x=0.5, distance_m=2.0, visible=1.0):
 
 
 def moment(*things, time_s=0.0, yaw_deg=0.0):
-    return Moment(time_s, things, yaw_deg)
+    return ClipMoment(time_s, things, yaw_deg)
 
 
 def test_a_description_goes_from_left_to_right():

@@ -19,7 +19,7 @@ def nothing() -> None:
     """Do nothing: the `OnFile` of a loading that nobody follows."""
 
 
-class Backend(Protocol):
+class LayerBackend(Protocol):
     """Decoder layers and head of one model, and where their K and V rows live.
 
     One thread calls all of it. Hidden states are bfloat16 bit patterns (uint16).

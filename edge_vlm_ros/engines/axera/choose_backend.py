@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, ModelFiles
-from edge_vlm_ros.engines.axera.backend import Backend, OnFile
+from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile
 from edge_vlm_ros.engines.axera.graphs import StackShapes
 from edge_vlm_ros.engines.axera.portable import PortableBackend
 from edge_vlm_ros.engines.axera.runtime import Device, OpenSession, Session
@@ -50,7 +50,7 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
     files: ModelFiles,
     shapes: StackShapes,
     on_file: OnFile,
-) -> Backend:
+) -> LayerBackend:
     """Open the decoder layers and the head, in place where that works.
 
     Args:
@@ -79,7 +79,7 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
     return PortableBackend(open_session, files, shapes, on_file)
 
 
-def warn_of_copies(device: Device, backend: Backend, decode_ms: float) -> None:
+def warn_of_copies(device: Device, backend: LayerBackend, decode_ms: float) -> None:
     """Say what a token costs on a card, where caches are out of our reach.
 
     Args:

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from edge_vlm_ros.core import CancelledError
-from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.backend import LayerBackend
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 
 _LAYERS_TIMED = 3
@@ -19,7 +19,7 @@ _GROUPS_TIMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class GroupCosts:
     """Milliseconds of one run of one layer, by the group's number in the file.
 
     Attributes:
@@ -32,8 +32,8 @@ class Costs:
 
 
 def measure_costs(
-    backend: Backend, shapes: StackShapes, clock: Callable[[], float] = perf_counter
-) -> Costs:
+    backend: LayerBackend, shapes: StackShapes, clock: Callable[[], float] = perf_counter
+) -> GroupCosts:
     """Time a few groups and draw lines between them: 1 s for InternVL3-2B on an AX650N.
 
     A chunk's cost grows in a straight line with its history (in the vendor's table the lines are
@@ -62,11 +62,11 @@ def measure_costs(
             [group.history for group in groups], [group.history for group in timed], rising
         )
         prefill |= {group.index: float(ms) for group, ms in zip(groups, lines, strict=True)}
-    return Costs(prefill, decode)
+    return GroupCosts(prefill, decode)
 
 
 def _time_chunk(
-    backend: Backend, shapes: StackShapes, group: PrefillGroup, clock: Callable[[], float]
+    backend: LayerBackend, shapes: StackShapes, group: PrefillGroup, clock: Callable[[], float]
 ) -> float:
     """Time the second run of a few layers."""
     _run_layers(backend, shapes, group, clock)
@@ -74,7 +74,7 @@ def _time_chunk(
 
 
 def _run_layers(
-    backend: Backend, shapes: StackShapes, group: PrefillGroup, clock: Callable[[], float]
+    backend: LayerBackend, shapes: StackShapes, group: PrefillGroup, clock: Callable[[], float]
 ) -> list[float]:
     """Tell when each of a few layers began and the last ended: the stop check is asked between."""
     asked: list[float] = []
@@ -96,7 +96,7 @@ def _run_layers(
 
 
 def _time_steps(
-    backend: Backend, shapes: StackShapes, group: DecodeGroup, clock: Callable[[], float]
+    backend: LayerBackend, shapes: StackShapes, group: DecodeGroup, clock: Callable[[], float]
 ) -> float:
     """Time the steps after the first one."""
     times = []

@@ -21,7 +21,7 @@ from edge_vlm_ros.core import (
     read_options,
     text_part,
 )
-from edge_vlm_ros.engines.axera.backend import Backend
+from edge_vlm_ros.engines.axera.backend import LayerBackend
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
@@ -162,7 +162,7 @@ class AxeraEngine(GuardedEngine):
             self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
             opening.callback(self._table.close)
             progress.one()
-            self._backend: Backend = choose_backend(
+            self._backend: LayerBackend = choose_backend(
                 options.backend,
                 device=device,
                 open_session=opened.take,

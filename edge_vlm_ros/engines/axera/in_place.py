@@ -39,7 +39,7 @@ RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
 
 
 class InPlaceBackend:
-    """Decoder layers and head, driven through the vendor's C library; see `Backend`.
+    """Decoder layers and head, driven through the vendor's C library; see `LayerBackend`.
 
     One thread calls all of it.
 
@@ -96,7 +96,7 @@ class InPlaceBackend:
         first_row: int,
         should_stop: StopCheck,
     ) -> None:
-        """Run one chunk through all layers; see `Backend.prefill`."""
+        """Run one chunk through all layers; see `LayerBackend.prefill`."""
         tokens = len(embeds)
         self._is_kept = False
         self._embeds[:tokens] = embeds
@@ -115,7 +115,7 @@ class InPlaceBackend:
         position: NDArray[np.uint32],
         row: int,
     ) -> None:
-        """Run one token through all layers; see `Backend.step`."""
+        """Run one token through all layers; see `LayerBackend.step`."""
         self._is_kept = False
         self._embed[:] = embed
         self._first.flush(0, self._row_bytes)
@@ -126,7 +126,7 @@ class InPlaceBackend:
         self._is_kept = True
 
     def head(self) -> NDArray[np.float32]:
-        """Run final norm and LM head on the kept hidden state; see `Backend.head`.
+        """Run final norm and LM head on the kept hidden state; see `LayerBackend.head`.
 
         Raises:
             DeviceError: The chip failed, or nothing is kept since a run failed or was given up.

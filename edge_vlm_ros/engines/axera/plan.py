@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from edge_vlm_ros.engines.axera.costs import Costs
+from edge_vlm_ros.engines.axera.costs import GroupCosts
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 
 _PLANS_KEPT = 32
@@ -52,7 +52,7 @@ class Planner:
         costs: Measured on the chip.
     """
 
-    def __init__(self, shapes: StackShapes, costs: Costs) -> None:
+    def __init__(self, shapes: StackShapes, costs: GroupCosts) -> None:
         self._shapes, self._costs = shapes, costs
         self._boundaries = sorted({group.history for group in shapes.prefill})
         self._options = [self._cheapest(boundary) for boundary in self._boundaries]

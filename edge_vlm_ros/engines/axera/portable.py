@@ -53,7 +53,7 @@ class _Run:
 
 
 class PortableBackend:
-    """Decoder layers and head through `Session.run`; see `Backend`. One thread calls all of it.
+    """Decoder layers and head through `Session.run`; see `LayerBackend`. One thread calls all.
 
     Args:
         open_session: Opens a file on the chip.
@@ -109,7 +109,7 @@ class PortableBackend:
         first_row: int,
         should_stop: StopCheck,
     ) -> None:
-        """Run one chunk through all layers; see `Backend.prefill`."""
+        """Run one chunk through all layers; see `LayerBackend.prefill`."""
         tokens = len(embeds)
         mask = self._prefill_masks[group.index]
         mask.update(first_row, tokens)
@@ -125,14 +125,14 @@ class PortableBackend:
         position: NDArray[np.uint32],
         row: int,
     ) -> None:
-        """Run one token through all layers; see `Backend.step`."""
+        """Run one token through all layers; see `LayerBackend.step`."""
         mask = self._decode_masks[group.index]
         mask.update(row)
         run = _Run(group.index, group.capacity, embed[None, None], mask.bits, position, row)
         self._run_layers(run, never)
 
     def head(self) -> NDArray[np.float32]:
-        """Run final norm and LM head on the kept hidden state; see `Backend.head`."""
+        """Run final norm and LM head on the kept hidden state; see `LayerBackend.head`."""
         wide = self._post.groups[0].inputs[0]
         place = logits_place(self._post)
         scores = self._post.run(0, {wide.name: self._kept.reshape(wide.shape)})[place]

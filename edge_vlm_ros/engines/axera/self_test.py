@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
-from edge_vlm_ros.engines.axera.backend import Backend, OnFile, nothing
+from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile, nothing
 from edge_vlm_ros.engines.axera.graphs import PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
 from edge_vlm_ros.engines.axera.library import Library
@@ -29,7 +29,7 @@ from edge_vlm_ros.engines.bf16 import to_bf16
 
 _log = logging.getLogger(__name__)
 
-OpenPortable: TypeAlias = Callable[[StackShapes], Backend]
+OpenPortable: TypeAlias = Callable[[StackShapes], LayerBackend]
 """Opens the portable backend on the same files, with as many layers as the shapes say."""
 
 _LAYERS: Final = 2  # the second reads what the first wrote
@@ -124,7 +124,7 @@ def _unequal(found: NDArray[np.float32], expected: NDArray[np.float32]) -> str:
     return f'{wrong} of {len(expected)} logits differ, by up to {worst:.3g},'
 
 
-def _logits(backend: Backend, shapes: StackShapes) -> Iterator[NDArray[np.float32]]:
+def _logits(backend: LayerBackend, shapes: StackShapes) -> Iterator[NDArray[np.float32]]:
     """Run a few whole chunks, then single tokens; give the logits after each."""
     random = np.random.default_rng(_SEED)
     length = 0

@@ -14,7 +14,7 @@ from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
-class DecodeMask:
+class StageMask:
     """The mask of one decode stage, kept on the chip: one element changes with each token.
 
     Args:
@@ -72,7 +72,7 @@ class DecodeStack:
         self.hidden = runtime.allocate((1, 1, shapes.hidden), shapes.half)
         self._position = runtime.allocate((*shapes.position_shape[:-1], 1), DType.INT32)
         smallest_first = sorted(shapes.capacities)
-        self._masks = [DecodeMask(runtime, size, shapes.half) for size in smallest_first]
+        self._masks = [StageMask(runtime, size, shapes.half) for size in smallest_first]
         self._stages = [
             self._bind(runtime, size, mask)
             for size, mask in zip(smallest_first, self._masks, strict=True)
@@ -104,7 +104,7 @@ class DecodeStack:
                 continue
             launch.run()
 
-    def _bind(self, runtime: Runtime, capacity: int, mask: DecodeMask) -> list[Launch]:
+    def _bind(self, runtime: Runtime, capacity: int, mask: StageMask) -> list[Launch]:
         """Bind the nets of one stage; the hidden state is changed in place."""
         shapes = self._shapes
         past, row = shapes.kv(capacity), shapes.kv(1)

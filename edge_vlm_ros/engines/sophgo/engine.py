@@ -33,7 +33,7 @@ from edge_vlm_ros.engines.sophgo.embedding import (
 )
 from edge_vlm_ros.engines.sophgo.masks import from_host
 from edge_vlm_ros.engines.sophgo.model_files import find_embedding_table
-from edge_vlm_ros.engines.sophgo.plan import Costs, cut
+from edge_vlm_ros.engines.sophgo.plan import StepCosts, cut
 from edge_vlm_ros.engines.sophgo.prefill.form import Run
 from edge_vlm_ros.engines.sophgo.runtime import Runtime
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
@@ -57,7 +57,7 @@ class SophgoEngine(GuardedEngine):
         self, runtime: Runtime, contract: Contract, vocab: int, files: ModelFiles
     ) -> None:
         self._runtime = runtime
-        self._costs = Costs()
+        self._costs = StepCosts()
         self._parts = _Parts(runtime, contract, files)
         self._row: DeviceTensor | None = None
         super().__init__(contract.limits(vocab), KvLength())

@@ -13,7 +13,7 @@ _WEIGHT = 0.25
 
 
 @dataclass(slots=True)
-class Costs:
+class StepCosts:
     """What steps took lately, seconds; 0 = not known yet.
 
     Attributes:
@@ -47,7 +47,9 @@ def _mean(before: float, seconds: float) -> float:
     return before + _WEIGHT * (seconds - before) if before else seconds
 
 
-def cut(tokens: int, held: int, room: Callable[[int], int], costs: Costs | None) -> Iterator[int]:
+def cut(
+    tokens: int, held: int, room: Callable[[int], int], costs: StepCosts | None
+) -> Iterator[int]:
     """Cut `tokens` tokens after `held` into pieces.
 
     Args:

@@ -21,7 +21,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines import inspect_model, open_engine
 from edge_vlm_ros.engines.axera import set_files as set_files_module
-from edge_vlm_ros.engines.axera.costs import Costs
+from edge_vlm_ros.engines.axera.costs import GroupCosts
 from edge_vlm_ros.engines.axera.engine import limits_of
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes, VisionShapes
 from edge_vlm_ros.engines.axera.plan import Planner
@@ -103,7 +103,7 @@ def test_a_part_of_any_length_is_cut_as_it_was_planned(load):
     part, _ = question(engine, words=60)
     groups = (*engine._shapes.prefill, *engine._shapes.decode)
     costs = {group.index: 1.0 + group.index for group in groups}
-    engine._planner = Planner(engine._shapes, Costs(costs, costs))
+    engine._planner = Planner(engine._shapes, GroupCosts(costs, costs))
     planned = engine.plan_prefill(len(part))
     ran = []
     backend = engine._backend
@@ -125,7 +125,7 @@ def test_answers_do_not_depend_on_what_is_cheapest(load, step_ms):
     expected, rows = decode_greedily(engine, part.next_position, 5)
     engine.kv.truncate(0)
     prefill = {group.index: 1.0 for group in engine._shapes.prefill}
-    engine._planner = Planner(engine._shapes, Costs(prefill, {0: step_ms}))
+    engine._planner = Planner(engine._shapes, GroupCosts(prefill, {0: step_ms}))
     engine.prefill(part, features)
     found, found_rows = decode_greedily(engine, part.next_position, 5)
     assert found == expected
@@ -206,7 +206,7 @@ def three_rows(load):
     engine = load()
     engine._shapes = replace(engine._shapes, position_rows=3)
     costs = {group.index: 1.0 for group in engine._shapes.prefill}
-    engine._planner = Planner(engine._shapes, Costs(costs, {0: 10.0}))
+    engine._planner = Planner(engine._shapes, GroupCosts(costs, {0: 10.0}))
     engine._backend.close()
     engine._backend = Recorder()
     return engine

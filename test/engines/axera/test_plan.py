@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edge_vlm_ros.core import CancelledError
-from edge_vlm_ros.engines.axera.costs import Costs, measure_costs
+from edge_vlm_ros.engines.axera.costs import GroupCosts, measure_costs
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 
@@ -33,7 +33,7 @@ def shapes_of(prefill, decode, layers=1):
 def board_planner(histories=17):
     shapes = shapes_of([(128, 128 * i) for i in range(histories)], [2559])
     prefill = {1 + i: PREFILL_MS[i] for i in range(histories)}
-    return Planner(shapes, Costs(prefill, {0: DECODE_MS}))
+    return Planner(shapes, GroupCosts(prefill, {0: DECODE_MS}))
 
 
 def cost_of(pieces, held, shapes, costs):
@@ -77,7 +77,7 @@ def cases(draw):
     capacities = draw(st.sets(st.integers(12, 30), min_size=1, max_size=3))
     shapes = shapes_of(list(zip(chunks, histories, strict=True)), sorted(capacities))
     price = st.integers(1, 20).map(float)
-    costs = Costs(
+    costs = GroupCosts(
         {group.index: draw(price) for group in shapes.prefill},
         {group.index: draw(price) for group in shapes.decode},
     )

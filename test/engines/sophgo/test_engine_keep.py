@@ -8,7 +8,7 @@ from support.sophgo import emulator
 from support.sophgo.engine_runs import Bench
 
 from edge_vlm_ros.core import VisionSpan, text_part
-from edge_vlm_ros.engines.sophgo.plan import Costs
+from edge_vlm_ros.engines.sophgo.plan import StepCosts
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,11 +26,11 @@ def kept(name, path):
     engine = bench.engine
     whole = engine.limits.context_tokens
     found = []
-    for costs in (Costs(), Costs(piece_s=1.0, step_s=0.1)):
+    for costs in (StepCosts(), StepCosts(piece_s=1.0, step_s=0.1)):
         engine._costs = costs
         found.append([engine.usable_prefix(10, prompt(10 + rest)) for rest in (1, 5, 40, whole)])
     frame = prompt(30, VisionSpan(0, 12, 13))
-    engine._costs = Costs()
+    engine._costs = StepCosts()
     found.append([engine.usable_prefix(10, frame), engine.usable_prefix(13, frame)])
     engine.close()
     return found
