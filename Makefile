@@ -14,7 +14,7 @@ PYTHON ?= python3
 ROS ?=
 export ROS
 PYTEST_ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 RUN = tools/setup/run.sh
 # The tests of a file share processes and models, so a worker takes whole files.
 PYTEST = $(RUN) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

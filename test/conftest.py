@@ -48,10 +48,12 @@ def pytest_configure(config):
     A worker of pytest-xdist has a run of its own within that of the process which started it, and
     whose guardian looks after both.
     """
-    # Ctrl-C is heard also where the shell started us in the background, which ignores it: an
-    # ignored signal stays ignored in every process that a test starts.
+    # Ctrl-C and a hang-up are heard also where the shell started us in the background or nohup
+    # did, which ignore them: an ignored signal stays ignored in every process that a test starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Humble's messages check the types of their fields always, the others only when they are told.
     os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
     config.stash[_run] = leftovers.enter_run(str(os.getpid()))

@@ -1,4 +1,4 @@
-"""The laws of an engine, written once: what is refused, and what an error leaves after.
+"""The laws of an engine, written once: what is refused, and what an error leaves behind.
 
 An engine's public calls stand here; a chip's engine brings the steps below them. So these hold for
 every chip, by construction:

@@ -96,7 +96,7 @@ class CameraHealth:
         last_bad_reason: Why the last one that cannot be decoded cannot; '' = there was none.
         kept: Frames in the buffer.
         kept_bytes: Their bytes.
-        clock_offset_s: How far the camera's clock is ahead of the node's; below 0: it is after,
+        clock_offset_s: How far the camera's clock is ahead of the node's; below 0: it is behind,
             or its frames are late.
         is_simulated: The node's clock is that of a simulator or a bag.
         stood_s: Steady time for which that clock has stood still; 0 = it goes.
@@ -161,12 +161,12 @@ class CameraHealth:
             )
         if offset_s * NS_PER_S < -LONGEST_LATENCY_NS:
             return (
-                f"the stamps on {self.topic} are {-offset_s:.1f} s after the node's clock, so "
+                f"the stamps on {self.topic} are {-offset_s:.1f} s behind the node's clock, so "
                 f'ages count from arrival: {self._cause_of_offset()}'
             )
         return (
             f'the images on {self.topic} are {-offset_s:.1f} s old by their stamps when they '
-            'come: they are late, or the clock of the camera is after (synchronise it with the '
+            'come: they are late, or the clock of the camera is behind (synchronise it with the '
             "node's, or raise max_age_s)"
         )
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from edge_vlm_ros.core import Clock
 
 LONGEST_LATENCY_NS = 60 * NS_PER_S
-"""A stamp further after than this at the frame's arrival is of another clock: no camera, network
+"""A stamp further behind than this at the frame's arrival is of another clock: no camera, network
 or relay keeps an image for so long. Up to here nobody can tell a late image from a clock that is
-after, and the image is taken for late: that errs towards too old."""
+behind, and the image is taken for late: that errs towards too old."""
 
 STANDSTILL_NS = 2 * NS_PER_S
 """Simulated time that has not moved for so long stands still; it is looked at once a second."""
@@ -115,7 +115,7 @@ class CameraClock:
 
     @property
     def offset_s(self) -> float:
-        """How far the camera's clock is ahead of the node's, after below 0; latency included.
+        """How far the camera's clock is ahead of the node's, behind below 0; latency included.
 
         The median over the last frames, so that two publishers do not make a third clock.
         """

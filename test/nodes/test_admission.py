@@ -273,7 +273,7 @@ def test_frames_that_are_late_or_of_a_clock_somewhat_behind_are_old_and_both_are
 
 
 def test_a_time_that_another_clock_never_showed_names_the_offset():
-    with pytest.raises(NoFreshFrameError, match=r'10800\.0 s after the node') as caught:
+    with pytest.raises(NoFreshFrameError, match=r'10800\.0 s behind the node') as caught:
         choose({'as_of': Time(sec=95)}, [Live(TENTHS, -10_800.0)])
     assert caught.value.code is ErrorCode.STALE_FRAME
 

@@ -122,7 +122,7 @@ def test_damaged_frames_are_a_problem_and_say_why():
     ('offset_s', 'said'),
     [
         (20.0, '20.0 s ahead of the node'),
-        (-120.0, '120.0 s after the node'),
+        (-120.0, '120.0 s behind the node'),
         (-1.7e9, 'use_sim_time'),
         (-8.0, '8.0 s old by their stamps when they come: they are late, or the clock'),
         (-0.4, ''),

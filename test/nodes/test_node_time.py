@@ -79,7 +79,7 @@ def test_a_clock_of_the_node_that_is_set_makes_no_frame_younger():
 
 
 def test_frames_of_a_foreign_clock_that_come_late_are_late():
-    """A relay hangs for 6 s and then sends what it has; its clock is an hour after."""
+    """A relay hangs for 6 s and then sends what it has; its clock is an hour behind."""
     robot = Robot()
     for _ in range(40):
         robot.frame(robot.ros.now_ns() - 3600 * S)

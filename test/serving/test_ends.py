@@ -111,7 +111,7 @@ def check_next(pipeline, engine, frame, stream, chunks):
         expected = expected or answer.text
         assert answer.text == expected
     begins = pipeline.ask(Question('next', frames=(frame(200),), session_id='s')).answer(60)
-    assert 'begins here' in begins.message, 'it left no turn after'
+    assert 'begins here' in begins.message, 'it left no turn behind'
     assert len(chunks) == number, 'no chunk after the final one'
     assert [chunk.done for chunk in chunks] == [False] * (number - 1) + [True]
     assert [chunk.sequence for chunk in chunks] == list(range(number))

@@ -26,7 +26,7 @@ class Stamp:
             return False
 
     def remove(self) -> None:
-        """Forget the last run: an interrupted step leaves no stamp after."""
+        """Forget the last run: an interrupted step leaves no stamp behind."""
         self._path.unlink(missing_ok=True)
 
     def write(self) -> None:

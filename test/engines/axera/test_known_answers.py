@@ -90,7 +90,7 @@ def open_layout(open_set, layout):
 
 
 def test_prompts_of_every_length_around_chunk_borders(open_set, layout):
-    """One after another on one engine: rows of longer prompts lie after those that count."""
+    """One after another on one engine: rows of longer prompts lie behind those that count."""
     engine = open_layout(open_set, layout)
     lengths = around(TINY_LAYOUTS[layout], engine.limits.longest_prompt)
     sure = 0
