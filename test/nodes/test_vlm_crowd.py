@@ -9,6 +9,7 @@ import pytest
 
 SCRIPT = f"""
 answers:
+  - {{question: long, answer: '{'on and ' * 30}on'}}
   - {{question: endless, answer: '{'on and ' * 200}on'}}
   - {{question: slow, answer: 'one two three four five six seven eight nine ten eleven twelve'}}
   - {{answer: 'I see {{images}} images of {{means}}.'}}
@@ -93,7 +94,7 @@ def test_three_people_ask_much_at_once_and_there_is_room_for_four(client, robot)
     again = [client.ask_later('see', images=[client.grey(9)]) for _ in range(QUEUE)]
     assert [client.result(future).answer.error_code for future in again] == [0] * QUEUE
     client.until(
-        lambda: {p.key: p.value for p in client.status('queue').values}['open'] == '0',
+        lambda: values_of_queue(client)['open'] == '0',
         what='an empty queue in diagnostics',
     )
     assert client.level('queue') == 0
@@ -125,6 +126,7 @@ def test_twelve_goals_and_half_of_them_cancelled(client):
 
 
 def values_of_queue(client):
+    client.until(lambda: client.status('queue') is not None, what='diagnostics')
     return {pair.key: pair.value for pair in client.status('queue').values}
 
 
@@ -200,8 +202,8 @@ def start(robot, policy, **parameters):
 
 
 def begin(client, request_id, **fields):
-    """Start an answer that takes long; return its future once it speaks."""
-    future = client.ask_later('slow', request_id=request_id, images=[client.grey(9)], **fields)
+    """Start an answer that outlasts some diagnostics; return its future once it speaks."""
+    future = client.ask_later('long', request_id=request_id, images=[client.grey(9)], **fields)
     client.until(lambda: bool(client.chunks_of(request_id)), what='its first words')
     return future
 
