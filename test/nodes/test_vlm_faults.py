@@ -236,10 +236,11 @@ def test_a_question_that_comes_while_the_model_loads_waits_for_it(other_robot):
     assert client.result(taken_back).answer.error_code == 302
     assert client.result(short).answer.error_code == 301
     assert client.result(early).answer.text == 'Here.'
-    ended = [chunk.request_id for chunk in client.chunks if chunk.done]
-    assert ended[-1] == 'early', 'the others were not kept until the model was there'
     for request_id in ('early', 'short', 'back'):
         assert sum(chunk.done for chunk in client.all_chunks_of(request_id)) == 1
+    # A reply may overtake the topic: only now has each final chunk come.
+    ended = [chunk.request_id for chunk in client.chunks if chunk.done]
+    assert ended[-1] == 'early', 'the others were not kept until the model was there'
     node.process.send_signal(signal.SIGTERM)
     assert node.wait(20) == 0
 
