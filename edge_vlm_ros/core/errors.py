@@ -31,6 +31,7 @@ class ErrorCode(IntEnum):
     MODEL_FILE = 400
     DEVICE = 500
     ENGINE_DIED = 501
+    BAD_OUTPUT = 502
     INTERNAL = 599
 
 
@@ -128,6 +129,16 @@ class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 
     default_code = ErrorCode.DEVICE
+
+
+class BadOutputError(EdgeVlmError):
+    """What the model says is no answer: it repeats itself without end, or it says nothing.
+
+    The model or its quantisation can be at fault, the chip (all scores NaN are token 0 for ever),
+    or how it is asked; to ask otherwise may help.
+    """
+
+    default_code = ErrorCode.BAD_OUTPUT
 
 
 class SetupError(DeviceError):

@@ -156,6 +156,16 @@ class Engine(Protocol):
         """
         ...
 
+    def logits(self) -> Logits:
+        """Run the head on the last token appended, for its scores, also where nets choose.
+
+        Raises:
+            BadRequestError: The head gives none (`limits.has_logits`; UNSUPPORTED_OPTION).
+            EdgeVlmError: As `next_token`.
+            DeviceError: The chip failed.
+        """
+        ...
+
     def decode(self, token: int, position: int) -> None:
         """Append one answer token to the KV cache: one decode step, without the head.
 

@@ -18,8 +18,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from edge_vlm_ros.core import (
+    BadRequestError,
     EdgeVlmError,
     EngineLimits,
+    ErrorCode,
     NotReadyError,
     PromptPart,
     SamplingOptions,
@@ -27,7 +29,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
     text_part,
 )
-from edge_vlm_ros.engines.base import NextToken, StopCheck, never
+from edge_vlm_ros.engines.base import Logits, NextToken, StopCheck, never
 from edge_vlm_ros.engines.checks import (
     check_fits,
     check_ids,
@@ -107,10 +109,18 @@ class GuardedEngine(ABC):
 
     def next_token(self, sampling: SamplingOptions) -> NextToken:
         """Run the head on the last token appended; see `Engine.next_token`."""
-        self._check_open()
-        if not self._scored_length or self._scored_length != self._kv.length:
-            raise EdgeVlmError('no token was appended since the KV cache was cut')
+        self._check_head()
         return self._head(sampling)
+
+    def logits(self) -> Logits:
+        """Run the head on the last token appended, for its scores; see `Engine.logits`."""
+        self._check_head()
+        if not self._limits.has_logits:
+            raise BadRequestError(
+                'this engine chooses tokens on the chip and gives no scores',
+                ErrorCode.UNSUPPORTED_OPTION,
+            )
+        return self._scores()
 
     def decode(self, token: int, position: int) -> None:
         """Append one answer token to the KV cache; on an error the cache is as before."""
@@ -169,6 +179,12 @@ class GuardedEngine(ABC):
     def _head(self, sampling: SamplingOptions) -> NextToken:
         """Run the head on the last row written."""
 
+    def _scores(self) -> Logits:
+        """Run the head for its scores: where no net chooses, it gives nothing else."""
+        scores = self._head(SamplingOptions())
+        assert isinstance(scores, Logits)
+        return scores
+
     @abstractmethod
     def _close(self) -> None:
         """Free the model's memory; called once."""
@@ -178,6 +194,11 @@ class GuardedEngine(ABC):
     def _check_open(self) -> None:
         if not self._is_open:
             raise NotReadyError('the engine is closed')
+
+    def _check_head(self) -> None:
+        self._check_open()
+        if not self._scored_length or self._scored_length != self._kv.length:
+            raise EdgeVlmError('no token was appended since the KV cache was cut')
 
     def _check_part(self, part: PromptPart) -> None:
         limits, held = self._limits, self._kv.length

@@ -15,7 +15,6 @@ from edge_vlm_ros.core import (
     Clock,
     EdgeVlmError,
     FeatureKey,
-    FinishReason,
     Frame,
     FrameSource,
     PromptPart,
@@ -27,7 +26,6 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines.base import ChosenToken, StopCheck
 from edge_vlm_ros.scheduling import (
-    Decoded,
     Encode,
     Encoded,
     GivenUp,
@@ -42,7 +40,8 @@ from edge_vlm_ros.scheduling import (
     Rendered,
     Work,
 )
-from edge_vlm_ros.serving.conversation import SessionStore, answer_part
+from edge_vlm_ros.serving.answer_steps import AnswerSteps
+from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.fitting import PromptFitter
 from edge_vlm_ros.serving.kv_record import KvRecord
 from edge_vlm_ros.serving.loading import LoadedModel
@@ -54,7 +53,6 @@ from edge_vlm_ros.serving.shown_frames import (
     ShownFrames,
 )
 from edge_vlm_ros.serving.step import Step
-from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
 from edge_vlm_ros.vision import decode_frame, decode_image
 
 _log = logging.getLogger(__name__)
@@ -88,6 +86,7 @@ class ModelSteps:
         self._prepared: dict[FeatureKey, PreparedFrames] = {}  # With pixels, to be encoded.
         self._kept: dict[FeatureKey, _Kept] = {}
         self._record = KvRecord()
+        self._answers = AnswerSteps(loaded, self._record, clock)
         self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
         self._costs = StageCosts()
         self._warm_pixels = 0
@@ -168,7 +167,7 @@ class ModelSteps:
             return encoded
         if isinstance(work, Prefill):
             return self._prefill(turn, work, should_stop)
-        return self._decode(running, turn)
+        return self._answers.decode(running, turn)
 
     def do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
         """Do one work item that is no question's.
@@ -246,9 +245,7 @@ class ModelSteps:
             conversation=fitted.conversation,
             new_frames=fitted.new_frames,
             prompt=prompt,
-            sampler=TokenSampler(question.sampling),
-            stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
-            detokenizer=StreamingDetokenizer(self._family.tokenizer),
+            answer=self._answers.begin(question, prompt),
         )
         shared = self._record.shared(prompt, turn.keys)
         # The last token is always run: its scores choose the answer's first token.
@@ -281,42 +278,6 @@ class ModelSteps:
             return GivenUp()
         self._record.append(part, keys)
         return Prefilled()
-
-    def _decode(self, running: Running, turn: Turn) -> Decoded:
-        started_ns = self._clock.now_ns()
-        engine = self._engine
-        if turn.tokens:
-            position = turn.prompt.next_position + len(turn.tokens) - 1
-            engine.decode(turn.tokens[-1], position)
-            said = answer_part(turn.tokens[-1:], position, like=turn.prompt)
-            self._record.append(said, ())
-        chosen = engine.next_token(running.question.sampling)
-        if isinstance(chosen, ChosenToken):
-            token = chosen.token
-        else:
-            token = turn.sampler.choose(chosen.values)
-        now_ns = self._clock.now_ns()
-        if not running.first_token_ns:
-            running.first_token_ns = now_ns
-            running.head_ns = now_ns - started_ns
-        running.last_token_ns = now_ns
-        delta = ''
-        if turn.stop_rule.accept(token):
-            turn.tokens.append(token)
-            delta = turn.stop_rule.show(turn.detokenizer.push(token))
-        running.reason = turn.stop_rule.reason
-        is_full = engine.kv.length >= engine.limits.context_tokens
-        if running.reason is FinishReason.NONE and is_full:
-            running.reason = FinishReason.CONTEXT
-        is_last = running.reason is not FinishReason.NONE
-        if is_last:
-            delta += turn.stop_rule.show(turn.detokenizer.flush()) + turn.stop_rule.finish()
-            running.tail = delta
-        else:
-            running.stream.push(delta)
-        if delta and not running.first_text_ns:
-            running.first_text_ns = self._clock.now_ns()
-        return Decoded(is_last)
 
     def forget(self, keys: Iterable[FeatureKey]) -> None:
         """Give up what is kept under these keys."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.long_answer import long_words
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +23,7 @@ def test_it_answers_and_ends_with_0(ask, grey_image):
 
 
 def test_words_come_before_the_answer_is_whole(script, slow_command):
-    script.write_text("answers: [{answer: '" + 'word ' * 1000 + "'}]\nlatency: {decode_s: 0.02}")
+    script.write_text("answers: [{answer: '" + long_words(1000) + "'}]\nlatency: {decode_s: 0.02}")
     with subprocess.Popen(slow_command, stdout=subprocess.PIPE) as process:
         for _ in range(5):  # of 20 s
             assert 0 < len(os.read(process.stdout.fileno(), 4096)) < 2000

@@ -6,11 +6,12 @@ import threading
 from collections import Counter
 
 import pytest
+from support.long_answer import long_words
 
 SCRIPT = f"""
 answers:
-  - {{question: long, answer: '{'on and ' * 30}on'}}
-  - {{question: endless, answer: '{'on and ' * 200}on'}}
+  - {{question: long, answer: '{long_words(42)}'}}
+  - {{question: endless, answer: '{long_words(280)}'}}
   - {{question: slow, answer: 'one two three four five six seven eight nine ten eleven twelve'}}
   - {{answer: 'I see {{images}} images of {{means}}.'}}
 latency: {{decode_s: 0.02}}

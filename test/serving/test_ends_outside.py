@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from support.asker import HANG_S, QUICK, model_processes_of
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import NS_PER_S, ErrorCode, FinishReason, Priority, SteadyClock
 from edge_vlm_ros.scheduling import QueuePolicy
@@ -58,7 +59,7 @@ def test_an_answer_ended_for_a_process_that_stands_says_how_long_it_waited_and_r
 ):
     """The whole process is stopped, so not even the thread that cancels questions runs there."""
     asker = ask_process(
-        QUICK, answers=[{'answer': 'word ' * 1000}], latency={'decode_s': 0.01}
+        QUICK, answers=[{'answer': long_words(1000)}], latency={'decode_s': 0.01}
     ).ready()
     (pid,) = model_processes_of(os.getpid())
     seen = shown(frame)
@@ -80,7 +81,7 @@ def test_an_answer_ended_for_a_process_that_stands_says_how_long_it_waited_and_r
         timings = check(answer, codes[by], seen)
         assert answer.finish_reason is FinishReason.of_error(codes[by])
         assert answer.text
-        assert ('word ' * 1000).startswith(answer.text)
+        assert long_words(1000).startswith(answer.text)
         assert (answer.chip, bool(answer.model)) == ('scripted', True)
         assert timings.run_s > 0
         assert timings.queue_s < timings.time_to_first_token_s < timings.total_s

@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from support.asker import children, is_alive, model_processes_of, wait_until_gone
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import (
     Answer,
@@ -29,7 +30,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.serving import EnginePhase, ModelSpec, ServingSettings
 from edge_vlm_ros.serving.process import ProcessSettings
 
-LONG = {'answers': [{'answer': 'word ' * 400}], 'latency': {'decode_s': 0.01}}
+LONG = {'answers': [{'answer': long_words(400)}], 'latency': {'decode_s': 0.01}}
 
 
 def test_a_question_is_answered_as_the_pipeline_would(ask_process, frame):
@@ -94,7 +95,7 @@ def test_a_process_that_ends_itself_costs_one_answer_and_comes_back(ask_process)
 @pytest.mark.parametrize('number', [signal.SIGSEGV, signal.SIGKILL])
 def test_a_process_that_is_killed_costs_one_answer_and_comes_back(ask_process, number):
     asker = ask_process(
-        answers=[{'question': 'Talk', 'answer': 'word ' * 400}, {'answer': 'Here.'}],
+        answers=[{'question': 'Talk', 'answer': long_words(400)}, {'answer': 'Here.'}],
         latency=LONG['latency'],
     ).ready()
     asker.ask('Talk', 'a')

@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.long_answer import long_words
 from support.patience import Patience
 
 from edge_vlm_ros.core import (
@@ -27,7 +28,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.serving import ServingSettings, VlmPipeline
 
 STAGE_S = 2.0
-LONG = {'answers': [{'answer': 'word ' * 400}], 'latency': {'decode_s': 0.01}}
+LONG = {'answers': [{'answer': long_words(400)}], 'latency': {'decode_s': 0.01}}
 
 
 def wait_until(condition, timeout_s=10.0):
@@ -195,7 +196,7 @@ def test_fifty_questions_at_once_each_see_their_own_frame(open_scripted, frame):
 def test_a_cancel_is_answered_at_once_in_every_phase(open_scripted, frame, stage):
     slow = {'encode': 'encode_tile_s', 'prefill': 'prefill_call_s', 'decode': 'decode_s'}
     latency = {slow[stage]: STAGE_S} if stage in slow else {'decode_s': 0.01}
-    pipeline = open_scripted(answers=[{'answer': 'word ' * 100}], latency=latency)
+    pipeline = open_scripted(answers=[{'answer': long_words(100)}], latency=latency)
     if stage == 'queue':
         begun(pipeline.ask(Question('The one before')))
     stream = pipeline.ask(Question('What?', frames=(frame(),)))
@@ -254,7 +255,7 @@ def test_a_deadline_gives_what_was_said_so_far(open_scripted):
         assert answer.finish_reason is FinishReason.DEADLINE
         assert answer.error_code is ErrorCode.DEADLINE
     assert answers[0].text
-    assert ('word ' * 399).startswith(answers[0].text), 'it was not cut'
+    assert long_words(399).startswith(answers[0].text), 'it was not cut'
     assert answers[1].text == ''
 
 
@@ -273,7 +274,7 @@ def test_the_answer_ends_at_max_tokens(open_scripted):
 
 
 def test_the_answer_ends_where_the_context_ends(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'x' * 500}], limits={'context_tokens': 100})
+    pipeline = open_scripted(answers=[{'answer': long_words(100)}], limits={'context_tokens': 100})
     answer = pipeline.ask(Question('Say')).answer(60)
     assert answer.finish_reason is FinishReason.CONTEXT
     # The last token needs no room: nothing follows it.
@@ -411,7 +412,7 @@ def test_a_thousand_bad_images_leave_nothing_behind(open_scripted, frame):
 
 
 def test_whoever_stops_listening_holds_up_nobody(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'word ' * 20}])
+    pipeline = open_scripted(answers=[{'answer': long_words(20)}])
     for chunk in pipeline.ask(Question('Talk')):
         assert chunk.sequence == 0
         break
