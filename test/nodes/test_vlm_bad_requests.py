@@ -117,6 +117,11 @@ def bad_fields():
         'endless last_seconds': ({'last_seconds': INF}, 'BAD_REQUEST', 'last_seconds'),
         'endless timeout_s': ({'timeout_s': INF}, 'BAD_REQUEST', 'timeout_s'),
         'endless temperature': ({'temperature': INF}, 'BAD_REQUEST', 'temperature'),
+        'penalty of NaN': ({'repetition_penalty': NAN}, 'BAD_REQUEST', 'repetition_penalty'),
+        'blank choice': ({'choices': ['yes', ' ']}, 'BAD_REQUEST', 'choices[1] is blank'),
+        'the same choices': ({'choices': ['No', 'no']}, 'BAD_REQUEST', 'choices[1] are the same'),
+        'two ways to choose': ({'choices': ['a'], 'yes_no': True}, 'BAD_REQUEST', 'yes_no'),
+        'an empty stop': ({'stop': ['']}, 'BAD_REQUEST', 'stop[0] is empty'),
         'top_p above 1': ({'top_p': 1.5}, 'BAD_REQUEST', 'top_p'),
         'negative top_p': ({'top_p': -0.5}, 'BAD_REQUEST', 'top_p'),
     }

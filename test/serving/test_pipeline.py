@@ -282,12 +282,6 @@ def test_the_answer_ends_where_the_context_ends(open_scripted):
     assert answer.success
 
 
-def test_the_choice_is_read_from_the_answer(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'Yes, it is.'}])
-    assert pipeline.ask(Question('Open?', choices=('yes', 'no'))).answer(60).choice == 'yes'
-    assert pipeline.ask(Question('Open?', choices=('red', 'blue'))).answer(60).choice == ''
-
-
 def bad_questions():
     source = FrameSource('front')
     corrupt = StoredFrame(source, 1, CompressedImage('jpeg', b'no picture'))
@@ -394,11 +388,27 @@ def test_a_conversation_forgets_its_oldest_turns_before_it_shows_more_than_the_m
     assert ask().text == '2'
 
 
-def test_sampling_is_refused_where_the_chip_chooses(open_scripted):
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'temperature': 0.5},
+        {'top_p': 0.5},
+        {'top_k': 3},
+        {'seed': 7},
+        {'repetition_penalty': 1.1},
+        {'temperature': 0.5, 'seed': 7},
+    ],
+    ids=str,
+)
+def test_what_a_chip_that_chooses_cannot_do_is_refused_by_name(open_scripted, options):
     pipeline = open_scripted(limits={'samples_on_chip': True, 'has_logits': False})
-    hot = Question('Say', sampling=SamplingOptions(temperature=0.5))
-    assert pipeline.ask(hot).answer(60).error_code is ErrorCode.UNSUPPORTED_OPTION
+    hot = Question('Say', sampling=SamplingOptions(**options))
+    answer = pipeline.ask(hot).answer(60)
+    assert answer.error_code is ErrorCode.UNSUPPORTED_OPTION
+    assert f': {" and ".join(options)} cannot be set; max_tokens, stop and' in answer.message
     assert pipeline.ask(Question('Say')).answer(60).text == 'Say'
+    brief = Question('Say', stop=('y',), sampling=SamplingOptions(max_tokens=5))
+    assert pipeline.ask(brief).answer(60).text == 'Sa', "these are the host's"
 
 
 def test_a_thousand_bad_images_leave_nothing_behind(open_scripted, frame):
