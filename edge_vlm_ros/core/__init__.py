@@ -77,6 +77,7 @@ from edge_vlm_ros.core.options import (
     takes,
     unsupported,
 )
+from edge_vlm_ros.core.prefix import Prefix, Readiness
 from edge_vlm_ros.core.prompt import (
     Positions,
     PromptPart,
@@ -150,11 +151,13 @@ __all__ = [
     'PackageError',
     'Positions',
     'PreemptedError',
+    'Prefix',
     'Priority',
     'PromptPart',
     'PromptTooLongError',
     'Question',
     'RawImage',
+    'Readiness',
     'ReportTable',
     'RgbImage',
     'SamplingOptions',

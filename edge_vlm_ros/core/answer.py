@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core.clock import NS_PER_S
 from edge_vlm_ros.core.errors import ErrorCode
+from edge_vlm_ros.core.prefix import Readiness
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core.errors import EdgeVlmError
@@ -154,6 +155,7 @@ class Answer:
         choice_probability: Of `choice`, given that the answer is one of the choices, by the
             model's scores; None = not known.
         bad_frames: Those of the cameras that cannot be decoded, which the answer is not about.
+        readiness: How much of it was there before the question came.
     """
 
     request_id: str
@@ -169,6 +171,7 @@ class Answer:
     choice: str = ''
     choice_probability: float | None = None
     bad_frames: tuple[BadFrame, ...] = ()
+    readiness: Readiness = Readiness.NONE
 
     @classmethod
     def failed(

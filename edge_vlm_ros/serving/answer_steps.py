@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.core import Clock, PromptPart, Question
     from edge_vlm_ros.engines.base import Engine
     from edge_vlm_ros.families.base import ModelFamily
-    from edge_vlm_ros.serving.kv_record import KvRecord
+    from edge_vlm_ros.serving.kv_slots import KvSlots
     from edge_vlm_ros.serving.loading import LoadedModel
     from edge_vlm_ros.serving.running import Running, Turn
 
@@ -30,15 +30,15 @@ class AnswerSteps:
 
     Args:
         loaded: The model.
-        record: What its KV cache holds.
+        slots: Its KV caches; the prompt is in the chosen one.
         clock: Steady time.
     """
 
-    def __init__(self, loaded: LoadedModel, record: KvRecord, clock: Clock) -> None:
+    def __init__(self, loaded: LoadedModel, slots: KvSlots, clock: Clock) -> None:
         self._engine: Engine = loaded.engine
         self._family: ModelFamily = loaded.family
         self._chip = loaded.chip
-        self._record = record
+        self._slots = slots
         self._clock = clock
 
     def begin(self, question: Question, prompt: PromptPart) -> FreeText | ClosedAnswer:
@@ -130,15 +130,13 @@ class AnswerSteps:
         """Append an answer token to the KV cache."""
         position = turn.prompt.next_position + len(turn.run)
         self._engine.decode(token, position)
-        self._record.append(answer_part((token,), position, like=turn.prompt), ())
+        self._slots.append(answer_part((token,), position, like=turn.prompt), ())
         turn.run.append(token)
 
     def _cut(self, turn: Turn, kept: int) -> None:
         """Cut the KV cache after so many of the answer's tokens."""
         if kept < len(turn.run):
-            length = len(turn.prompt) + kept
-            self._engine.kv.truncate(length)
-            self._record.truncate(length)
+            self._slots.cut(len(turn.prompt) + kept)
             del turn.run[kept:]
 
     @contextmanager

@@ -18,6 +18,7 @@ from edge_vlm_ros.core import (
     FrameRef,
     PromptPart,
     Question,
+    Readiness,
     StoredFrame,
     Timings,
     VisionFeatures,
@@ -44,6 +45,7 @@ class Turn:
         run: Its tokens that the KV cache holds after the prompt.
         reused_tokens: Tokens of the prompt that the KV cache held already.
         features: By key; those that the rest of the prompt needs.
+        readiness: How much was there before the question came.
     """
 
     before: Conversation
@@ -54,6 +56,7 @@ class Turn:
     run: list[int] = field(default_factory=list)
     reused_tokens: int = 0
     features: dict[FeatureKey, VisionFeatures] = field(default_factory=dict)
+    readiness: Readiness = Readiness.NONE
 
     @property
     def frames(self) -> tuple[ShownFrames, ...]:
@@ -235,6 +238,7 @@ class Running:
             choice=choice,
             choice_probability=probability,
             bad_frames=self.bad_frames,
+            readiness=self.turn.readiness if self.turn else Readiness.NONE,
         )
 
     def _choice(self, text: str) -> tuple[str, float | None]:

@@ -123,7 +123,8 @@ def test_a_file_of_another_chip_is_refused(here, models):
 
 def test_the_new_engine_keeps_the_laws(here, models):
     engine = open_engine('parrot', find_model('parrot', '', [models]))
-    assert broken_laws(engine, rows=4, except_for=frozenset()) == []
+    only_one = {'other tokens have other scores'}  # It says its sentence whatever was said.
+    assert broken_laws(engine, rows=4, except_for=frozenset(only_one)) == []
 
 
 def test_what_the_new_engine_leaves_out_is_refused(here, models):
