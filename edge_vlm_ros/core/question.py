@@ -96,6 +96,9 @@ class Question:
             one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
             videos shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
+        max_latency_s: Time from `asked_ns` within which its answer is to be done, seconds: so much
+            is shown and said as that allows; 0 = whatever it takes. Unlike the deadline it ends
+            nothing.
     """
 
     text: str
@@ -111,8 +114,11 @@ class Question:
     deadline_ns: int = 0
     shown_as: ShownAs | None = None
     priority: Priority = Priority.NORMAL
+    max_latency_s: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.max_latency_s < float('inf'):
+            raise BadRequestError(f'max_latency_s is 0 or more, not {self.max_latency_s}')
         if not self.text.strip():
             raise BadRequestError('the question is empty')
         size = len(self.text.encode('utf-8', 'replace'))

@@ -125,11 +125,15 @@ class Engine(Protocol):
         """
         ...
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Cut the next `tokens` tokens, after what the cache holds, into the cheapest pieces.
 
         Each piece is one call of `prefill`, between which a cancel and other work get in. This is
         the one place where a prompt is cut.
+
+        Args:
+            tokens: How many.
+            held: Tokens that the cache would hold before them; None = what it holds now.
 
         Returns:
             Tokens of each piece, in order; they add up to `tokens`.

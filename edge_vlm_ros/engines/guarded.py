@@ -103,10 +103,10 @@ class GuardedEngine(ABC):
         self._check_open()
         return self._usable_prefix(shared, prompt) if self._limits.can_extend_prefix else 0
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into the cheapest pieces; see `Engine.plan_prefill`."""
         self._check_open()
-        held = self.kv.length
+        held = self.kv.length if held is None else held
         check_fits(tokens, held, self._limits)
         return self._plan(tokens, held) if tokens else ()
 

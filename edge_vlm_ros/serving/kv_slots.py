@@ -53,6 +53,11 @@ class KvSlots:
         self._prefix_slot = -1
         self._prefix_tokens = 0
 
+    def look(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
+        """Count the tokens at the start of a prompt that `begin` would go on from."""
+        held = max(record.shared(prompt, keys) for record in self._records)
+        return self._engine.usable_prefix(min(held, len(prompt) - 1), prompt)
+
     def begin(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> Begun:
         """Choose a cache for a question's prompt, and cut it to what the two share.
 
