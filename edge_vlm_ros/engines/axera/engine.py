@@ -83,7 +83,9 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
 
 
-def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> EngineLimits:
+def limits_of(
+    shapes: StackShapes, vision: VisionShapes, table_rows: int, slots: int = 1
+) -> EngineLimits:
     """Read the bounds of a set off its shapes.
 
     A prompt may be as long as the cache, less a token for the answer: what is longer than the
@@ -107,6 +109,7 @@ def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> Eng
         hidden_dtype='bfloat16',
         tile_px=vision.tile_px,
         tiles_per_frame=1,
+        kv_slots=slots,
     )
 
 
@@ -176,8 +179,9 @@ class AxeraEngine(GuardedEngine):
             warn_of_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
-        limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
-        super().__init__(limits, KvLength())
+        slots = self._backend.offer_slots(options.kv_slots)
+        limits = limits_of(self._shapes, self._vision.shapes, self._table.rows, slots)
+        super().__init__(limits, *(KvLength() for _ in range(slots)))
         _log.info('loaded %s: %s, %s', files.name, self._backend.name, limits)
 
     @property
@@ -188,6 +192,9 @@ class AxeraEngine(GuardedEngine):
     @property
     def _position_rows(self) -> int:
         return self._shapes.position_rows
+
+    def _select(self, slot: int) -> None:
+        self._backend.select(slot)
 
     def _encode(self, inputs: VisionInputs) -> Spliced:
         """Run vision tower and projector on one frame of (tiles, 3, px, px).
