@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -204,6 +204,22 @@ class AxeraEngine(GuardedEngine):
         """
         check_tiles(inputs, self.limits.tile_px)
         return Spliced(self._vision.encode(inputs.pixels))
+
+    def _usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
+    ) -> int:
+        """Go on from a chunk's border where that saves more than running the tail again costs.
+
+        Features that are not at hand would cost a run of the vision tower, five chunks or more.
+        """
+
+        def may_cut(at: int) -> bool:
+            again = (span.image for span in prompt.spans if at < span.stop and span.start < shared)
+            return all(at_hand is not None and image in at_hand for image in again)
+
+        if len(prompt) > self._shapes.capacity:
+            return shared
+        return self._planner.keep(shared, len(prompt), may_cut)
 
     def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
         """Cut tokens into the cheapest chunks and runs of decode steps."""

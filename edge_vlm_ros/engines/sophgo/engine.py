@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,12 +79,15 @@ class SophgoEngine(GuardedEngine):
             raise BadRequestError('this bmodel has no vision tower: it takes text only')
         return self._parts.tower.encode(inputs)
 
-    def _usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+    def _usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
+    ) -> int:
         """Go on from a prefix unless what follows needs the prefill nets and they start at row 0.
 
         After a prefix, static and dynamic builds go on token by token: a new frame would take
         hundreds of steps where starting again takes one run.
         """
+        del at_hand
         parts = self._parts
         shared = parts.images.usable_prefix(shared, prompt)
         rest, room = len(prompt) - shared, parts.prefill.room
