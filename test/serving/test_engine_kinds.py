@@ -351,9 +351,9 @@ SAYS_WHAT_IT_SEES = {'answers': [{'answer': '{images} {means}'}]}
 class Joined(Wrapped):
     """Keeps nothing of the KV cache that does not end with an image, as static graphs may."""
 
-    def usable_prefix(self, shared, prompt):
+    def usable_prefix(self, shared, prompt, at_hand=None):
         ends = [span.stop for span in prompt.spans if span.stop <= shared]
-        return self.inner.usable_prefix(max(ends, default=0), prompt)
+        return self.inner.usable_prefix(max(ends, default=0), prompt, at_hand)
 
 
 KINDS = {
