@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
     BadRequestError,
+    DeviceError,
     EdgeVlmError,
     ModelFiles,
     PromptPart,
@@ -39,6 +41,7 @@ from edge_vlm_ros.engines.sophgo.model_files import find_embedding_table
 from edge_vlm_ros.engines.sophgo.plan import PieceRule, Planner, RunCosts
 from edge_vlm_ros.engines.sophgo.prefill.form import Run
 from edge_vlm_ros.engines.sophgo.runtime import Runtime
+from edge_vlm_ros.engines.sophgo.slots import ParkedRows, offer_slots
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
@@ -50,6 +53,7 @@ class SophgoEngine(GuardedEngine):
         contract: What it holds.
         vocab: Ids that its embedding knows.
         files: The model's.
+        kv_slots: Slots of the KV cache that are wanted; see `slots.offer_slots`.
 
     Raises:
         ModelFileError: A file that belongs to it is missing or does not fit.
@@ -57,13 +61,20 @@ class SophgoEngine(GuardedEngine):
     """
 
     def __init__(
-        self, runtime: Runtime, contract: Contract, vocab: int, files: ModelFiles
+        self,
+        runtime: Runtime,
+        contract: Contract,
+        vocab: int,
+        files: ModelFiles,
+        kv_slots: int = 0,
     ) -> None:
         self._runtime = runtime
         self._parts = _Parts(runtime, contract, files)
         self._row: DeviceTensor | None = None
         self._encode_s = 0.0
-        super().__init__(contract.limits(vocab), KvLength())
+        slots = offer_slots(kv_slots, contract.decoder, runtime.free_bytes())
+        limits = replace(contract.limits(vocab), kv_slots=slots)
+        super().__init__(limits, *(KvLength() for _ in range(slots)))
         self.plan_by(self._measure())
 
     def plan_by(self, costs: RunCosts) -> None:
@@ -83,6 +94,16 @@ class SophgoEngine(GuardedEngine):
     @property
     def _position_rows(self) -> int:
         return self._parts.contract.decoder.position_rows
+
+    def _select(self, slot: int) -> None:
+        parked, old, new = self._parts.parked, self._slots[self._slot], self._slots[slot]
+        parked.make_room(slot)
+        try:
+            parked.change(self._slot, old.length, slot, new.length)
+        except DeviceError:
+            old.truncate(0)
+            new.truncate(0)
+            raise
 
     def _encode(self, inputs: VisionInputs) -> VisionFeatures:
         """Run the vision tower; rows come back in the language model's half type."""
@@ -204,6 +225,7 @@ class _Parts:
         decoder, tower = contract.decoder, contract.tower
         self.contract = contract
         caches = make_caches(runtime, decoder)
+        self.parked = ParkedRows(runtime, decoder, caches)
         self.prefill = contract.prefill.start(runtime, decoder, caches)
         self.images = self.prefill.images
         self.decode = DecodeStack(runtime, decoder, caches, self.images)

@@ -13,6 +13,7 @@ BUILDS = ('internvl3_static_bf16_bm1684x', 'internvl3_history_bf16_bm1688')
 
 def tried(name, path):
     engine = open_fixture(name, path)
+    assert engine.limits.kv_slots == 2, 'there is room for them'
     rows = engine._parts.contract.tower.rows
     return broken_laws(engine, rows=rows, except_for=frozenset())
 
