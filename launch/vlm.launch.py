@@ -169,7 +169,7 @@ def overrides(value: Callable[[str], str]) -> dict[str, Any]:
         chosen['device_ids'] = [int(part) for part in value('device_ids').split(',')]
     cameras = [name.strip() for name in value('cameras').split(',') if name.strip()]
     if cameras:
-        chosen['cameras'] = cameras
+        chosen['camera_names'] = cameras
     if value('image_topic'):
         first = cameras[0] if cameras else 'camera'
         chosen['cameras.' + first + '.topic'] = value('image_topic')

@@ -12,10 +12,10 @@ from sensor_msgs.msg import CompressedImage as CompressedImageMsg
 from sensor_msgs.msg import Image as ImageMsg
 
 from edge_vlm_ros.core import NS_PER_S, BadFrame, BadImageError, FrameSource, StoredFrame
-from edge_vlm_ros.nodes import middleware, qos
+from edge_vlm_ros.nodes import middleware, qos, qos_overrides
 from edge_vlm_ros.nodes.conversions import image_from_ros
 from edge_vlm_ros.nodes.health import CameraHealth, FrameCounts, Publisher
-from edge_vlm_ros.nodes.node_time import CameraClock, NodeTime
+from edge_vlm_ros.nodes.node_time import ANY_AGE_NS, LONGEST_LATENCY_NS, CameraClock, NodeTime
 from edge_vlm_ros.nodes.stamp_gaps import StampGaps
 from edge_vlm_ros.vision import FrameBuffer, check_at_first_look
 
@@ -110,7 +110,8 @@ class CameraFeed:
         )
         self._newest: StoredFrame | None = None
         self._started_ns = self._last_ns = time.now().steady_ns
-        self._clock = CameraClock()
+        is_kept = settings.durability == 'transient_local'
+        self._clock = CameraClock(ANY_AGE_NS if is_kept else LONGEST_LATENCY_NS)
         self._gaps = StampGaps()
         self._received = self._lost = self._bad = self._late = self._skipped = 0
         self._bad_reason = self._last_bad_reason = ''
@@ -187,6 +188,7 @@ class CameraFeed:
             topic=self.topic,
             transport=self.settings.transport,
             reliability=self.settings.reliability,
+            durability=self.settings.durability,
             min_fps=self.settings.min_fps,
             publishers=self._publishers(),
             incompatible=self._incompatible,
@@ -302,8 +304,11 @@ class CameraFeed:
                 ImageMsg if self.settings.transport == 'raw' else CompressedImageMsg,
                 self.settings.topic,
                 self._store,
-                qos.camera(self.settings.reliability, self.settings.depth),
+                qos.camera(
+                    self.settings.reliability, self.settings.depth, self.settings.durability
+                ),
                 callback_group=callback_group,
+                qos_overriding_options=qos_overrides.options(self.settings.qos_id),
                 event_callbacks=qos.subscription_events(self._on_incompatible, on_lost),
             )
 
@@ -348,8 +353,15 @@ class CameraFeed:
 
     def _on_incompatible(self, policy: str) -> None:
         self._incompatible = policy
+        settings = self.settings
+        is_durability = policy == 'durability'
+        asked = (
+            ('durability', settings.durability)
+            if is_durability
+            else ('reliability', settings.reliability)
+        )
         self._node.get_logger().warning(
-            f'camera {self.settings.name}: a publisher on {self.topic} offers another {policy} '
-            f'than asked for, nothing will come from it (the parameter '
-            f'cameras.{self.settings.name}.qos.reliability is {self.settings.reliability})'
+            f'camera {settings.name}: a publisher on {self.topic} offers another {policy} than '
+            f'asked for, nothing will come from it (the parameter '
+            f'cameras.{settings.name}.qos.{asked[0]} is {asked[1]})'
         )

@@ -96,7 +96,7 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
     }
     given |= {'cameras': 'front, rear', 'image_topic': '/f', 'device_ids': '0,1', 'model': 'demo'}
     chosen = overrides(lambda name: given.get(name, ''))
-    assert chosen['cameras'] == ['front', 'rear']
+    assert chosen['camera_names'] == ['front', 'rear']
     assert chosen['cameras.front.topic'] == '/f'
     assert chosen['device_ids'] == [0, 1]
     assert chosen['model'] == 'demo'

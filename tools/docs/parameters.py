@@ -53,7 +53,7 @@ def parts(root: Path) -> dict[str, str]:
     from edge_vlm_ros.nodes.parameters import declare_parameters
 
     one = declared('vlm', declare_parameters)
-    many = declared('vlm', declare_parameters, cameras=['camera', 'other'])
+    many = declared('vlm', declare_parameters, camera_names=['camera', 'other'])
     own = [p for p in one if not p.name.startswith(('cameras.', 'presets.'))]
     presets = [p for p in one if p.name.startswith('presets.')]
     return {
