@@ -211,4 +211,6 @@ def _problem_of_topic(topic: str) -> str:
 
 def _problem_of_range16(values: list[int]) -> str:
     is_range = len(values) == 2 and (values == [0, 0] or values[0] < values[1])
-    return '' if is_range else f'two whole numbers, the lower one first, not {values}'
+    return (
+        '' if is_range else f'two whole numbers from 0 to 65535, the lower one first, not {values}'
+    )

@@ -353,15 +353,7 @@ class CameraFeed:
 
     def _on_incompatible(self, policy: str) -> None:
         self._incompatible = policy
-        settings = self.settings
-        is_durability = policy == 'durability'
-        asked = (
-            ('durability', settings.durability)
-            if is_durability
-            else ('reliability', settings.reliability)
-        )
         self._node.get_logger().warning(
-            f'camera {settings.name}: a publisher on {self.topic} offers another {policy} than '
-            f'asked for, nothing will come from it (the parameter '
-            f'cameras.{settings.name}.qos.{asked[0]} is {asked[1]})'
+            f'camera {self.settings.name}: a publisher on {self.topic} offers another {policy} '
+            f'than {self.health().asked(policy)}: nothing will come from it'
         )

@@ -36,7 +36,16 @@ _LISTS: Final = {
 
 
 class SettingsError(ValueError):
-    """A parameter's value makes no sense; the message names parameter and value."""
+    """A parameter's value makes no sense; the message names parameter and value.
+
+    Args:
+        message: For people.
+        parameter: The one that is wrong; '' = several are, together.
+    """
+
+    def __init__(self, message: str, parameter: str = '') -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ class Rule:
         value = self._list(given) if isinstance(self.default, list) else self._one(given)
         problem = self.check(value) if self.check else ''
         if problem:
-            raise SettingsError(f'{self.name}: {problem}')
+            raise SettingsError(f'{self.name}: {problem}', self.name)
         return value
 
     @property
@@ -89,6 +98,9 @@ class Rule:
             return f'{text}{span}, {example}'
         return _KINDS[type(self.default)] + span
 
+    def _refusal(self, given: str) -> SettingsError:
+        return SettingsError(f'{self.name} takes {self.takes}, not {given}', self.name)
+
     def _one(self, given: Any) -> Any:
         value = _converted(given, type(self.default))
         if value is None or not self._fits(value):
@@ -96,7 +108,7 @@ class Rule:
             if isinstance(self.default, str) and isinstance(given, (bool, int, float)):
                 word = str(given).lower()
                 hint = f" (in quotes it is a text: '{word}' in a file, \"'{word}'\" in a shell)"
-            raise SettingsError(f'{self.name} takes {self.takes}, not {shown(given)}{hint}')
+            raise self._refusal(shown(given) + hint)
         return value
 
     def _list(self, given: Any) -> list[Any]:
@@ -104,11 +116,11 @@ class Rule:
         items = list(given) if isinstance(given, (list, tuple, array)) else [given]
         if given is None or not items:
             if kind is not str:
-                raise SettingsError(f'{self.name} takes {self.takes}, not []')
+                raise self._refusal('[]')
             return ['']  # A list parameter cannot be declared empty in every distribution.
         values = [_converted(item, kind) for item in items]
         if not all(value is not None and self._fits(value) for value in values):
-            raise SettingsError(f'{self.name} takes {self.takes}, not {shown(given)}')
+            raise self._refusal(shown(given))
         return values
 
     def _fits(self, value: Any) -> bool:

@@ -310,12 +310,14 @@ class CameraHealth:
             policy = 'reliability'
         if not policy:
             return ''
-        asked = self.durability if policy == 'durability' else self.reliability
-        name = 'durability' if policy == 'durability' else 'reliability'
-        return (
-            f'its publisher offers another {policy} than the {asked} asked for (parameter '
-            f'cameras.{self.name}.qos.{name})'
-        )
+        return f'its publisher offers another {policy} than {self.asked(policy)}'
+
+    def asked(self, policy: str) -> str:
+        """Say what is asked for of a QoS policy, and by which parameter, if there is one."""
+        value = {'reliability': self.reliability, 'durability': self.durability}.get(policy)
+        if value is None:
+            return 'is asked for'
+        return f'the {value} asked for (parameter cameras.{self.name}.qos.{policy})'
 
     @property
     def _is_latched_asked(self) -> bool:

@@ -40,21 +40,34 @@ class ParameterSets(Node):
     def set_parameters(
         self, parameter_list: Sequence[Parameter[Any]]
     ) -> list[SetParametersResult]:
-        """Set parameters, all or none; return as many results, alike."""
-        result = self.set_parameters_atomically(parameter_list)
+        """Set parameters, all or none; return a result for each."""
+        try:
+            result = self._set(parameter_list)
+        except SettingsError as error:
+            wrong, reason = error.parameter, str(error)
+            others = f'not set, for {wrong} of the same set was refused' if wrong else reason
+            return [
+                SetParametersResult(reason=reason if each.name == wrong else others)
+                for each in parameter_list
+            ]
         return [result for _ in parameter_list]
 
     def set_parameters_atomically(
         self, parameter_list: Sequence[Parameter[Any]]
     ) -> SetParametersResult:
-        """Set parameters, all or none; a refusal's reason names the first one that is wrong."""
+        """Set parameters, all or none; a refusal's reason names what is wrong."""
         try:
-            changes = self._judged(parameter_list)
+            return self._set(parameter_list)
         except SettingsError as error:
-            reason = str(error)
-            if len(parameter_list) > 1:
-                reason = f'nothing of this set holds: {reason}'
-            return SetParametersResult(successful=False, reason=reason)
+            return SetParametersResult(reason=str(error))
+
+    def _set(self, given: Sequence[Parameter[Any]]) -> SetParametersResult:
+        """Set parameters once all of them are judged.
+
+        Raises:
+            SettingsError: One is wrong; nothing was changed.
+        """
+        changes = self._judged(given)
         if not changes:
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
@@ -68,7 +81,8 @@ class ParameterSets(Node):
         by_name = {parameter.name: parameter for parameter in given}
         missing = [name for name in by_name if not self.has_parameter(name)]
         if missing:
-            raise SettingsError(f'there is no parameter {self.parameters.unknown(missing[0])}')
+            hint = self.parameters.unknown(missing[0])
+            raise SettingsError(f'there is no parameter {hint}', missing[0])
         values = self.parameters.judge({n: p.value for n, p in by_name.items()})
         changes = []
         for name, value in values.items():
@@ -77,7 +91,8 @@ class ParameterSets(Node):
                 if value != present:
                     raise SettingsError(
                         f'{name} is fixed while the node runs: it is {shown(present)}, and '
-                        f'{shown(value)} would have to be set at the start'
+                        f'{shown(value)} would have to be set at the start',
+                        name,
                     )
             elif value is by_name[name].value:
                 changes.append(by_name[name])  # An empty list keeps its type so.

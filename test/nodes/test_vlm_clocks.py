@@ -151,7 +151,7 @@ def test_causes_that_the_graph_knows_are_named(other_robot):
     causes = {
         'one': 'CompressedImage, not sensor_msgs/msg/Image (set cameras.one.transport',
         'two': 'Image, not sensor_msgs/msg/CompressedImage (set cameras.two.transport',
-        'three': 'before this node subscribed',
+        'three': 'set cameras.three.qos.durability to transient_local',
         'four': 'nothing arrives',
     }
     for name, cause in causes.items():
