@@ -37,6 +37,7 @@ RELIABILITIES = {
 }
 
 
+HISTORIES = {'keep_last': HistoryPolicy.KEEP_LAST, 'keep_all': HistoryPolicy.KEEP_ALL}
 DURABILITIES = {
     'volatile': DurabilityPolicy.VOLATILE,
     'transient_local': DurabilityPolicy.TRANSIENT_LOCAL,

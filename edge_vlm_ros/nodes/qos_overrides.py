@@ -10,15 +10,13 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, ReliabilityPolicy
+from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.declaring import Rule, SettingsError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rclpy.node import Node
     from rclpy.publisher import Publisher
     from rclpy.qos import QoSProfile
@@ -34,11 +32,12 @@ _POLICIES: Final = (
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
-_WORDS: Final[dict[str, Any]] = {
-    'history': HistoryPolicy,
-    'reliability': ReliabilityPolicy,
-    'durability': DurabilityPolicy,
+_WORDS: Final = {
+    'history': tuple(qos.HISTORIES),
+    'reliability': tuple(qos.RELIABILITIES),
+    'durability': tuple(qos.DURABILITIES),
 }
+"""None that leaves the choice to the middleware, as system_default does."""
 
 
 def options(entity_id: str = '') -> QoSOverridingOptions:
@@ -156,10 +155,4 @@ def _limits(policy: str) -> dict[str, Any]:
     """Return what a policy takes, as `ParameterTable.declare` has it."""
     if policy == 'depth':
         return {'low': 1, 'high': MAX_DEPTH}
-    return {'choices': _choices(_WORDS[policy])}
-
-
-def _choices(policy: Any) -> Sequence[str]:
-    """Name the values of a policy, but those that leave the choice to the middleware."""
-    left_open = {'UNKNOWN', 'SYSTEM_DEFAULT', 'BEST_AVAILABLE'}
-    return tuple(word.lower() for word in policy.__members__ if word not in left_open)
+    return {'choices': _WORDS[policy]}
