@@ -97,8 +97,6 @@ class CameraNode(ParameterSets):
 
         declare_parameters(self.parameters)
         self._options = _read(self)
-        self._media = _open(self._options)
-        self._painter = _Painter(self._options)
         profile = qos.camera(self._options.reliability, depth=5)
         transport = self._options.transport
         self._raw = self._compressed = None
@@ -108,6 +106,8 @@ class CameraNode(ParameterSets):
             self._compressed = self._publisher(CompressedImage, 'image_raw/compressed', profile)
         self._media_time = self._publisher(TimeReference, '~/media_time', qos.reliable(100))
         self.parameters.warn_of_unknown()
+        self._media = _open(self._options)
+        self._painter = _Painter(self._options)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play, name='play', daemon=True)
         self.get_logger().info(f'playing {self._media.name} at {self._fps():.3g} frames a second')

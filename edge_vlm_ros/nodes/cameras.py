@@ -110,8 +110,8 @@ class CameraFeed:
         )
         self._newest: StoredFrame | None = None
         self._started_ns = self._last_ns = time.now().steady_ns
-        is_kept = settings.durability == 'transient_local'
-        self._clock = CameraClock(ANY_AGE_NS if is_kept else LONGEST_LATENCY_NS)
+        self._is_kept = settings.durability == 'transient_local'
+        self._clock = CameraClock(ANY_AGE_NS if self._is_kept else LONGEST_LATENCY_NS)
         self._gaps = StampGaps()
         self._received = self._lost = self._bad = self._late = self._skipped = 0
         self._bad_reason = self._last_bad_reason = ''
@@ -125,7 +125,8 @@ class CameraFeed:
         self._keep_from_ns = 0
         self._keep_every_ns = round(NS_PER_S / settings.buffer_fps) if settings.buffer_fps else 0
         self._cleared_ns = -SETTLE_NS
-        self._subscription = self._subscribe(callback_group)
+        self._callback_group = callback_group
+        self._subscription = self._subscribe()
         self.topic: str = self._subscription.topic_name
         self._source = FrameSource(settings.name, self.topic)
 
@@ -141,17 +142,23 @@ class CameraFeed:
 
     def clear(self) -> None:
         """Forget all frames, for the node's clock has jumped."""
+        self._forget()
+        if self._is_kept:  # Its publisher sends it again, but to a new subscription alone.
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = self._subscribe()
+
+    def close(self) -> None:
+        """End the subscription; the frames go with this object."""
+        self._node.destroy_subscription(self._subscription)
+        self._forget()
+
+    def _forget(self) -> None:
         self._buffer.clear()
         self._newest = None
         self._keep_from_ns = 0
         self._clock.clear()
         self._gaps.clear()
         self._cleared_ns = self._time.now().steady_ns
-
-    def close(self) -> None:
-        """End the subscription; the frames go with this object."""
-        self._node.destroy_subscription(self._subscription)
-        self.clear()
 
     def measure(self) -> None:
         """Take note of the counters; the diagnostics timer calls this once a second."""
@@ -298,7 +305,7 @@ class CameraFeed:
 
     # --- what is known beside --------------------------------------------------------------------
 
-    def _subscribe(self, callback_group: CallbackGroup) -> Subscription[ImageMessage]:
+    def _subscribe(self) -> Subscription[ImageMessage]:
         def subscribe(on_lost: Callable[[int], None] | None) -> Subscription[ImageMessage]:
             return self._node.create_subscription(
                 ImageMsg if self.settings.transport == 'raw' else CompressedImageMsg,
@@ -307,7 +314,7 @@ class CameraFeed:
                 qos.camera(
                     self.settings.reliability, self.settings.depth, self.settings.durability
                 ),
-                callback_group=callback_group,
+                callback_group=self._callback_group,
                 qos_overriding_options=qos_overrides.options(self.settings.qos_id),
                 event_callbacks=qos.subscription_events(self._on_incompatible, on_lost),
             )

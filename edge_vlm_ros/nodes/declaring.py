@@ -264,7 +264,7 @@ class ParameterTable:
     def warn_of_unknown(self) -> None:
         """Name in the log, once, what was given at the start and is no parameter."""
         declared = self._node.get_parameters_by_prefix('')
-        unknown = [name for name in self._given if name not in declared]
+        unknown = sorted(name for name in self._given if name not in declared)
         if unknown:
             names = ', '.join(map(self.unknown, unknown))
             self._node.get_logger().warning(f'parameters that do not exist are ignored: {names}')

@@ -213,8 +213,8 @@ def test_unknown_names_are_named_with_what_was_meant(make_node):
     table.warn_of_unknown()
     (line,) = said
     assert line == (
-        'parameters that do not exist are ignored: max_age (is max_age_s meant?), '
-        "cameras.rear.topic (camera_names does not name 'rear'), zzz"
+        'parameters that do not exist are ignored: cameras.rear.topic (camera_names does not name '
+        "'rear'), max_age (is max_age_s meant?), zzz"
     )
 
 
