@@ -47,7 +47,10 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             'cameras',
             default_value='',
-            description='Camera names, with commas between them (front,rear); empty: one, camera.',
+            description=(
+                'Camera names, with commas between them (front,rear): the parameter camera_names; '
+                'empty: one, camera.'
+            ),
         ),
         DeclareLaunchArgument(
             'image_topic',
@@ -136,7 +139,7 @@ def vlm_node(context: LaunchContext) -> list[Node]:
     if of_chip.is_file():  # a chip of another package has none here
         parameters.append(str(of_chip))
     if value('params_file'):
-        parameters.append(str(Path(value('params_file')).expanduser().resolve()))
+        parameters.append(params_file(value('params_file')))
     parameters.append(overrides(value))
     node = Node(
         package='edge_vlm_ros',
@@ -150,6 +153,33 @@ def vlm_node(context: LaunchContext) -> list[Node]:
         arguments=['--ros-args', '--log-level', value('log_level')],
     )
     return [node]
+
+
+def params_file(text: str) -> str:
+    """Return the path of the user's parameter file.
+
+    Raises:
+        RuntimeError: There is none; launch itself would start the node without it.
+    """
+    path = Path(text).expanduser().resolve()
+    if not path.is_file():
+        what = 'is no file' if path.exists() else 'does not exist'
+        raise RuntimeError(f'params_file:={text}: {path} {what}')
+    return str(path)
+
+
+def device_ids(text: str) -> list[int]:
+    """Return the numbers of an argument.
+
+    Raises:
+        RuntimeError: They are none.
+    """
+    parts = [part.strip() for part in text.split(',')]
+    if not all(part.isdecimal() for part in parts):
+        raise RuntimeError(
+            f'device_ids:={text}: chip numbers with commas between them are wanted, such as 0,1'
+        )
+    return [int(part) for part in parts]
 
 
 def overrides(value: Callable[[str], str]) -> dict[str, Any]:
@@ -166,10 +196,10 @@ def overrides(value: Callable[[str], str]) -> dict[str, Any]:
     if value('model'):
         chosen['model'] = value('model')
     if value('device_ids'):
-        chosen['device_ids'] = [int(part) for part in value('device_ids').split(',')]
+        chosen['device_ids'] = device_ids(value('device_ids'))
     cameras = [name.strip() for name in value('cameras').split(',') if name.strip()]
     if cameras:
-        chosen['cameras'] = cameras
+        chosen['camera_names'] = cameras
     if value('image_topic'):
         first = cameras[0] if cameras else 'camera'
         chosen['cameras.' + first + '.topic'] = value('image_topic')

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.node_time import Moment
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.vision import FrameBuffer
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.frame_waits import FrameWaits
     from edge_vlm_ros.nodes.node_time import NodeTime
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.nodes.requests import AnswerPublisher
     from edge_vlm_ros.serving import Backend, ModelInfo
 

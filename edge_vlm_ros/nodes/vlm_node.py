@@ -37,12 +37,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.task import Future
 
 from edge_vlm_ros.action import Ask as AskAction
-from edge_vlm_ros.core import (
-    CancelledError,
-    EdgeVlmError,
-    NotReadyError,
-    SteadyClock,
-)
+from edge_vlm_ros.core import CancelledError, EdgeVlmError, NotReadyError, SteadyClock
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.answering import Answering
 from edge_vlm_ros.nodes.cameras import CameraFeed, time_of
@@ -51,23 +46,17 @@ from edge_vlm_ros.nodes.engine_log import EngineLog
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.outlets import Outlets
+from edge_vlm_ros.nodes.parameter_sets import ParameterSets
 from edge_vlm_ros.nodes.parameters import (
-    RequestDefaults,
     VlmSettings,
     declare_parameters,
     read_preset,
-    read_request_defaults,
     read_settings,
 )
+from edge_vlm_ros.nodes.request_parameters import RequestDefaults, read_request_defaults
 from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
-from edge_vlm_ros.serving import (
-    EnginePhase,
-    EngineState,
-    ModelProcess,
-    ModelSpec,
-    check_spec,
-)
+from edge_vlm_ros.serving import EnginePhase, EngineState, ModelProcess, ModelSpec, check_spec
 from edge_vlm_ros.serving.process import ProcessSettings
 from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession
 
@@ -87,19 +76,21 @@ an answer that takes long there. A goal's images are freed when it ends, not whe
 """
 
 
-class VlmNode(LifecycleNode):
+class VlmNode(ParameterSets, LifecycleNode):
     """Answers questions about what the cameras see.
 
     Args:
         options: For `rclpy.lifecycle.LifecycleNode`: namespace, parameter_overrides, context, ...
 
     Raises:
-        SettingsError: `cameras` or `presets` holds what cannot be a name.
+        SettingsError: A parameter was given what makes no sense.
     """
+
+    _is_built = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__('vlm', **options)
-        declare_parameters(self)
+        declare_parameters(self.parameters)
         self.settings: VlmSettings | None = None
         self.failed: Future[str] = Future()
         """Done when the start failed, or the model process gave up; its result is the reason."""
@@ -115,7 +106,8 @@ class VlmNode(LifecycleNode):
         self._group = ReentrantCallbackGroup()
         self._inbox = ExecutorInbox(self, self._group)
         self._frame_waits = FrameWaits(self, steady, self._group)
-        self._outlets = Outlets(self)
+        self._outlets = Outlets(self, self.parameters)
+        self.parameters.warn_of_unknown()
         self._answering = Answering(
             self,
             cameras=self._feeds,
@@ -138,6 +130,7 @@ class VlmNode(LifecycleNode):
             ),
             post_callback=self._on_time_jump,
         )
+        self._is_built = True
         self._status_changed()
 
     def start(self) -> bool:
@@ -235,9 +228,10 @@ class VlmNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """End everything and leave the ROS graph."""
-        self.close()
-        self._jump.unregister()
-        self._action.destroy()
+        if self._is_built:  # Else rclpy tears down what a wrong parameter has kept from being.
+            self.close()
+            self._jump.unregister()
+            self._action.destroy()
         super().destroy_node()
 
     @property

@@ -41,7 +41,7 @@ from edge_vlm_ros.nodes.cameras import time_of  # noqa: E402
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox  # noqa: E402
 from edge_vlm_ros.nodes.frame_waits import FrameWaits  # noqa: E402
 from edge_vlm_ros.nodes.health import CameraHealth  # noqa: E402
-from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
+from edge_vlm_ros.nodes.request_parameters import RequestDefaults  # noqa: E402
 from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
 DEFAULTS = RequestDefaults(

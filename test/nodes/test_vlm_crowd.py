@@ -259,7 +259,7 @@ def test_of_a_camera_whose_newest_question_wins_older_ones_that_wait_end(other_r
         other_robot,
         'queue',
         queue_size=4,
-        cameras='[front]',
+        camera_names='[front]',
         **{'cameras.front.topic': '/image_raw', 'cameras.front.newest_question_wins': True},
     )
     client.project()
