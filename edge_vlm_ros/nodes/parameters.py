@@ -254,6 +254,15 @@ def _declare_start(node: Node) -> None:
     )
     declare(
         node,
+        'drain_s',
+        2.0,
+        's; how long requests that run or wait may take to end when the node is deactivated '
+        '(ERROR_NOT_READY for new ones), before the others are cancelled; 0: none.',
+        low=0.0,
+        high=3600.0,
+    )
+    declare(
+        node,
         'engine_stall_s',
         0.0,
         's; an engine that gives no sign of life for so long is ended and started again; 0: as '
