@@ -79,6 +79,8 @@ class Question:
             one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
             videos shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
+        preempts: Where the queue's policy is to preempt: it does. False = it waits for its turn,
+            as one that has waited already does.
     """
 
     text: str
@@ -93,6 +95,7 @@ class Question:
     deadline_ns: int = 0
     shown_as: ShownAs | None = None
     priority: Priority = Priority.NORMAL
+    preempts: bool = True
 
     def __post_init__(self) -> None:
         if not self.text.strip():

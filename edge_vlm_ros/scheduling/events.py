@@ -32,12 +32,14 @@ class QuestionAsked:
         keys: Of the frames it brings, oldest first.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
         priority: Among the questions that wait.
+        preempts: Under PREEMPT it takes the chip, if its priority allows; False = it waits.
     """
 
     request_id: str
     keys: tuple[FeatureKey, ...] = ()
     deadline_ns: int = 0
     priority: Priority = Priority.NORMAL
+    preempts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

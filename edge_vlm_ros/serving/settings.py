@@ -33,3 +33,8 @@ class ServingSettings:
     max_session_bytes: int = 256 * 2**20
     session_ttl_s: float = 1800.0
     max_session_turns: int = 0
+
+    @property
+    def max_held(self) -> int:
+        """Questions that may wait for the model to be loaded: those that would run or wait."""
+        return 1 if self.queue_policy is QueuePolicy.REJECT else 1 + self.max_waiting

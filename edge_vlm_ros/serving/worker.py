@@ -44,7 +44,6 @@ from edge_vlm_ros.scheduling import (
     Outcome,
     Prefill,
     Prepare,
-    QuestionAsked,
     Scheduler,
     SchedulerSettings,
     Tick,
@@ -166,10 +165,7 @@ class ChipWorker:
                 finals = [Final(running, refusal)]
             else:
                 self._running[request_id] = running
-                asked = QuestionAsked(
-                    request_id, tuple(groups), question.deadline_ns, question.priority
-                )
-                finals = self._apply(self._scheduler.handle(asked))
+                finals = self._apply(self._scheduler.handle(running.asked))
                 self._changed.notify_all()
         self._deliver(finals)
         return stream
