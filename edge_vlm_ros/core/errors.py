@@ -40,11 +40,15 @@ class ErrorCode(IntEnum):
     INTERNAL = 599
 
 
-def clipped_message(text: str) -> str:
-    """Return a message that is not too long: what stands in its middle is left out.
+def fit_message(text: str) -> str:
+    """Return a message that can be sent: of UTF-8, and not too long.
 
-    A value is mostly quoted in the middle of a sentence, which so still says what is wrong.
+    Names of files may hold bytes that are no text; Python has lone surrogates for them. Of what is
+    too long the middle is left out: a value is mostly quoted in the middle of a sentence, which so
+    still says what is wrong.
     """
+    if not text.isascii():
+        text = text.encode('utf-8', 'backslashreplace').decode('utf-8')
     if len(text) <= MAX_MESSAGE_CHARS:
         return text
     half = (MAX_MESSAGE_CHARS - 60) // 2
@@ -64,7 +68,7 @@ class EdgeVlmError(Exception):
     default_code = ErrorCode.INTERNAL
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
-        message = clipped_message(message)
+        message = fit_message(message)
         super().__init__(message)
         self.message = message
         self.code = self.default_code if code is None else code

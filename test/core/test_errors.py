@@ -49,3 +49,10 @@ def test_a_message_is_short_whatever_it_quotes() -> None:
 def test_a_message_of_the_usual_length_is_left_alone() -> None:
     text = 'y' * MAX_MESSAGE_CHARS
     assert BadRequestError(text).message == text
+
+
+def test_a_message_can_be_sent_whatever_the_name_of_a_file() -> None:
+    name = b'caf\xe9 \xff.axmodel'.decode('utf-8', 'surrogateescape')
+    error = ModelFileError(f'{name}: no such file (色)')
+    assert error.message.encode('utf-8')
+    assert error.message == 'caf\\udce9 \\udcff.axmodel: no such file (色)'
