@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zipfile
 
 import pytest
 from support.mutations import mutations
@@ -13,6 +14,7 @@ from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.models.axmodel_set import search_axmodel_set
 from edge_vlm_ros.models.catalogue import load_catalogue
+from edge_vlm_ros.models.vendor_files import unpack_file, unpack_tokenizer
 
 ROUNDS = 100
 SET = [
@@ -132,3 +134,21 @@ def test_the_catalogue_that_is_damaged_is_right_when_it_is_not(tmp_path):
     path.write_text(CATALOGUE)
     put(tmp_path / 'ax650' / 'mine', [name.encode() for name in SET])
     assert json.dumps(sorted(find_model('ax650', 'mine', [tmp_path]).weights))
+
+
+@pytest.mark.parametrize(
+    'compression', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]
+)
+def test_law_a_damaged_zip_gives_its_files_or_is_refused(tmp_path, compression):
+    archive = tmp_path / 'a.zip'
+    with zipfile.ZipFile(archive, 'w', compression) as packed:
+        for name in ('it.bmodel', 'config.json', 'tokenizer.json'):
+            packed.writestr(name, f'{{"{name}": 1}}' * 20)
+    given, out = 0, tmp_path / 'out'
+    out.mkdir()
+    for damaged in mutations(archive.read_bytes(), 3 * ROUNDS):
+        archive.write_bytes(damaged)
+        given += check(lambda: unpack_file(archive, out / 'it.bmodel'), 'zip')
+        given += check(lambda: unpack_tokenizer(archive, out), 'zip')
+    assert 0 < given < 3 * ROUNDS
+    assert {path.name for path in tmp_path.iterdir()} <= {'a.zip', 'out'}
