@@ -162,7 +162,7 @@ class Model:
             self._library.call(
                 'AX_ENGINE_GetGroupIOInfo', self._handle, number, ctypes.byref(info)
             )
-        if not info:
+        if ctypes.cast(info, ctypes.c_void_p).value is None:
             raise ModelFileError(f'{self.path}: shape group {number} has no tensors')
         found = info.contents
         return Group(
