@@ -16,9 +16,12 @@ from rosidl_parser.definition import (  # noqa: E402
     NamespacedType,
     UnboundedString,
 )
+from sensor_msgs.msg import Image  # noqa: E402
 from support.answering_bench import Bench  # noqa: E402
 
-from edge_vlm_ros.core import clipped_name  # noqa: E402
+from edge_vlm_ros.core import SteadyClock, clipped_name  # noqa: E402
+from edge_vlm_ros.nodes.camera_parameters import declare_camera, read_camera  # noqa: E402
+from edge_vlm_ros.nodes.cameras import CameraFeed, time_of  # noqa: E402
 
 HUGE = 'x' * (20 << 20)
 SMALL = 20_000
@@ -156,6 +159,22 @@ def test_cancel_and_reset_repeat_nothing(bench):
     )
     assert (cancelled.cancelled, reset.success) == (0, False)
     assert size(cancelled, reset) < SMALL
+
+
+def test_a_camera_frame_with_a_long_frame_id_is_kept_under_its_beginning(bench):
+    """Each chunk of an answer about it repeats the frame_id."""
+    node = bench.node
+    declare_camera(node, 'front', 'image_raw')
+    settings = read_camera(node, 'front')
+    feed = CameraFeed(node, settings, time_of(node, SteadyClock()), bench.group, lambda: None)
+    publisher = node.create_publisher(Image, 'image_raw', 1)
+    image = Image(encoding='mono8', width=1, height=1, step=1, data=[7])
+    image.header.frame_id = 'x' * 100_000
+    try:
+        bench.until(lambda: publisher.publish(image) or feed.newest is not None)
+        assert feed.newest.source.frame_id == 'x' * 256 + '…'
+    finally:
+        feed.close()
 
 
 @pytest.mark.parametrize('name', ['', 'front', 'x' * 256, 'ä' * 128, '世' * 85, 'x' * 255 + 'y'])
