@@ -5,9 +5,11 @@ The requests here wait for a frame that the test holds back, so nothing depends 
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
+from support.asker import model_processes_of
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -138,6 +140,19 @@ def test_ctrl_c_does_not_wait_for_a_drain(client, other_robot):
     assert finals(client, 'one') == 1
     client.until_state('finalized')
     assert node.wait(LONG_S / 2) == 0
+    assert 'Traceback' not in node.output()
+
+
+def test_a_model_that_is_given_up_does_not_wait_for_a_drain(client, other_robot):
+    (future,), _ = drain(client, 'one')
+    node = other_robot.node
+    other_robot.script(SCRIPT).unlink()  # It cannot be started again.
+    (model,) = model_processes_of(node.pid)
+    os.kill(model, signal.SIGKILL)
+    answer = client.result(future).answer
+    assert answer.error_code == answer.ERROR_MODEL_FILE, answer.message
+    assert finals(client, 'one') == 1
+    assert node.wait(LONG_S / 2) == 1
     assert 'Traceback' not in node.output()
 
 
