@@ -8,7 +8,6 @@ Runs on Humble and later: only what its launch has is used here.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from edge_vlm_ros import cyclonedds
 from edge_vlm_ros.core import launchable_chips
 from edge_vlm_ros.fastdds import PROFILE_NAME, is_profile_chosen, variables_to_set
 from launch import LaunchDescription
@@ -121,10 +121,10 @@ def shared_memory_profile() -> list[SetEnvironmentVariable]:
 
 def receive_buffers() -> list[SetEnvironmentVariable]:
     """Return the action that has Cyclone DDS take large images; none where the user chose."""
-    if os.environ.get('CYCLONEDDS_URI'):
+    if cyclonedds.chosen_profile():
         return []
-    profile = config_folder() / 'cyclonedds.xml'
-    return [SetEnvironmentVariable('CYCLONEDDS_URI', f'file://{profile}')]
+    uri = cyclonedds.uri_of(config_folder() / cyclonedds.PROFILE_NAME)
+    return [SetEnvironmentVariable(cyclonedds.PROFILE_VARIABLE, uri)]
 
 
 def vlm_node(context: LaunchContext) -> list[Node]:

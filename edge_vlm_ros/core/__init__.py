@@ -98,7 +98,9 @@ from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.request_limits import (
     check_camera_names,
     check_images,
+    check_name,
     check_question,
+    clipped_name,
     plain_text,
 )
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
@@ -176,9 +178,11 @@ __all__ = [
     'broken_families',
     'check_camera_names',
     'check_images',
+    'check_name',
     'check_question',
     'chip_named',
     'chip_names',
+    'clipped_name',
     'count',
     'family_names',
     'family_of_type',

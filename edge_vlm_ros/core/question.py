@@ -99,6 +99,8 @@ class Question:
         max_latency_s: Time from `asked_ns` within which its answer is to be done, seconds: so much
             is shown and said as that allows; 0 = whatever it takes. Unlike the deadline it ends
             nothing.
+        preempts: Where the queue's policy is to preempt: it does. False = it waits for its turn,
+            as one that has waited already does.
     """
 
     text: str
@@ -115,6 +117,7 @@ class Question:
     shown_as: ShownAs | None = None
     priority: Priority = Priority.NORMAL
     max_latency_s: float = 0.0
+    preempts: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_latency_s < float('inf'):

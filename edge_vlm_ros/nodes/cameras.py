@@ -11,7 +11,14 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage as CompressedImageMsg
 from sensor_msgs.msg import Image as ImageMsg
 
-from edge_vlm_ros.core import NS_PER_S, BadFrame, BadImageError, FrameSource, StoredFrame
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BadFrame,
+    BadImageError,
+    FrameSource,
+    StoredFrame,
+    clipped_name,
+)
 from edge_vlm_ros.nodes import middleware, qos, qos_overrides
 from edge_vlm_ros.nodes.conversions import image_from_ros
 from edge_vlm_ros.nodes.health import CameraHealth, FrameCounts, Publisher
@@ -233,8 +240,9 @@ class CameraFeed:
         header = message.header
         stamp = header.stamp
         stamp_ns = stamp.sec * NS_PER_S + stamp.nanosec or self._arrival_stamp(now)
-        if header.frame_id != self._source.frame_id:
-            self._source = FrameSource(self.settings.name, self.topic, header.frame_id)
+        frame_id = clipped_name(header.frame_id)  # Every chunk of an answer repeats it.
+        if frame_id != self._source.frame_id:
+            self._source = FrameSource(self.settings.name, self.topic, frame_id)
         image = image_from_ros(message, self.settings.range16)
         self._largest_bytes = max(self._largest_bytes, image.nbytes)
         try:

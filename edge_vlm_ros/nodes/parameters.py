@@ -217,6 +217,14 @@ def _declare_start(table: ParameterTable) -> None:
         read_only=True,
     )
     table.declare(
+        'drain_s',
+        2.0,
+        's; how long requests that run or wait may take to end when the node is deactivated '
+        '(ERROR_NOT_READY for new ones), before the others are cancelled; 0: none.',
+        low=0.0,
+        high=3600.0,
+    )
+    table.declare(
         'engine_stall_s',
         0.0,
         's; an engine that gives no sign of life for so long is ended and started again; 0: as '
