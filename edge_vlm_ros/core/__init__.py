@@ -88,6 +88,7 @@ from edge_vlm_ros.core.prompt import (
 from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.request_limits import (
+    MAX_LATENCY_S,
     check_camera_names,
     check_images,
     check_question,
@@ -97,6 +98,7 @@ from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, Vis
 __all__ = [
     'CHIPS',
     'FAMILIES',
+    'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
     'TOKENIZER_BYTES',

@@ -79,6 +79,8 @@ class Question:
             one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
             videos shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
+        max_latency_s: Frames and tokens are given up, as far as their costs are known, to end
+            within so many seconds; 0 = nothing is given up.
     """
 
     text: str
@@ -93,6 +95,7 @@ class Question:
     deadline_ns: int = 0
     shown_as: ShownAs | None = None
     priority: Priority = Priority.NORMAL
+    max_latency_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.text.strip():
