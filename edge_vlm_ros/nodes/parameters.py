@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import BadRequestError, EdgeVlmError, chip_named, chip_names, parse_option
+from edge_vlm_ros.nodes.ahead_parameters import AheadSettings, declare_ahead, read_ahead
 from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
 from edge_vlm_ros.nodes.declaring import (
     SettingsError,
@@ -63,6 +64,7 @@ class VlmSettings:
         session_max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
+        ahead: What is made ready while nobody asks.
     """
 
     chip: str
@@ -79,6 +81,7 @@ class VlmSettings:
     session_max_turns: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
+    ahead: AheadSettings
 
     def serving(self) -> ServingSettings:
         """Return what of it concerns the queue and the conversations of the backend."""
@@ -90,6 +93,8 @@ class VlmSettings:
             newest_wins=tuple(each.name for each in self.cameras if each.newest_question_wins),
             session_ttl_s=self.session_ttl_s,
             max_session_turns=self.session_max_turns,
+            ahead_duty=self.ahead.duty,
+            live_s=self.ahead.live_s,
         )
 
 
@@ -124,6 +129,7 @@ def declare_parameters(node: Node) -> None:
     _declare_start(node)
     _declare_queue(node)
     _declare_requests(node)
+    declare_ahead(node)
     cameras = declare_names(node, 'cameras', ['camera'], 'Cameras by name, as requests call them.')
     for name in cameras:
         declare_camera(node, name, 'image_raw' if len(cameras) == 1 else f'{name}/image_raw')
@@ -160,6 +166,7 @@ def read_settings(node: Node) -> VlmSettings:
         session_max_turns=value_of(node, 'session_max_turns'),
         cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'cameras'))),
         presets=tuple(filled(value_of(node, 'presets'))),
+        ahead=read_ahead(node, filled(value_of(node, 'cameras'))),
     )
     for name in settings.presets:
         if not value_of(node, f'presets.{name}').strip():
