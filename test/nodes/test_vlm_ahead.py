@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -13,9 +15,9 @@ DARK, MIDDLE, BRIGHT = 20, 120, 220
 class Watched:
     """A robot whose camera shows what the test says, and whose node works ahead."""
 
-    def __init__(self, robot, script=SCRIPT, **parameters):
+    def __init__(self, robot, script=SCRIPT, camera=None, name='camera', **parameters):
         self.robot, self.client = robot, robot.client
-        self.camera = self.client.project()
+        self.camera = camera or self.client.project()
         self.node = robot.vlm(
             {
                 'chip': 'scripted',
@@ -26,8 +28,8 @@ class Watched:
                 **parameters,
             }
         )
-        self.client.until_state('ready')
-        self.client.until_frames()
+        self.client.until_state('ready', 90)
+        self.client.until_frames(name)
 
     def value(self, key):
         return {pair.key: pair.value for pair in self.client.status('ahead').values}[key]
@@ -61,6 +63,34 @@ class Watched:
         answer = self.client.ask('see', **fields)
         assert answer.error_code == 0, answer.message
         return answer
+
+
+class Pictures:
+    """A camera whose pictures the test draws.
+
+    Args:
+        client: Whose node publishes, while it spins.
+        kind: Of the messages.
+        topic: Where.
+        draw: Makes a message of a brightness.
+    """
+
+    def __init__(self, client, kind, topic, draw):
+        self.stamps = []
+        self._client = client
+        self._draw = draw
+        self._publisher = client.node.create_publisher(kind, topic, 5)
+        self.show(128)
+        client.node.create_timer(0.1, self._send)
+
+    def show(self, brightness):
+        self._message = self._draw(brightness)
+
+    def _send(self):
+        stamp = self._client.node.get_clock().now().to_msg()
+        self._message.header.stamp = stamp
+        self.stamps.append(stamp)
+        self._publisher.publish(self._message)
 
 
 def means(answer):
@@ -177,3 +207,92 @@ def test_switched_off_it_costs_nothing(other_robot):
     reported = {status.name for array in watched.client.diagnostics for status in array.status}
     assert reported
     assert not any('ahead' in name for name in reported)
+
+
+def test_cameras_that_are_watched_together_are_ready_together(other_robot):
+    rear = other_robot.client.project('rear/image_raw', brightness=DARK)
+    watched = Watched(
+        other_robot,
+        camera=other_robot.client.project('front/image_raw', brightness=BRIGHT),
+        name='front',
+        cameras='[front,rear]',
+        **{'ahead.cameras': "['front+rear']"},
+    )
+    watched.until_ready(2)
+    both = watched.ask(cameras=['front', 'rear'])
+    assert both.ahead == both.AHEAD_PREFIX
+    assert [frame.camera for frame in both.frames] == ['front', 'rear']
+    bright, dark = means(both)
+    rear.show(MIDDLE)
+    watched.show(BRIGHT)
+    changed = watched.ask(cameras=['front', 'rear'])
+    assert means(changed)[0] == bright
+    assert means(changed)[1] not in {bright, dark}
+
+
+def test_a_fault_in_work_ahead_ends_no_question(other_robot):
+    """The first images are encoded when the model is loaded, to measure what that costs."""
+    script = f'{SCRIPT}\nfaults: [{{at: encode, kind: error, after: 2, times: 3}}]'
+    watched = Watched(other_robot, script)
+    watched.client.until(lambda: int(watched.value('failures')) > 0, what='a failure')
+    before = int(watched.value('failures'))
+    answers = [watched.client.ask('see') for _ in range(4)]
+    assert answers[-1].error_code == 0
+    watched.until_ready(since=watched.show(DARK))
+    assert watched.ask().ahead == answers[-1].AHEAD_PREFIX
+    assert int(watched.value('failures')) >= before
+
+
+def test_pictures_that_come_compressed_are_compared(other_robot):
+    cv2 = pytest.importorskip('cv2')
+    import numpy as np
+    from sensor_msgs.msg import CompressedImage
+
+    def jpeg(brightness):
+        file = cv2.imencode('.jpg', np.full((480, 640), brightness, np.uint8))[1]
+        return CompressedImage(format='jpeg', data=array('B', file.tobytes()))
+
+    watched = Watched(
+        other_robot,
+        camera=Pictures(other_robot.client, CompressedImage, '/jpegs', jpeg),
+        **{'cameras.camera.transport': 'compressed', 'cameras.camera.topic': '/jpegs'},
+    )
+    watched.until_ready(since=watched.show(DARK))
+    before = watched.ready
+    dark = watched.ask()
+    assert dark.ahead == dark.AHEAD_PREFIX
+    watched.client.spin(1.0)
+    assert watched.ready == before
+    watched.until_ready(since=watched.show(BRIGHT))
+    bright = watched.ask()
+    assert bright.ahead == bright.AHEAD_PREFIX
+    assert means(bright) != means(dark)
+
+
+def test_the_cpu_engine_says_what_it_says_of_the_same_picture_unprepared(other_robot):
+    from sensor_msgs.msg import Image
+
+    def picture(brightness):
+        """Return a picture of two colours."""
+        image = Image(encoding='rgb8', width=112, height=112, step=336)
+        row = bytes([brightness, 40, 40]) * 56 + bytes([40, 40, 255 - brightness]) * 56
+        image.data = array('B', row * 112)
+        return image
+
+    watched = Watched(
+        other_robot,
+        camera=Pictures(other_robot.client, Image, 'image_raw', picture),
+        chip='cpu',
+        model='demo',
+    )
+    question = 'Describe what you see.'
+    for brightness in (DARK, BRIGHT):
+        watched.until_ready(since=watched.show(brightness))
+        warm = watched.client.ask(question)
+        assert warm.error_code == 0, warm.message
+        assert warm.ahead == warm.AHEAD_PREFIX
+        assert warm.stats.encode_s == 0
+        cold = watched.client.ask(question, images=[picture(brightness)])
+        assert cold.ahead == cold.AHEAD_NONE
+        assert cold.text == warm.text
+        assert warm.stats.cached_prompt_tokens > cold.stats.cached_prompt_tokens
