@@ -61,6 +61,15 @@ def arguments() -> list[DeclareLaunchArgument]:
             ),
         ),
         DeclareLaunchArgument(
+            'ahead',
+            default_value='',
+            choices=['', 'off', 'encode', 'prefill'],
+            description=(
+                'What is made ready while nobody asks (parameter ahead_mode); empty: what the '
+                'parameter files say.'
+            ),
+        ),
+        DeclareLaunchArgument(
             'params_file',
             default_value='',
             description="YAML file of parameters that win over the package's; empty: none.",
@@ -195,6 +204,8 @@ def overrides(value: Callable[[str], str]) -> dict[str, Any]:
     }
     if value('model'):
         chosen['model'] = value('model')
+    if value('ahead'):
+        chosen['ahead_mode'] = value('ahead')
     if value('device_ids'):
         chosen['device_ids'] = device_ids(value('device_ids'))
     cameras = [name.strip() for name in value('cameras').split(',') if name.strip()]

@@ -96,6 +96,7 @@ from edge_vlm_ros.core.question import (
 )
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.request_limits import (
+    MAX_LATENCY_S,
     check_camera_names,
     check_images,
     check_name,
@@ -108,6 +109,7 @@ from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, Vis
 __all__ = [
     'CHIPS',
     'FAMILIES',
+    'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
     'PENALTY_RANGE',

@@ -120,8 +120,6 @@ class Question:
     preempts: bool = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_latency_s < float('inf'):
-            raise BadRequestError(f'max_latency_s is 0 or more, not {self.max_latency_s}')
         if not self.text.strip():
             raise BadRequestError('the question is empty')
         size = len(self.text.encode('utf-8', 'replace'))

@@ -30,6 +30,8 @@ MAX_STOP_BYTES: Final = 256
 MAX_TEXT_BYTES: Final = 128 * _KIB
 """Question, system prompt, choices and stop strings together, UTF-8 bytes."""
 MAX_CAMERAS: Final = 64
+MAX_LATENCY_S: Final = 1e6
+"""Longest max_latency_s; the shortest is 0."""
 MAX_IMAGES: Final = 256
 MAX_IMAGE_BYTES: Final = 128 * _MIB
 MAX_IMAGES_BYTES: Final = 512 * _MIB
@@ -80,6 +82,10 @@ def check_question(question: Question) -> None:
         raise BadRequestError(
             f'question, system_prompt, choices and stop have {total} bytes together, the limit is '
             f'{MAX_TEXT_BYTES}'
+        )
+    if not 0 <= question.max_latency_s <= MAX_LATENCY_S:  # Not so for NaN either.
+        raise BadRequestError(
+            f'max_latency_s is from 0 to {MAX_LATENCY_S:.10g}, not {question.max_latency_s:.10g}'
         )
     _check_choices(question)
     if '' in question.stop:

@@ -60,6 +60,7 @@ class Rule:
         choices: The only texts that are taken; none = any.
         check: Says what else is wrong with a value, naming it; '' = nothing.
         is_fixed: It cannot be changed while the node runs.
+        false_is: The text that a false means: YAML reads a bare `off` so; '' = none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     check: Callable[[Any], str] | None = None
     is_fixed: bool = False
+    false_is: str = ''
 
     def taken(self, given: Any) -> Any:
         """Return a value in the parameter's own type.
@@ -102,6 +104,8 @@ class Rule:
         return SettingsError(f'{self.name} takes {self.takes}, not {given}', self.name)
 
     def _one(self, given: Any) -> Any:
+        if given is False and self.false_is:
+            given = self.false_is
         value = _converted(given, type(self.default))
         if value is None or not self._fits(value):
             hint = ''
@@ -158,6 +162,7 @@ class ParameterTable:
         high: float | None = None,
         choices: Iterable[str] = (),
         check: Callable[[Any], str] | None = None,
+        false_is: str = '',
     ) -> Any:
         """Declare one parameter; return its value.
 
@@ -170,11 +175,12 @@ class ParameterTable:
             high: Largest number.
             choices: The only texts that are taken.
             check: Says what else is wrong with a value, naming it; '' = nothing.
+            false_is: The text that a false means; '' = none.
 
         Raises:
             SettingsError: What was given for it at the start does not fit.
         """
-        rule = Rule(name, value, low, high, tuple(choices), check, read_only)
+        rule = Rule(name, value, low, high, tuple(choices), check, read_only, false_is)
         value = rule.taken(self._given.get(name, value))
         self._rules[name] = rule
         descriptor = _descriptor(rule, description)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rclpy.publisher import Publisher
     from rclpy.qos import QoSProfile
 
+    from edge_vlm_ros.nodes.ahead import AheadFacts
     from edge_vlm_ros.nodes.declaring import ParameterTable
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
@@ -68,8 +69,9 @@ class Outlets:
         requests: OpenRequests,
         sessions: Sequence[str],
         cameras: Iterable[CameraHealth],
+        ahead: AheadFacts | None = None,
     ) -> None:
-        """Publish one status for the engine, the queue, the conversations and each camera."""
+        """Publish a status for engine, queue, conversations, work ahead of them, each camera."""
         name = self._node.get_fully_qualified_name()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
@@ -77,6 +79,7 @@ class Outlets:
             diagnostics.engine_status(name, status),
             diagnostics.queue_status(name, status.hardware, requests),
             diagnostics.sessions_status(name, status.hardware, sessions),
+            *([diagnostics.ahead_status(name, status.hardware, ahead)] if ahead else []),
             *(diagnostics.camera_status(name, health) for health in cameras),
         ]
         self._diagnostics.publish(message)

@@ -24,6 +24,7 @@ from edge_vlm_ros.core import (
     chip_names,
     parse_option,
 )
+from edge_vlm_ros.nodes.ahead_parameters import AheadSettings, declare_ahead, read_ahead
 from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
 from edge_vlm_ros.nodes.declaring import SettingsError, filled, value_of
 from edge_vlm_ros.nodes.request_parameters import declare_requests, length_problem
@@ -64,6 +65,7 @@ class VlmSettings:
         session_max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
+        ahead: What is made ready while nobody asks.
     """
 
     chip: str
@@ -80,6 +82,7 @@ class VlmSettings:
     session_max_turns: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
+    ahead: AheadSettings
 
     def serving(self) -> ServingSettings:
         """Return what of it concerns the queue and the conversations of the backend."""
@@ -91,6 +94,8 @@ class VlmSettings:
             newest_wins=tuple(each.name for each in self.cameras if each.newest_question_wins),
             session_ttl_s=self.session_ttl_s,
             max_session_turns=self.session_max_turns,
+            ahead_duty=self.ahead.duty,
+            live_s=self.ahead.live_s,
         )
 
 
@@ -104,6 +109,7 @@ def declare_parameters(table: ParameterTable) -> None:
     _declare_start(table)
     _declare_queue(table)
     declare_requests(table)
+    declare_ahead(table)
     cameras = table.declare_names(
         'camera_names', ['camera'], 'Cameras by name, as requests call them.', 'cameras'
     )
@@ -144,6 +150,7 @@ def read_settings(node: Node) -> VlmSettings:
         session_max_turns=value_of(node, 'session_max_turns'),
         cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'camera_names'))),
         presets=tuple(filled(value_of(node, 'preset_names'))),
+        ahead=read_ahead(node, filled(value_of(node, 'camera_names'))),
     )
 
 

@@ -89,6 +89,8 @@ pushes the oldest out: no error says so, and the caller waits forever. With a de
 """
 
 ANSWER_TEXT = reliable(10)
+HINT = camera('best_effort', 10)
+"""A hint is for now: from any publisher, and none is worth sending again."""
 DIAGNOSTICS = reliable(10)
 STATE = latched()
 

@@ -16,12 +16,11 @@ is not loaded; `autostart` activates when it is. A model process that dies later
 active: its questions wait for the next one.
 
 Here the parts are wired together: `Answering` takes the requests, `Outlets` says what goes out,
-`CameraFeed's keep frames, a `ModelProcess` answers. One thread runs every callback.
+`Watching` has the cameras, a `ModelProcess` answers. One thread runs every callback.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ from edge_vlm_ros.core import (
     SteadyClock,
 )
 from edge_vlm_ros.nodes.answering import Answering
-from edge_vlm_ros.nodes.cameras import CameraFeed, time_of
+from edge_vlm_ros.nodes.cameras import time_of
 from edge_vlm_ros.nodes.declaring import SettingsError, value_of
 from edge_vlm_ros.nodes.draining import Draining
 from edge_vlm_ros.nodes.engine_log import EngineLog
@@ -61,6 +60,7 @@ from edge_vlm_ros.nodes.request_parameters import RequestDefaults, read_request_
 from edge_vlm_ros.nodes.request_services import open_services
 from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
+from edge_vlm_ros.nodes.watching import Watching
 from edge_vlm_ros.serving import EnginePhase, EngineState, ModelProcess, ModelSpec, check_spec
 from edge_vlm_ros.serving.process import ProcessSettings
 
@@ -96,17 +96,24 @@ class VlmNode(ParameterSets, LifecycleNode):
         self._failure = ''
         self._process: ModelProcess | None = None
         self._engine_log = EngineLog(self.get_logger())
-        self._feeds: dict[str, CameraFeed] = {}
         steady = SteadyClock()
         self._time = time_of(self, steady)
         self._group = ReentrantCallbackGroup()
         self._inbox = ExecutorInbox(self, self._group)
         self._frame_waits = FrameWaits(self, steady, self._group)
+        self._watching = Watching(
+            self,
+            time=self._time,
+            inbox=self._inbox,
+            callback_group=self._group,
+            on_frame=self._frame_waits.frame_came,
+            defaults=self.defaults,
+        )
         self._outlets = Outlets(self, self.parameters)
         self.parameters.warn_of_unknown()
         self._answering = Answering(
             self,
-            cameras=self._feeds,
+            cameras=self._watching.feeds,
             publisher=self._outlets,
             parameters=self,
             waits=self._frame_waits,
@@ -163,20 +170,18 @@ class VlmNode(ParameterSets, LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and take requests."""
         assert self.settings is not None
+        assert self._process is not None
         unready = self._unready()
         if unready:
             self.get_logger().error(f'cannot activate: {unready} (parameter wait_for_model)')
             return TransitionCallbackReturn.FAILURE
         try:
-            for camera in self.settings.cameras:
-                feed = CameraFeed(
-                    self, camera, self._time, self._group, self._frame_waits.frame_came
-                )
-                self._feeds[camera.name] = feed
+            self._watching.open(self.settings, self._process)
         except Exception as error:  # noqa: BLE001 - rclpy would hide it
             self._close_cameras()
             self._fail(f'cannot activate: {type(error).__name__}: {error}')
             return TransitionCallbackReturn.FAILURE
+        self._answering.ahead = self._watching.ahead
         self._enter('active')
         return super().on_activate(state)
 
@@ -332,9 +337,8 @@ class VlmNode(ParameterSets, LifecycleNode):
         self._answering.backend = None
 
     def _close_cameras(self) -> None:
-        for feed in self._feeds.values():
-            feed.close()
-        self._feeds.clear()
+        self._answering.ahead = None
+        self._watching.close()
 
     # --- requests and what goes out --------------------------------------------------------------
 
@@ -350,8 +354,7 @@ class VlmNode(ParameterSets, LifecycleNode):
 
     def _tick(self) -> None:
         self._time.now()  # It sees simulated time stand still only while it is looked at.
-        for feed in self._feeds.values():
-            feed.measure()
+        self._watching.measure()
         self._same_name.check()
         self._publish_diagnostics()
 
@@ -373,13 +376,14 @@ class VlmNode(ParameterSets, LifecycleNode):
         self._outlets.publish_state(status)
 
     def _publish_diagnostics(self) -> None:
-        max_age_s = self.defaults().max_age_s
-        health = [replace(feed.health(), max_age_s=max_age_s) for feed in self._feeds.values()]
-        answering = self._answering
+        answering, ahead = self._answering, self._watching.ahead
         self._outlets.publish_diagnostics(
-            self._status(), answering.requests, answering.sessions, health
+            self._status(),
+            answering.requests,
+            answering.sessions,
+            self._watching.health(),
+            ahead.facts() if ahead is not None else None,
         )
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
-        for feed in self._feeds.values():
-            feed.clear()
+        self._watching.clear()

@@ -69,6 +69,7 @@ def arguments(path):
 def test_the_arguments_of_the_launch_file_are_described():
     found = arguments(ROOT / 'launch' / 'vlm.launch.py')
     assert set(found) == {
+        'ahead',
         'autostart',
         'cameras',
         'chip',
@@ -95,7 +96,9 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
         'use_sim_time': False,
     }
     given |= {'cameras': 'front, rear', 'image_topic': '/f', 'device_ids': '0,1', 'model': 'demo'}
+    given |= {'ahead': 'prefill'}
     chosen = overrides(lambda name: given.get(name, ''))
+    assert chosen['ahead_mode'] == 'prefill'
     assert chosen['camera_names'] == ['front', 'rear']
     assert chosen['cameras.front.topic'] == '/f'
     assert chosen['device_ids'] == [0, 1]

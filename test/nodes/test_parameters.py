@@ -121,6 +121,11 @@ def test_the_shipped_files_are_taken(make_node, chip):
         ('cameras.camera.range_16bit:=[0, 70000]', '70000'),
         ("engine_options:=['speed']", 'speed'),
         ("preset_names:=['scene','mood']", 'mood'),
+        ('ahead_mode:=perhaps', 'off, encode, prefill'),
+        ('ahead_mode:=true', 'off, encode, prefill'),
+        ("ahead.cameras:=['camera','side']", 'side.*camera'),
+        ("ahead.cameras:=['camera+camera']", 'twice'),
+        ("ahead.cameras:=['camera','camera']", 'twice'),
     ],
 )
 def test_what_makes_no_sense_is_named(make_node, argument, part):
@@ -132,6 +137,32 @@ def test_engine_options_are_numbers_where_they_are_whole(make_node):
     node = make_node('-p', "engine_options:=['threads=2','resize=fast','scale=1.5','a=b=c']")
     options = dict(declared(node).engine_options)
     assert options == {'threads': 2, 'resize': 'fast', 'scale': '1.5', 'a': 'b=c'}
+
+
+@pytest.mark.parametrize(
+    ('argument', 'mode'),
+    [('', 'off'), ('off', 'off'), ("'off'", 'off'), ('encode', 'encode'), ('prefill', 'prefill')],
+)
+def test_off_is_a_word_even_where_yaml_takes_it_for_a_false(make_node, argument, mode):
+    words = ['-p', f'ahead_mode:={argument}'] if argument else []
+    settings = declared(make_node(*words))
+    assert settings.ahead.mode == mode
+    assert settings.ahead.is_on == (mode != 'off')
+
+
+def test_what_is_watched_is_the_first_camera_or_what_is_said(make_node):
+    two = ['-p', "cameras:=['front','rear']"]
+    assert declared(make_node(*two)).ahead.watches == (('front',),)
+    said = ['-p', "ahead.cameras:=['rear','front + rear']", '-p', 'ahead.frames:=4']
+    ahead = declared(make_node(*two, *said)).ahead
+    assert ahead.watches == (('rear',), ('front', 'rear'))
+    assert ahead.window().frames == 4
+
+
+def test_the_backend_is_told_its_share_and_how_long_a_conversation_lives(make_node):
+    words = ['-p', 'ahead.duty:=0.25', '-p', 'ahead.live_s:=7.5']
+    serving = declared(make_node(*words)).serving()
+    assert (serving.ahead_duty, serving.live_s) == (0.25, 7.5)
 
 
 def test_an_unknown_preset_lists_the_known(make_node):
