@@ -26,6 +26,7 @@ from edge_vlm_ros.core import (
     join_parts,
 )
 from edge_vlm_ros.engines.base import ChosenToken, StopCheck
+from edge_vlm_ros.engines.checks import check_features
 from edge_vlm_ros.scheduling import (
     Decoded,
     Encode,
@@ -222,6 +223,7 @@ class ModelSteps:
             self._prepare(group)
         prepared = self._prepared.pop(group.key)
         features = self._engine.encode(prepared.inputs)
+        check_features(features)
         self._kept[group.key] = _Kept(features, prepared.without_pixels())
         return Encoded(_nbytes(features))
 
