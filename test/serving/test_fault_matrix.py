@@ -22,11 +22,11 @@ import yaml
 from support import broken
 from support.asker import HANG_S, Asker, children, model_processes_of
 from support.broken.order import Order, give, go
+from support.broken.table import CELLS, TABLE
 from support.patience import Patience
 
 from edge_vlm_ros.core import (
     CompressedImage,
-    ErrorCode,
     FrameSource,
     RawImage,
     SamplingOptions,
@@ -42,35 +42,6 @@ BOUNDS = ProcessSettings(
     first_backoff_s=0.02, max_backoff_s=0.02, silence_s=30, stall_s=30, close_s=2.0
 )
 GREEDY = SamplingOptions(max_tokens=16)
-DEVICE, INTERNAL, DIED, NONE = (
-    ErrorCode.DEVICE,
-    ErrorCode.INTERNAL,
-    ErrorCode.ENGINE_DIED,
-    ErrorCode.NONE,
-)
-
-# What dies or hangs before the first word is asked again, and answered; after it, it is lost.
-IN_A_CALL = {
-    'error': DEVICE,
-    'crash': NONE,
-    'hang': NONE,
-    'wrong': DEVICE,
-    'memory': DEVICE,
-    'panic': INTERNAL,
-    'slow': NONE,
-}
-TABLE = {
-    'load': dict.fromkeys(['error', 'crash', 'hang', 'memory', 'panic', 'slow'], NONE),
-    'decode image': {**IN_A_CALL, 'error': ErrorCode.BAD_IMAGE, 'wrong': INTERNAL},
-    'encode': IN_A_CALL,
-    'prefill': IN_A_CALL,
-    'first token': IN_A_CALL,
-    'between chunks': {**IN_A_CALL, 'crash': DIED, 'hang': DEVICE},
-    'close': dict.fromkeys(
-        ['error', 'crash', 'hang', 'memory', 'panic', 'slow'], ErrorCode.CANCELLED
-    ),
-}
-CELLS = [(stage, kind) for stage, codes in TABLE.items() for kind in codes]
 ENGINES = ['scripted', 'cpu', 'ax650']
 RESTARTS = {'crash', 'hang'}
 IN_EVERY_RUN = {

@@ -161,15 +161,22 @@ def _break_decoder(given: Orders) -> None:
     from edge_vlm_ros.serving import model_steps
 
     steps: Any = model_steps
-    decode_image = steps.decode_image
 
-    def decode(image: Any) -> Any:
-        kind = given.take('decode image')
-        carry_out(kind)
-        pixels = decode_image(image)
-        return pixels[..., :2] if kind == 'wrong' else pixels
+    def breaking(decode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def decode_or_break(image: Any) -> Any:
+            kind = given.take('decode image')
+            carry_out(kind)
+            found = decode(image)
+            if kind == 'wrong':
+                is_frame = hasattr(found, 'pixels')
+                return replace(found, pixels=found.pixels[..., :2]) if is_frame else found[..., :2]
+            return found
 
-    steps.decode_image = decode
+        return decode_or_break
+
+    # Of a camera's frame, and of an image that a request brings.
+    steps.decode_image = breaking(steps.decode_image)
+    steps.decode_frame = breaking(steps.decode_frame)
 
 
 def _break_onnxruntime(seam: Seam) -> None:
