@@ -32,6 +32,9 @@ _PATIENCE_S: Final = 150.0
 """Longer than any request takes: a process is started again after 30 s at most."""
 
 _SAMPLE_S: Final = 0.2
+_MOST_DEATHS: Final = 12
+"""After each of them the node waits longer before it starts another process, up to 30 s."""
+
 _POISONS: Final = ('crash in decode', 'kill', 'hang', 'crash in prefill', 'stop')
 
 
@@ -156,7 +159,7 @@ class Soak:
     # --- asking ----------------------------------------------------------------------------------
 
     def _ask_all(self, stop_s: float) -> None:
-        deaths = max(2, self._requests // 200)
+        deaths = min(max(2, self._requests // 200), _MOST_DEATHS)
         # The last part is undisturbed, so that one model process lives long enough to be measured.
         part = 0.6 * self._requests
         due = {round((n + 1) * part / (deaths + 1)): n for n in range(deaths)}
