@@ -69,7 +69,7 @@ def values_of(client, camera):
     return {pair.key: pair.value for pair in status.values} if status else {}
 
 
-LONG = pytest.param(10_000, marks=[pytest.mark.exhaustive, pytest.mark.timeout(1200)])
+LONG = pytest.param(10_000, marks=[pytest.mark.exhaustive, pytest.mark.timeout(1200)], id='more')
 
 
 @pytest.mark.parametrize('frames', [400, LONG])

@@ -56,9 +56,11 @@ for engine in ('cpu', 'ax650'):
 def cells():
     for engine, (stage, kind) in itertools.product(ENGINES, CELLS):
         marks = [pytest.mark.axera] if engine == 'ax650' else []
+        name = f'{engine}-{stage}-{kind}'
         if (stage, kind) not in IN_EVERY_RUN[engine]:
             marks.append(pytest.mark.exhaustive)
-        yield pytest.param(engine, stage, kind, marks=marks, id=f'{engine}-{stage}-{kind}')
+            name = f'more-{name}'
+        yield pytest.param(engine, stage, kind, marks=marks, id=name)
 
 
 class SkippingClock:
