@@ -142,8 +142,9 @@ class FrameKey:
 class ShownAs(Enum):
     """How a prompt shows a frame. It decides what is made of the frame for the vision tower.
 
-    A question says it (`Question.shown_as`), or the number of its frames does; no family counts
-    the frames of a prompt.
+    A question says it (`Question.shown_as`), or the number of its frames does. What a family
+    makes of a frame never depends on how many are beside it, so a prompt may gain frames at its
+    end: see `ModelFamily.render_prefix`.
     """
 
     ALONE = 'alone'

@@ -29,6 +29,8 @@ class EngineLimits:
             table); 0 = any number.
         patch_grid: Rows and columns of patches, where the vision tower takes this grid only;
             (0, 0) = any grid.
+        kv_slots: Prompts that the KV cache can hold side by side, one of them selected
+            (`Engine.select_kv`).
     """
 
     context_tokens: int
@@ -46,3 +48,4 @@ class EngineLimits:
     max_patches: int = 0
     max_grid_side: int = 0
     patch_grid: tuple[int, int] = (0, 0)
+    kv_slots: int = 1

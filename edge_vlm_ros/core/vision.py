@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.core.frames import ShownAs
+
 
 @dataclass(frozen=True, slots=True)
 class VisionInputs:
@@ -27,6 +29,8 @@ class VisionInputs:
         images: How many it counts against `EngineLimits.max_images`: tiles, where each goes
             through the vision tower by itself; pairs of frames of a clip; 1 where all is one
             image.
+        shown_as: What it was made for: families word an image among others as one of several,
+            even where it is the only one so far, so that a prompt with one more begins with it.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
@@ -34,6 +38,7 @@ class VisionInputs:
     tokens: int
     clip: str = ''
     images: int = 1
+    shown_as: ShownAs = ShownAs.ALONE
 
 
 @dataclass(frozen=True, slots=True)

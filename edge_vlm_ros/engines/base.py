@@ -81,7 +81,23 @@ class Engine(Protocol):
 
     @property
     def kv(self) -> KVCache:
-        """The KV cache."""
+        """The KV cache: the slot of it that is selected."""
+        ...
+
+    def select_kv(self, slot: int) -> None:
+        """Choose the slot of the KV cache that the calls after this one are about.
+
+        Slots keep their rows independently: what happens in one, errors too, leaves the others as
+        they are. The first is selected when an engine is opened. A slot's memory is taken when it
+        is selected or written to for the first time, and kept.
+
+        Args:
+            slot: From 0, below `limits.kv_slots`.
+
+        Raises:
+            ValueError: There is no such slot.
+            DeviceError: There is no memory for its rows; the slot that was selected still is.
+        """
         ...
 
     def encode(self, inputs: VisionInputs) -> VisionFeatures:
@@ -151,7 +167,8 @@ class Engine(Protocol):
         """Run the head on the last token appended (by prefill or decode).
 
         Raises:
-            EdgeVlmError: The cache was cut since, or what was to be appended last failed.
+            EdgeVlmError: The cache was cut since, what was to be appended last failed, or the
+                last token was appended in another slot of the cache.
             DeviceError: The chip failed.
         """
         ...

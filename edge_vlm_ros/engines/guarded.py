@@ -8,8 +8,9 @@ every chip, by construction:
   ids and positions that the model does not know, features that do not belong to the prompt.
 * Whatever fails or is given up, the KV cache holds what it held before: only a step that came to
   its end is counted in.
-* The head runs on the last token of the cache or not at all: after a cut, and after a step that
-  did not come to its end, a token must be appended first.
+* The head runs on the last token of the cache or not at all: after a cut, after a step that did
+  not come to its end, and after one in another slot of the cache, a token must be appended first.
+* Slots of the KV cache know nothing of each other: all that is said here holds for each of them.
 """
 
 from __future__ import annotations
@@ -44,13 +45,20 @@ class GuardedEngine(ABC):
 
     Args:
         limits: Bounds and abilities, read from the model's files.
-        kv: How much the cache holds; grows by what `_append` and `_step` appended.
+        slots: How much each slot of the cache holds; the selected one grows by what `_append` and
+            `_step` appended.
     """
 
-    def __init__(self, limits: EngineLimits, kv: KvLength) -> None:
+    def __init__(self, limits: EngineLimits, *slots: KvLength) -> None:
+        assert len(slots) == limits.kv_slots, (len(slots), limits.kv_slots)
         self._limits = limits
-        self._kv = kv
-        self._scored_length = 0
+        self._slots = slots
+        self._slot = 0
+        self._scored: tuple[int, int] | None = None
+        """Slot and length when the last token was appended; None = the head has nothing to run on.
+
+        One for all slots: a chip keeps one hidden state, that of the last run.
+        """
         self._is_open = True
 
     # --- what an engine is asked -----------------------------------------------------------------
@@ -62,8 +70,20 @@ class GuardedEngine(ABC):
 
     @property
     def kv(self) -> KvLength:
-        """The KV cache."""
-        return self._kv
+        """The KV cache: the slot of it that is selected."""
+        return self._slots[self._slot]
+
+    def select_kv(self, slot: int) -> None:
+        """Choose a slot of the KV cache; see `Engine.select_kv`."""
+        self._check_open()
+        if not 0 <= slot < self._limits.kv_slots:
+            raise ValueError(
+                f'there is no slot {slot} of the KV cache: '
+                f'this engine has {self._limits.kv_slots}, counted from 0'
+            )
+        if slot != self._slot:
+            self._select(slot)
+            self._slot = slot
 
     def encode(self, inputs: VisionInputs) -> VisionFeatures:
         """Run vision tower and projector on one image; see `Engine.encode`."""
@@ -84,7 +104,7 @@ class GuardedEngine(ABC):
     def plan_prefill(self, tokens: int) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into the cheapest pieces; see `Engine.plan_prefill`."""
         self._check_open()
-        held = self._kv.length
+        held = self.kv.length
         check_fits(tokens, held, self._limits)
         return self._plan(tokens, held) if tokens else ()
 
@@ -100,7 +120,7 @@ class GuardedEngine(ABC):
             return
         self._check_part(part)
         self._check_piece(part, features)
-        self._scored_length = 0
+        self._scored = None
         check_stop(should_stop)
         self._append(part, features, should_stop)
         self._count(len(part))
@@ -108,7 +128,7 @@ class GuardedEngine(ABC):
     def next_token(self, sampling: SamplingOptions) -> NextToken:
         """Run the head on the last token appended; see `Engine.next_token`."""
         self._check_open()
-        if not self._scored_length or self._scored_length != self._kv.length:
+        if self._scored != (self._slot, self.kv.length):
             raise EdgeVlmError('no token was appended since the KV cache was cut')
         return self._head(sampling)
 
@@ -116,10 +136,10 @@ class GuardedEngine(ABC):
         """Append one answer token to the KV cache; on an error the cache is as before."""
         self._check_open()
         limits = self._limits
-        check_fits(1, self._kv.length, limits)
+        check_fits(1, self.kv.length, limits)
         check_ids(token, token, limits)
         check_positions(position, position, limits)
-        self._scored_length = 0
+        self._scored = None
         self._step(token, position)
         self._count(1)
 
@@ -127,7 +147,9 @@ class GuardedEngine(ABC):
         """Free the model's memory; safe to call twice."""
         if self._is_open:
             self._is_open = False
-            self._kv.truncate(0)
+            self._scored = None
+            for slot in self._slots:
+                slot.truncate(0)
             self._close()
 
     # --- what a chip's engine brings -------------------------------------------------------------
@@ -136,6 +158,14 @@ class GuardedEngine(ABC):
     @abstractmethod
     def _position_rows(self) -> int:
         """Rows of positions that the model takes: 1, or 3 for M-RoPE."""
+
+    def _select(self, slot: int) -> None:
+        """Turn to another slot, `self._slot` until this returns; on an error nothing changed.
+
+        For engines whose rows lie where they cannot be named by the slot alone, and such as have
+        to take memory first.
+        """
+        del slot
 
     @abstractmethod
     def _encode(self, inputs: VisionInputs) -> VisionFeatures:
@@ -180,7 +210,7 @@ class GuardedEngine(ABC):
             raise NotReadyError('the engine is closed')
 
     def _check_part(self, part: PromptPart) -> None:
-        limits, held = self._limits, self._kv.length
+        limits, held = self._limits, self.kv.length
         check_fits(len(part), held, limits)
         if held and not limits.can_extend_prefix:
             raise EdgeVlmError(f'prefill after {held} cached tokens: this engine cannot extend')
@@ -191,5 +221,5 @@ class GuardedEngine(ABC):
 
     def _count(self, tokens: int) -> None:
         """Count rows in that were written to their end."""
-        self._kv.grow(tokens)
-        self._scored_length = self._kv.length
+        self.kv.grow(tokens)
+        self._scored = (self._slot, self.kv.length)

@@ -76,6 +76,12 @@ class ModelFamily(Protocol):
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system prompt, then frames, oldest first.
 
+        A prompt grows at its end: rendered with one more image that is shown AMONG_OTHERS, it
+        begins with the tokens and positions of the prompt without it, from the first image on. So
+        KV rows of the shorter one serve the longer one. A VIDEO grows by whole inputs of
+        `frames_per_input` frames, and all but the token that closes it is kept. Images ALONE need
+        not grow: one by itself may be worded in another way than the first of several.
+
         Args:
             images: What was made of the frames; image i of the prompt is the i-th.
             system_prompt: '' = the model's own default.

@@ -1,9 +1,10 @@
 """InternVL 2, 2.5 and 3, and the demo model: tiles, features spliced in at placeholders.
 
 A frame stands in the prompt as `<img>`, its placeholders, `</img>` and a line break; each of
-several frames has `Frame1: `, `Frame2: `, ... before it. Frames come before the question. What
-stands around that depends on the language model, and config.json names it (`template`): ChatML in
-one of three forms, or Phi-3's.
+several frames has `Frame1: `, `Frame2: `, ... before it, and so has a frame shown among others
+while it is the only one, as in a video of one frame: then a prompt grows frame by frame. Frames
+come before the question. What stands around that depends on the language model, and config.json
+names it (`template`): ChatML in one of three forms, or Phi-3's.
 
 Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (frames of a video).
 """
@@ -254,7 +255,7 @@ class InternVlFamily(TemplatedFamily):
         )
         shape = (grid.tiles, grid.rows, grid.columns)
         tokens = grid.tiles * self.settings.tokens_per_tile
-        return VisionInputs(pixels, shape, tokens, images=grid.tiles)
+        return VisionInputs(pixels, shape, tokens, images=grid.tiles, shown_as=shown_as)
 
     def _render(
         self,
@@ -269,7 +270,8 @@ class InternVlFamily(TemplatedFamily):
         spans: list[VisionSpan] = []
         before = list(pieces)
         for number, image in enumerate(images):
-            label = [f'Frame{number + 1}: '] if len(images) > 1 else []
+            is_one_of_several = len(images) > 1 or image.shown_as is not ShownAs.ALONE
+            label = [f'Frame{number + 1}: '] if is_one_of_several else []
             ids += encode_pieces(self._tokenizer, [*before, *label, IMAGE_START])
             spans.append(VisionSpan(first_image + number, len(ids), len(ids) + image.tokens))
             ids += [self.settings.placeholder] * image.tokens

@@ -172,7 +172,8 @@ class MllamaFamily(TemplatedFamily):
         )
         used = pixels[: canvas.rows * canvas.columns]
         pixels_for_canvas(frame.pixels, canvas, settings.normalise, self._resize, out=used)
-        return VisionInputs(pixels, (1, canvas.rows, canvas.columns), tokens=0)
+        grid = (1, canvas.rows, canvas.columns)
+        return VisionInputs(pixels, grid, tokens=0, shown_as=shown_as)
 
     def render_prefix(self, images: Sequence[VisionInputs], system_prompt: str) -> PromptPart:
         """Render all that precedes the first question: system text, then images, oldest first.

@@ -269,7 +269,7 @@ class Qwen2VlFamily(TemplatedFamily):
         """
         settings = self.settings
         patching = settings.alone if shown_as is ShownAs.ALONE else settings.several
-        return self._input([frame], patching)
+        return replace(self._input([frame], patching), shown_as=shown_as)
 
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
         """Make one input of neighbouring frames of a clip.
@@ -286,7 +286,8 @@ class Qwen2VlFamily(TemplatedFamily):
         """
         source = frames[0].source
         inputs = self._input(frames, self.settings.clip)
-        return replace(inputs, clip=source.camera or source.topic or 'clip')
+        clip = source.camera or source.topic or 'clip'
+        return replace(inputs, clip=clip, shown_as=ShownAs.VIDEO)
 
     def _input(self, frames: Sequence[Frame], patching: Patching) -> VisionInputs:
         height_px, width_px = frames[0].pixels.shape[:2]

@@ -198,5 +198,5 @@ def test_an_option_of_neither_family_nor_engine_is_refused_with_those_of_both(tm
     assert raised.value.code is ErrorCode.UNSUPPORTED_OPTION
     assert raised.value.message == (
         f"there is no option '{name}' here: family internvl takes max_tiles, resize; "
-        'chip cpu takes threads, prefill_chunk, context_tokens'
+        'chip cpu takes threads, prefill_chunk, context_tokens, kv_slots'
     )

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
     CancelledError,
@@ -27,6 +29,7 @@ from edge_vlm_ros.core import (
     VisionSpan,
     text_part,
 )
+from edge_vlm_ros.engines.base import ChosenToken
 from edge_vlm_ros.engines.guarded import GuardedEngine
 
 GREEDY: Final = SamplingOptions()
@@ -36,6 +39,7 @@ _FULL = (PromptTooLongError, r'\d+ tokens do not fit after \d+: the context hold
 _ID = (EdgeVlmError, r'token id -?\d+ is not in the vocabulary of \d+')
 _PAST = (PromptTooLongError, r'position \d+ is past the last one this model knows, \d+')
 _STOPPED = (CancelledError, r'the prefill was given up')
+_NO_SLOT = (ValueError, r'there is no slot -?\d+ of the KV cache: this engine has \d+')
 
 LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     'head before any token': _NO_TOKEN,
@@ -66,6 +70,11 @@ LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     'a cut beyond the end': (ValueError, r'cannot truncate \d+ tokens to \d+'),
     'a token after a full context': _FULL,
     'a part after a full context': _FULL,
+    'a slot above': _NO_SLOT,
+    'a slot below': _NO_SLOT,
+    'head in a slot that is empty': _NO_TOKEN,
+    'head after a token in another slot': _NO_TOKEN,
+    'head after a failure in another slot': _NO_TOKEN,
     'closed: encode': _CLOSED,
     'closed: usable_prefix': _CLOSED,
     'closed: plan_prefill': _CLOSED,
@@ -73,8 +82,18 @@ LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     'closed: prefill of nothing': _CLOSED,
     'closed: next_token': _CLOSED,
     'closed: decode': _CLOSED,
+    'closed: select_kv': _CLOSED,
 }
 """What is tried -> what must be said."""
+
+OF_SEVERAL_SLOTS: Final = frozenset(
+    {
+        'head in a slot that is empty',
+        'head after a token in another slot',
+        'head after a failure in another slot',
+    }
+)
+"""Laws that an engine with one slot has no way to break."""
 
 
 def broken_laws(engine: GuardedEngine, *, rows: int, except_for: frozenset[str]) -> list[str]:
@@ -89,15 +108,20 @@ def broken_laws(engine: GuardedEngine, *, rows: int, except_for: frozenset[str])
     Returns:
         What was not refused, was refused in other words, or changed the cache; empty = all hold.
     """
+    if engine.limits.kv_slots == 1:
+        except_for |= OF_SEVERAL_SLOTS
     trial = _Trial(engine, except_for)
     _try_vision(trial, rows)
     _try_parts(trial)
     _try_features(trial)
-    _try_ends(trial)
-    _try_context(trial)
+    _try_slots(trial)
+    for slot in range(engine.limits.kv_slots):
+        engine.select_kv(slot)
+        _try_ends(trial)
+        _try_context(trial)
     _try_closed(trial, rows)
     missing = LAWS.keys() - trial.tried - except_for
-    return [*trial.broken, *(f'{name}: was not tried' for name in sorted(missing))]
+    return [*dict.fromkeys(trial.broken), *(f'{name}: was not tried' for name in sorted(missing))]
 
 
 class _Trial:
@@ -212,11 +236,127 @@ def _try_context(trial: _Trial) -> None:
     trial.refuses('a part after a full context', engine.prefill, text_part((1,), context - 1), {})
 
 
+def _try_slots(trial: _Trial) -> None:
+    """Try what slots refuse; then have two conversations in two of them by turns."""
+    engine, slots = trial.engine, trial.engine.limits.kv_slots
+    trial.refuses('a slot above', engine.select_kv, slots)
+    trial.refuses('a slot below', engine.select_kv, -1)
+    for slot in range(1, slots):
+        trial.append(text_part((1, 2, 3), 0))
+        engine.next_token(GREEDY)
+        engine.select_kv(slot)
+        trial.holds('a new slot is empty', truth=engine.kv.length == 0)
+        trial.refuses('head in a slot that is empty', engine.next_token, GREEDY)
+        engine.select_kv(0)
+        engine.next_token(GREEDY)  # nothing was run since
+        engine.select_kv(slot)
+        trial.append(text_part((4, 5), 0))
+        engine.next_token(GREEDY)
+        engine.select_kv(0)
+        trial.refuses('head after a token in another slot', engine.next_token, GREEDY)
+        engine.decode(4, 3)
+        engine.select_kv(slot)
+        with _failing(engine):
+            _refused(engine.prefill, text_part((6,), 2), {})
+        engine.select_kv(0)
+        trial.refuses('head after a failure in another slot', engine.next_token, GREEDY)
+        engine.kv.truncate(0)
+        trial.holds('a slot keeps its rows', truth=_length_in(engine, slot) == 2)
+        _try_two_talks(trial, slot)
+
+
+def _try_two_talks(trial: _Trial, slot: int) -> None:
+    """Have two conversations one after the other, each in the first slot; then both by turns."""
+    engine = trial.engine
+    alone = []
+    for words in _TALKS:
+        engine.kv.truncate(0)
+        alone.append([found for found in _talk(trial, words) if found is not None])
+    found: list[list[NDArray[np.float32]]] = [[], []]
+    talks = [_talk(trial, words) for words in _TALKS]
+    for other in (slot, 0):
+        engine.select_kv(other)
+        engine.kv.truncate(0)
+    # Steps of the two in an order that has one run ahead, then the other.
+    order = [0, 1, 1, 0, 0, 0, 1, 0, 1, 1]
+    running = [True, True]
+    for turn in itertools.cycle(order):
+        engine.select_kv((0, slot)[turn])
+        scores = next(talks[turn], _END)
+        running[turn] = running[turn] and scores is not _END
+        if isinstance(scores, np.ndarray):
+            found[turn].append(scores)
+        if not any(running):
+            break
+    for turn, (one, other_way) in enumerate(zip(alone, found, strict=True)):
+        is_equal = len(one) == len(other_way) and all(map(np.array_equal, one, other_way))
+        trial.holds(f'talk {turn} by turns in slot {(0, slot)[turn]} is as alone', truth=is_equal)
+    engine.select_kv(slot)
+    engine.kv.truncate(0)
+    engine.select_kv(0)
+    engine.kv.truncate(0)
+
+
+_TALKS: Final = (tuple(range(1, 12)), (9, 3, 9, 3, 7, 1, 2))
+_END: Final = object()
+
+
+def _talk(trial: _Trial, words: Sequence[int]) -> Iterator[NDArray[np.float32] | None]:
+    """Have a conversation from an empty slot; between its steps another slot may be selected.
+
+    Yields:
+        None, or scores (a chosen token) that the head gave.
+    """
+    engine, middle = trial.engine, len(words) // 2
+    trial.append(text_part(words[:middle], 0))
+    yield None
+    trial.append(text_part(words[middle:], middle))
+    yield (scores := _scores(engine))
+    for place in range(len(words), len(words) + 3):
+        engine.decode(int(scores.argmax()) if scores.size > 1 else int(scores[0]), place)
+        yield (scores := _scores(engine))
+    engine.kv.truncate(len(words) - 1)
+    yield None
+    next_one = text_part((words[0], words[1]), len(words) - 1)
+    with _failing(engine):
+        _refused(engine.prefill, next_one, {})
+    yield None
+    _refused(engine.prefill, next_one.slice(0, 1), {}, lambda: True)
+    yield None
+    trial.append(next_one)
+    yield _scores(engine)
+
+
+def _scores(engine: GuardedEngine) -> NDArray[np.float32]:
+    found = engine.next_token(GREEDY)
+    if isinstance(found, ChosenToken):
+        return np.array([found.token], np.float32)
+    values: NDArray[np.float32] = found.values.copy()
+    return values
+
+
+def _refused(call: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except EdgeVlmError:
+        return
+    raise AssertionError(f'{call} was not refused')
+
+
+def _length_in(engine: GuardedEngine, slot: int) -> int:
+    before = engine._slot
+    engine.select_kv(slot)
+    length = engine.kv.length
+    engine.select_kv(before)
+    return length
+
+
 def _try_closed(trial: _Trial, rows: int) -> None:
     engine = trial.engine
     engine.close()
     engine.close()
-    trial.holds('a closed engine holds no token', truth=engine.kv.length == 0)
+    held = [slot.length for slot in engine._slots]
+    trial.holds('a closed engine holds no token', truth=not any(held))
     part = text_part((1, 2), 0)
     trial.refuses('closed: encode', engine.encode, _tile(engine.limits.tile_px, rows))
     trial.refuses('closed: usable_prefix', engine.usable_prefix, 1, part)
@@ -225,6 +365,7 @@ def _try_closed(trial: _Trial, rows: int) -> None:
     trial.refuses('closed: prefill of nothing', engine.prefill, text_part((), 0), {})
     trial.refuses('closed: next_token', engine.next_token, GREEDY)
     trial.refuses('closed: decode', engine.decode, 1, 0)
+    trial.refuses('closed: select_kv', engine.select_kv, 0)
 
 
 def _tile(px: int, rows: int) -> VisionInputs:

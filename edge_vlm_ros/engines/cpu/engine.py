@@ -51,11 +51,14 @@ class CpuOptions(Options):
         threads: Of one operator; 0 = one for each core this process may use.
         prefill_chunk: Tokens of one prefill step, between which a cancel is heard.
         context_tokens: Bounds the KV cache's memory; 0 = as the model was made.
+        kv_slots: Prompts that the KV cache may hold side by side; each takes memory once it is
+            used.
     """
 
     threads: int = count(0)
     prefill_chunk: int = count(256, low=1)
     context_tokens: int = count(0)
+    kv_slots: int = count(2, low=1)
 
 
 OPTIONS = CpuOptions
@@ -115,10 +118,11 @@ class CpuEngine(GuardedEngine):
             hidden_size=hidden,
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
+            kv_slots=options.kv_slots,
         )
-        self._cache = CpuKvCache(self._decoder.kv)
+        self._caches = [CpuKvCache(self._decoder.kv) for _ in range(options.kv_slots)]
         self._logits = Logits(np.zeros(0, np.float32))
-        super().__init__(limits, self._cache)
+        super().__init__(limits, *self._caches)
         _log.info('loaded %s: %d threads, %s', files.name, threads, limits)
 
     @property
@@ -136,9 +140,10 @@ class CpuEngine(GuardedEngine):
         """Append a part in one run, which leaves the scores of its last token."""
         del should_stop  # one run, nothing to give up in between
         embeds = self._splice(part, features) if part.spans else self._embed(part)
-        held = self._cache.length
-        logits, present = self._decoder.run(embeds, part.positions, self._cache.past(), held)
-        self._cache.store(present, held + len(part))
+        cache = self._caches[self._slot]
+        held = cache.length
+        logits, present = self._decoder.run(embeds, part.positions, cache.past(), held)
+        cache.store(present, held + len(part))
         self._logits = Logits(logits)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
@@ -147,7 +152,8 @@ class CpuEngine(GuardedEngine):
         return self._logits
 
     def _close(self) -> None:
-        self._cache.clear()
+        for cache in self._caches:
+            cache.clear()
         del self._vision, self._embedder, self._decoder
 
     def _embed(self, part: PromptPart) -> NDArray[Any]:

@@ -89,8 +89,12 @@ class ScriptedEngine(GuardedEngine):
         self._tokenizer = Tokenizer.load(files.tokenizer_folder)
         self._turn_token = self._tokenizer.token_id(script.turn_token)
         self._stop_token = self._tokenizer.token_id(script.stop_token)
-        self._cache = ScriptedKvCache()
-        super().__init__(_limits(files, script, self._tokenizer.vocab_size), self._cache)
+        self._caches = [ScriptedKvCache() for _ in range(script.limits.kv_slots)]
+        super().__init__(_limits(files, script, self._tokenizer.vocab_size), *self._caches)
+
+    @property
+    def _cache(self) -> ScriptedKvCache:
+        return self._caches[self._slot]
 
     @property
     def _position_rows(self) -> int:
@@ -233,4 +237,5 @@ def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
         hidden_size=files.config.language.count('hidden_size'),
         tile_px=files.config.vision.find_count('image_size') or 0,
         tiles_per_frame=wanted.tiles_per_frame,
+        kv_slots=wanted.kv_slots,
     )

@@ -30,6 +30,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       can_extend_prefix: true
       samples_on_chip: false
       has_logits: true
+      kv_slots: 2
     faults:
       - at: decode            # load, encode, prefill, decode or next_token
         kind: error           # error, hang, exit (the process ends) or segfault
@@ -130,8 +131,11 @@ class ScriptedLimits:
     can_extend_prefix: bool = True
     samples_on_chip: bool = False
     has_logits: bool = True
+    kv_slots: int = 2
 
     def __post_init__(self) -> None:
+        if self.kv_slots < 1:
+            raise ValueError(f'kv_slots is 1 or more, not {self.kv_slots}')
         if not self.can_extend_prefix and self.prefill_chunk:
             raise ValueError('without can_extend_prefix, prefill_chunk must be 0: all at once')
         if not self.samples_on_chip and not self.has_logits:

@@ -91,6 +91,10 @@ class BrokenEngine:
         """That of the engine."""
         return self._inner.kv
 
+    def select_kv(self, slot: int) -> None:
+        """Have the engine select."""
+        self._inner.select_kv(slot)
+
     def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
         """Ask the engine."""
         return self._inner.usable_prefix(shared, prompt)
@@ -158,9 +162,9 @@ def _no_numbers(values: Any) -> Any:
 
 def _break_decoder(given: Orders) -> None:
     """Have the decoding of images break, too, before it looks at one."""
-    from edge_vlm_ros.serving import model_steps
+    from edge_vlm_ros.serving import feature_store
 
-    steps: Any = model_steps
+    store: Any = feature_store
 
     def breaking(decode: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def decode_or_break(image: Any) -> Any:
@@ -175,8 +179,8 @@ def _break_decoder(given: Orders) -> None:
         return decode_or_break
 
     # Of a camera's frame, and of an image that a request brings.
-    steps.decode_image = breaking(steps.decode_image)
-    steps.decode_frame = breaking(steps.decode_frame)
+    store.decode_image = breaking(store.decode_image)
+    store.decode_frame = breaking(store.decode_frame)
 
 
 def _break_onnxruntime(seam: Seam) -> None:
