@@ -26,7 +26,7 @@ def test_mixed_requests_with_random_faults_end_once_and_rightly_and_leave_nothin
     assert found['requests'] >= REQUESTS
     assert found['deaths'] >= 2
     assert found['answers_compared_with_frames'] > REQUESTS / 5
-    assert {'NONE', 'CANCELLED', 'BUSY'} <= set(found['ends'])
+    assert len(found['kinds']) > 10
 
 
 def answer(**fields):

@@ -92,7 +92,7 @@ class Soak:
 
     def __init__(self, requests: int, seed: int, limit_s: float, folder: Path) -> None:
         self._requests, self._limit_s, self._folder = requests, limit_s, folder
-        self._random = random.Random(seed)
+        self._seed, self._random = seed, random.Random(seed)
         self._draw = Draw(self._random)
         self._open: dict[str, Asked] = {}
         self._cancels: list[tuple[float, Callable[[], None]]] = []
@@ -104,7 +104,8 @@ class Soak:
         started_s = time.monotonic()
         with own_domain() as domain, contextlib.ExitStack() as stack:
             os.environ.update({k: v for k, v in on_domain(domain).items() if v is not None})
-            self._robot = Robot(self._random)
+            # Frames have a source of their own: how many there are is a matter of time.
+            self._robot = Robot(random.Random(self._seed))
             stack.callback(self._robot.close)
             self._node = self._start_node()
             stack.callback(self._node.stop)
