@@ -10,6 +10,7 @@ from edge_vlm_ros.core import (
     BusyError,
     CancelledError,
     DeadlineError,
+    DeviceError,
     EdgeVlmError,
     ErrorCode,
     PreemptedError,
@@ -89,4 +90,6 @@ def known_error(error: BaseException) -> EdgeVlmError:
     message = f'{type(error).__name__}: {error}'
     if isinstance(error, ImportError):
         return SetupError(message, ErrorCode.INTERNAL)
+    if isinstance(error, MemoryError):
+        return DeviceError(f'out of memory: {error}')
     return EdgeVlmError(message)

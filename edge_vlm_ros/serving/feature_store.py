@@ -15,6 +15,7 @@ from edge_vlm_ros.core import (
     VisionFeatures,
 )
 from edge_vlm_ros.engines import Engine
+from edge_vlm_ros.engines.checks import check_features
 from edge_vlm_ros.families.base import ModelFamily
 from edge_vlm_ros.scheduling import Encoded, Prepared
 from edge_vlm_ros.serving.shown_frames import FrameGroup, PreparedFrames, ShownFrames
@@ -82,11 +83,13 @@ class FeatureStore:
 
         Raises:
             EdgeVlmError: As `prepare` and `Engine.encode`.
+            DeviceError: The features are no numbers; they are not kept.
         """
         if group.key not in self._prepared:  # Shown in an earlier turn, its features given up.
             self.prepare(group)
         prepared = self._prepared.pop(group.key)
         features = self._engine.encode(prepared.inputs)
+        check_features(features)
         self._kept[group.key] = _Kept(features, prepared.without_pixels())
         return Encoded(_nbytes(features))
 
