@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.clock import (  # type: ignore[attr-defined] # Humble has ClockType nowhere else
@@ -45,6 +46,9 @@ CHECK_S = 0.2
 
 SHARE_WINDOW = 60
 """Seconds over which the chip's share of work ahead is told."""
+
+FAULT_NOTED_NS = 60 * NS_PER_S
+"""For so long after a fault of its own diagnostics say what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class Ahead:
         self._defaults = defaults
         self._gate = TemperatureGate(settings.max_temperature_c)
         self._busy: deque[tuple[int, float]] = deque(maxlen=SHARE_WINDOW)
-        self._failures = 0
+        self._failures = self._failed_ns = 0
         self._problem = self._hint_problem = ''
         self._is_closed = False
         backend.listen_ahead(lambda report: inbox.put(partial(self._on_report, report)))
@@ -177,6 +181,8 @@ class Ahead:
     def facts(self) -> AheadFacts:
         """Return how it does now."""
         policy, report = self.policy, self.policy.report
+        if self._time.steady.now_ns() - self._failed_ns > FAULT_NOTED_NS:
+            self._problem = ''
         problems = (self._problem, self._gate.problem, report.problem, self._hint_problem)
         return AheadFacts(
             mode=policy.settings.mode,
@@ -227,9 +233,10 @@ class Ahead:
     def _chip_share(self) -> float:
         if len(self._busy) < 2:
             return 0.0
-        (then_ns, before_s), (now_ns, busy_s) = self._busy[0], self._busy[-1]
+        span_ns = self._busy[-1][0] - self._busy[0][0]
         # A model process that was started again counts from 0.
-        return max(0.0, busy_s - before_s) * NS_PER_S / max(1, now_ns - then_ns)
+        busy_s = sum(max(0.0, b - a) for (_, a), (_, b) in pairwise(self._busy))
+        return busy_s * NS_PER_S / max(1, span_ns)
 
     def _guarded(self, do: Callable[[], _T], otherwise: _T) -> _T:
         """Do something whose failure concerns nobody who asks."""
@@ -242,6 +249,7 @@ class Ahead:
             if problem != self._problem:
                 self._node.get_logger().error(f'ahead of questions: {problem}')
             self._problem = problem
+            self._failed_ns = self._time.steady.now_ns()
             self._failures += 1
             return otherwise
         return done
