@@ -132,6 +132,27 @@ def test_what_was_dumped_can_be_loaded_and_started_from(started, other_robot):
     assert 'WARN' not in again.output()
 
 
+def test_a_set_over_the_services_holds_as_a_whole_or_not_at_all(other_robot):
+    client = other_robot.client
+    other_robot.vlm({'chip': 'scripted', 'model': other_robot.script(SCRIPT)})
+    client.until_state('ready')
+    parameters = Parameters(client, 'vlm')
+    before = parameters.values()
+    first, second = parameters.set({'max_tokens': 7, 'max_frames': 0})
+    assert (first.successful, second.successful) == (False, False)
+    assert first.reason == 'not set, for max_frames of the same set was refused'
+    assert second.reason == 'max_frames takes a whole number from 1 to 256, not 0'
+    wrong = {'max_tokens': 7, 'frame_wait_s': 200.0}
+    refused = parameters.set(wrong, 'SetParametersAtomically')
+    assert not refused.successful
+    assert 'frame_wait_s is 200.0 and timeout_s 120.0' in refused.reason
+    assert parameters.values() == before
+    # The first could not be set without the second; whole numbers are taken for numbers.
+    results = parameters.set({'frame_wait_s': 200, 'timeout_s': 300})
+    assert [result.reason for result in results if not result.successful] == []
+    assert parameters.values() == {**before, 'frame_wait_s': 200.0, 'timeout_s': 300.0}
+
+
 def test_every_parameter_is_described_and_every_number_has_a_range(started, other_robot):
     from rcl_interfaces.msg import ParameterType
 
