@@ -84,7 +84,7 @@ class ModelSteps:
         self._clock = clock
         self._sessions = sessions
         self._store = FeatureStore(loaded.engine, loaded.family)
-        self._slots = KvSlots(loaded.engine)
+        self._slots = KvSlots(loaded.engine, self._store.has)
         self._answers = AnswerSteps(loaded, self._slots, clock)
         self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
         self._costs = StageCosts()
