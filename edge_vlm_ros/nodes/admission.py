@@ -17,6 +17,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.nodes.conversions import (
     RequestFacts,
+    choices_from_ros,
     priority_from_ros,
     request_frames_from_ros,
     sampling_from_ros,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.node_time import Moment
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.vision import FrameBuffer
 
 
@@ -143,7 +144,8 @@ def admit(request: AskRequest, facts: RequestFacts, defaults: RequestDefaults) -
         session_id=facts.session_id,
         system_prompt=request.system_prompt or defaults.system_prompt,
         sampling=sampling_from_ros(request, defaults.max_tokens),
-        choices=tuple(request.choices),
+        choices=choices_from_ros(request),
+        stop=tuple(request.stop),
         asked_ns=asked_ns,
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
         priority=priority_from_ros(request.priority),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.ahead_parameters import AheadSettings
     from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
     from edge_vlm_ros.nodes.node_time import Moment, NodeTime
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.serving import ModelInfo
     from edge_vlm_ros.serving.ahead import AheadReport, PreparesAhead
 

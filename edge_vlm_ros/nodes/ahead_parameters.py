@@ -6,22 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rcl_interfaces.msg import ParameterDescriptor
-
 from edge_vlm_ros.core import NS_PER_S
-from edge_vlm_ros.nodes.declaring import (
-    SettingsError,
-    choices,
-    declare,
-    filled,
-    one_of,
-    value_of,
-)
+from edge_vlm_ros.nodes.declaring import SettingsError, filled, value_of
 from edge_vlm_ros.scheduling import WindowSettings
 from edge_vlm_ros.vision.change import THRESHOLD
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+    from edge_vlm_ros.nodes.declaring import ParameterTable
 
 OFF, ENCODE, PREFILL = 'off', 'encode', 'prefill'
 MODES = (OFF, ENCODE, PREFILL)
@@ -76,23 +69,20 @@ class AheadSettings:
         )
 
 
-def declare_ahead(node: Node) -> None:
+def declare_ahead(table: ParameterTable) -> None:
     """Declare the parameters."""
     default = AheadSettings()
-    node.declare_parameter(
+    table.declare(
         'ahead_mode',
         default.mode,
-        ParameterDescriptor(
-            description='What is made ready while nobody asks, so that a question pays for its '
-            "own words. off: nothing. encode: the vision tower's features of what has changed. "
-            'prefill: these and their part of the KV cache. The answers are the same.',
-            additional_constraints=choices(MODES),
-            read_only=True,
-            dynamic_typing=True,  # In YAML, and so on a command line, off is a false.
-        ),
+        'What is made ready while nobody asks, so that a question pays for its own words. off: '
+        "nothing. encode: the vision tower's features of what has changed. prefill: these and "
+        'their part of the KV cache. The answers are the same.',
+        choices=MODES,
+        false_is=OFF,
+        read_only=True,
     )
-    declare(
-        node,
+    table.declare(
         'ahead.frames',
         default.frames,
         'Frames of a window. 1: a question that says no time is about the newest frame. More: it '
@@ -101,8 +91,7 @@ def declare_ahead(node: Node) -> None:
         low=1,
         high=64,
     )
-    declare(
-        node,
+    table.declare(
         'ahead.cameras',
         [''],
         'Cameras that are watched; "front+rear": their frames in one prompt, for questions that '
@@ -110,13 +99,12 @@ def declare_ahead(node: Node) -> None:
         'nobody has asked lately; of the others the features. Empty: the first camera.',
         read_only=True,
     )
-    _declare_times(node, default)
-    _declare_bounds(node, default)
+    _declare_times(table, default)
+    _declare_bounds(table, default)
 
 
-def _declare_times(node: Node, default: AheadSettings) -> None:
-    declare(
-        node,
+def _declare_times(table: ParameterTable, default: AheadSettings) -> None:
+    table.declare(
         'ahead.min_period_s',
         default.min_period_s,
         's; a change of a camera is followed no sooner than so long after the last one, unless a '
@@ -125,8 +113,7 @@ def _declare_times(node: Node, default: AheadSettings) -> None:
         low=0.0,
         high=3600.0,
     )
-    declare(
-        node,
+    table.declare(
         'ahead.max_period_s',
         default.max_period_s,
         's; after so long a new frame is taken although no change was seen; 0: never.',
@@ -134,8 +121,7 @@ def _declare_times(node: Node, default: AheadSettings) -> None:
         low=0.0,
         high=86400.0,
     )
-    declare(
-        node,
+    table.declare(
         'ahead.live_s',
         default.live_s,
         's; so long after its last answer a conversation is live: its next turn is made ready, '
@@ -146,9 +132,8 @@ def _declare_times(node: Node, default: AheadSettings) -> None:
     )
 
 
-def _declare_bounds(node: Node, default: AheadSettings) -> None:
-    declare(
-        node,
+def _declare_bounds(table: ParameterTable, default: AheadSettings) -> None:
+    table.declare(
         'ahead.duty',
         default.duty,
         "Share of the chip's time that work ahead may take while nobody asks.",
@@ -156,8 +141,7 @@ def _declare_bounds(node: Node, default: AheadSettings) -> None:
         low=0.01,
         high=1.0,
     )
-    declare(
-        node,
+    table.declare(
         'ahead.threshold',
         default.threshold,
         'Mean difference within a hundredth of the picture that counts as a change, of 255; more '
@@ -166,8 +150,7 @@ def _declare_bounds(node: Node, default: AheadSettings) -> None:
         low=1.0,
         high=255.0,
     )
-    declare(
-        node,
+    table.declare(
         'ahead.max_temperature_c',
         default.max_temperature_c,
         "C; nothing is made ready while one of the machine's thermal zones is above; 0: whatever "
@@ -188,12 +171,11 @@ def read_ahead(node: Node, cameras: Sequence[str]) -> AheadSettings:
     Raises:
         SettingsError: A value makes no sense, or a camera is none of the node's.
     """
-    mode = value_of(node, 'ahead_mode')
     watches = tuple(_watch(text, cameras) for text in filled(value_of(node, 'ahead.cameras')))
     if len(set(watches)) != len(watches):
         raise SettingsError(f'ahead.cameras: a watch stands there twice: {watches}')
     return AheadSettings(
-        mode=one_of('ahead_mode', OFF if mode is False else str(mode), MODES),
+        mode=value_of(node, 'ahead_mode'),
         frames=value_of(node, 'ahead.frames'),
         watches=watches or tuple((name,) for name in cameras[:1]),
         min_period_s=value_of(node, 'ahead.min_period_s'),

@@ -23,6 +23,7 @@ from edge_vlm_ros.core import (
     ErrorCode,
     NoFreshFrameError,
     NotReadyError,
+    clipped_name,
 )
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.admission import Admitted, Feed
     from edge_vlm_ros.nodes.ahead import Ahead
     from edge_vlm_ros.nodes.conversions import AskRequest
+    from edge_vlm_ros.nodes.frame_waits import FrameWaits
     from edge_vlm_ros.nodes.node_time import Moment, NodeTime
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.nodes.requests import AnswerPublisher
     from edge_vlm_ros.serving import Backend, ModelInfo
 
@@ -203,13 +205,14 @@ class Answering:
     ) -> ResetSession.Response:
         """Answer service `reset_session`."""
         known = list(self._shown_sessions)
-        chosen = [s for s in known if request.session_id in {'', s}]
-        for session_id in chosen:
-            del self._shown_sessions[session_id]
+        session_id = clipped_name(request.session_id)
+        chosen = [s for s in known if session_id in {'', s}]
+        for name in chosen:
+            del self._shown_sessions[name]
         if self.backend is not None:
-            self.backend.reset_session(request.session_id)
+            self.backend.reset_session(session_id)
         if self.ahead is not None:
-            self.ahead.forget(request.session_id)
+            self.ahead.forget(session_id)
         response.success = bool(chosen)
         response.message = f'{len(chosen)} of {len(known)} conversations forgotten'
         return response
@@ -233,8 +236,9 @@ class Answering:
         asked = self._time.now()
         made_up = bytes(goal.goal_id.uuid).hex() if goal is not None else uuid4().hex
         facts = RequestFacts(
-            request_id=request.request_id or made_up,
-            session_id=request.session_id,
+            # What is too long is refused; the refusal repeats it, too.
+            request_id=clipped_name(request.request_id or made_up),
+            session_id=clipped_name(request.session_id),
             asked=asked,
         )
         feedback = None if goal is None else _feedback_of(goal)
@@ -283,8 +287,8 @@ class Answering:
         """Check all that needs no frame, and take the request in."""
         if self.backend is None or self.closed:
             raise NotReadyError(self.closed)
-        self.requests.check_room(facts.request_id)
         admitted = admit(request, facts, self._parameters.defaults())
+        self.requests.check_room(facts.request_id)
         opened = OpenRequest(admitted, Future(executor=self._node.executor), feedback)
         self.requests.add(opened)
         return opened
@@ -375,9 +379,9 @@ class Answering:
         return self.backend.info if self.backend is not None else None
 
     def _internal(self, facts: RequestFacts, error: Exception) -> EdgeVlmError:
-        what = f'{type(error).__name__}: {error}'
-        self._node.get_logger().error(f'request {facts.request_id}: {what}')
-        return EdgeVlmError(what, ErrorCode.INTERNAL)
+        known = EdgeVlmError(f'{type(error).__name__}: {error}', ErrorCode.INTERNAL)
+        self._node.get_logger().error(f'request {facts.request_id}: {known}')
+        return known
 
     def _remember_session(self, session_id: str) -> None:
         if not session_id:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,7 @@ from std_msgs.msg import Header
 
 from edge_vlm_ros.core import (
     NS_PER_S,
+    YES_NO,
     Answer,
     BadRequestError,
     CompressedImage,
@@ -134,7 +136,22 @@ def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingO
         top_p=request.top_p or 1.0,
         top_k=request.top_k,
         seed=seed,
+        repetition_penalty=request.repetition_penalty or 1.0,
     )
+
+
+def choices_from_ros(request: AskRequest) -> tuple[str, ...]:
+    """Return the answers to choose from; none = free text.
+
+    Raises:
+        BadRequestError: `yes_no` has choices of its own.
+    """
+    if request.yes_no and request.choices:
+        raise BadRequestError(
+            f'yes_no stands for the choices yes and no: choices is empty then, not '
+            f'{len(request.choices)} texts'
+        )
+    return YES_NO if request.yes_no else tuple(request.choices)
 
 
 def message_to_ros(answer: Answer, facts: RequestFacts) -> str:
@@ -204,6 +221,7 @@ def answer_to_ros(
         message=message_to_ros(answer, facts),
         choice=answer.choice,
         choice_valid=bool(answer.choice),
+        choice_probability=_or_nan(answer.choice_probability),
         frames=[frame_ref_to_ros(frame, facts) for frame in answer.frames],
         stats=stats_to_ros(answer, facts),
         model=answer.model,
@@ -212,6 +230,11 @@ def answer_to_ros(
         scene_checked_age_s=facts.scene_checked_age_s,
         approximate=False,  # No way that would be is taken.
     )
+
+
+def _or_nan(value: float | None) -> float:
+    """Return a number as messages have it: NaN where it is not known."""
+    return math.nan if value is None else value
 
 
 def frame_ref_to_ros(frame: FrameRef, facts: RequestFacts) -> FrameRefMsg:

@@ -51,7 +51,7 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
         if engine.info is not None:
             values['model'] = engine.info.model
             values['load_s'] = f'{engine.info.load_s:.1f}'
-    level = 'OK' if word in {'ready', 'inactive', 'finalized'} else 'WARN'
+    level = 'OK' if word in {'ready', 'inactive', 'deactivating', 'finalized'} else 'WARN'
     if status.failure:
         level, message = 'ERROR', status.failure
     return _status(f'{node}: engine', status.hardware, level, message, values)

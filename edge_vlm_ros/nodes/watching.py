@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.node_time import NodeTime
-    from edge_vlm_ros.nodes.parameters import RequestDefaults, VlmSettings
+    from edge_vlm_ros.nodes.parameters import VlmSettings
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.serving import Backend
 
 
