@@ -30,6 +30,9 @@ def fields_of_answer(answer: Answer) -> dict[str, Any]:
         'stats': _stats(answer),
         'model': answer.model,
         'chip': answer.chip,
+        'ahead': int(answer.readiness),
+        'scene_checked_age_s': -1.0,  # Files do not change: there is nothing to compare.
+        'approximate': False,
         'finish_reason_name': answer.finish_reason.name,
         'error_code_name': answer.error_code.name,
     }

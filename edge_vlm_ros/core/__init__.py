@@ -96,9 +96,12 @@ from edge_vlm_ros.core.question import (
 )
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.request_limits import (
+    MAX_LATENCY_S,
     check_camera_names,
     check_images,
+    check_name,
     check_question,
+    clipped_name,
     plain_text,
 )
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
@@ -106,6 +109,7 @@ from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, Vis
 __all__ = [
     'CHIPS',
     'FAMILIES',
+    'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
     'PENALTY_RANGE',
@@ -176,9 +180,11 @@ __all__ = [
     'broken_families',
     'check_camera_names',
     'check_images',
+    'check_name',
     'check_question',
     'chip_named',
     'chip_names',
+    'clipped_name',
     'count',
     'family_names',
     'family_of_type',

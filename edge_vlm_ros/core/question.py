@@ -96,6 +96,11 @@ class Question:
             one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
             videos shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
+        max_latency_s: Time from `asked_ns` within which its answer is to be done, seconds: so much
+            is shown and said as that allows; 0 = whatever it takes. Unlike the deadline it ends
+            nothing.
+        preempts: Where the queue's policy is to preempt: it does. False = it waits for its turn,
+            as one that has waited already does.
     """
 
     text: str
@@ -111,6 +116,8 @@ class Question:
     deadline_ns: int = 0
     shown_as: ShownAs | None = None
     priority: Priority = Priority.NORMAL
+    max_latency_s: float = 0.0
+    preempts: bool = True
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -20,7 +20,8 @@ _KIB: Final = 1 << 10
 _MIB: Final = 1 << 20
 
 MAX_NAME_BYTES: Final = 256
-"""Longest request_id, session_id and name of a camera, UTF-8 bytes."""
+"""Longest request_id, session_id and name of a camera, of a preset and of an image's encoding,
+format and frame_id, UTF-8 bytes."""
 MAX_SYSTEM_PROMPT_BYTES: Final = 64 * _KIB
 MAX_CHOICES: Final = 256
 MAX_CHOICE_BYTES: Final = _KIB
@@ -29,10 +30,39 @@ MAX_STOP_BYTES: Final = 256
 MAX_TEXT_BYTES: Final = 128 * _KIB
 """Question, system prompt, choices and stop strings together, UTF-8 bytes."""
 MAX_CAMERAS: Final = 64
+MAX_LATENCY_S: Final = 1e6
+"""Longest max_latency_s; the shortest is 0."""
 MAX_IMAGES: Final = 256
 MAX_IMAGE_BYTES: Final = 128 * _MIB
 MAX_IMAGES_BYTES: Final = 512 * _MIB
 """All images of a request together."""
+
+
+def clipped_name(name: str) -> str:
+    """Return a stranger's name for what must repeat it: an answer, a chunk, a log.
+
+    Of one above the limit, as many bytes and an ellipsis: longer than any name that is taken, so
+    it is nobody's.
+    """
+    if len(name) <= MAX_NAME_BYTES // 4:  # At most four bytes a character.
+        return name
+    head = name[: MAX_NAME_BYTES + 1].encode('utf-8', 'replace')
+    if len(name) <= MAX_NAME_BYTES and len(head) <= MAX_NAME_BYTES:
+        return name
+    return f'{head[:MAX_NAME_BYTES].decode("utf-8", "ignore")}…'
+
+
+def check_name(field: str, name: str) -> None:
+    """Check a name.
+
+    Args:
+        field: Whose, for the message.
+        name: It.
+
+    Raises:
+        BadRequestError: It is too long.
+    """
+    _size(field, name, MAX_NAME_BYTES)
 
 
 def check_question(question: Question) -> None:
@@ -42,8 +72,8 @@ def check_question(question: Question) -> None:
         BadRequestError: A field is above its limit; says which, its value and the limit. Or its
             choices or stop strings make no sense; says which.
     """
-    _check_name('request_id', question.request_id)
-    _check_name('session_id', question.session_id)
+    check_name('request_id', question.request_id)
+    check_name('session_id', question.session_id)
     total = _size('question', question.text, MAX_TEXT_BYTES)
     total += _size('system_prompt', question.system_prompt, MAX_SYSTEM_PROMPT_BYTES)
     total += _sizes('choices', question.choices, MAX_CHOICES, MAX_CHOICE_BYTES)
@@ -52,6 +82,10 @@ def check_question(question: Question) -> None:
         raise BadRequestError(
             f'question, system_prompt, choices and stop have {total} bytes together, the limit is '
             f'{MAX_TEXT_BYTES}'
+        )
+    if not 0 <= question.max_latency_s <= MAX_LATENCY_S:  # Not so for NaN either.
+        raise BadRequestError(
+            f'max_latency_s is from 0 to {MAX_LATENCY_S:.10g}, not {question.max_latency_s:.10g}'
         )
     _check_choices(question)
     if '' in question.stop:
@@ -66,7 +100,7 @@ def check_camera_names(names: Sequence[str]) -> None:
     """
     _check_count('cameras', names, MAX_CAMERAS)
     for name in names:
-        _check_name('cameras', name)
+        check_name('cameras', name)
 
 
 def check_images(sizes: Iterable[int]) -> None:
@@ -119,10 +153,6 @@ def _check_choices(question: Question) -> None:
     for name, is_set in others.items():
         if question.choices and is_set:
             raise BadRequestError(f'{name} is for free text: it cannot be set with choices')
-
-
-def _check_name(field: str, name: str) -> None:
-    _size(field, name, MAX_NAME_BYTES)
 
 
 def _check_count(field: str, values: Sized, limit: int) -> None:

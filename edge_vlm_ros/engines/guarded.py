@@ -16,7 +16,7 @@ every chip, by construction:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from edge_vlm_ros.core import (
     BadRequestError,
@@ -98,15 +98,19 @@ class GuardedEngine(ABC):
             )
         return features
 
-    def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+    def usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None = None
+    ) -> int:
         """Say how much of a prefix in the KV cache to go on from; see `Engine.usable_prefix`."""
         self._check_open()
-        return self._usable_prefix(shared, prompt) if self._limits.can_extend_prefix else 0
+        if not self._limits.can_extend_prefix:
+            return 0
+        return self._usable_prefix(shared, prompt, at_hand)
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into the cheapest pieces; see `Engine.plan_prefill`."""
         self._check_open()
-        held = self.kv.length
+        held = self.kv.length if held is None else held
         check_fits(tokens, held, self._limits)
         return self._plan(tokens, held) if tokens else ()
 
@@ -181,9 +185,11 @@ class GuardedEngine(ABC):
     def _encode(self, inputs: VisionInputs) -> VisionFeatures:
         """Run the vision tower; refuse pixels that it does not take."""
 
-    def _usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+    def _usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
+    ) -> int:
         """Say how much of a prefix to go on from: all, where a longer one is always cheaper."""
-        del prompt
+        del prompt, at_hand
         return shared
 
     def _plan(self, tokens: int, held: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Messages to our words and back: pure functions.
 
-`FinishReason` and `ErrorCode` have the numbers of `msg/Answer.msg`, so a code needs no table.
+`FinishReason`, `ErrorCode`, `Readiness` have the numbers of `msg/Answer.msg`: none needs a table.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class RequestFacts:
         window_truncated: The buffers held less than the seconds asked for.
         frame_wait_s: How long it waited for a frame, seconds of steady time.
         note: How its frames were chosen, where the caller should know; for people.
+        scene_checked_age_s: Age of the live frame that the frames made ready were compared with;
+            -1 = there was no comparison.
     """
 
     request_id: str
@@ -70,6 +72,7 @@ class RequestFacts:
     window_truncated: bool = False
     frame_wait_s: float = 0.0
     note: str = ''
+    scene_checked_age_s: float = -1.0
 
 
 def time_from_ros(stamp: Time) -> int:
@@ -223,6 +226,9 @@ def answer_to_ros(
         stats=stats_to_ros(answer, facts),
         model=answer.model,
         chip=answer.chip,
+        ahead=int(answer.readiness),
+        scene_checked_age_s=facts.scene_checked_age_s,
+        approximate=False,  # No way that would be is taken.
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge_vlm_ros.core import (
+    NS_PER_S,
     CancelledError,
     Clock,
     EdgeVlmError,
@@ -17,6 +18,7 @@ from edge_vlm_ros.core import (
     PromptPart,
     Question,
     SamplingOptions,
+    ShownAs,
     VisionFeatures,
     join_parts,
 )
@@ -37,19 +39,22 @@ from edge_vlm_ros.scheduling import (
 )
 from edge_vlm_ros.serving.ahead_desk import LastPrefix, PrefixTooLongError, Wish
 from edge_vlm_ros.serving.answer_steps import AnswerSteps
-from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.conversation import Conversation, SessionStore
+from edge_vlm_ros.serving.cost_model import CostModel
 from edge_vlm_ros.serving.feature_store import FeatureStore, NothingDecodedError
-from edge_vlm_ros.serving.fitting import PromptFitter
+from edge_vlm_ros.serving.fitting import FittedPrompt, PromptFitter
 from edge_vlm_ros.serving.kv_slots import KvSlots
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
+from edge_vlm_ros.serving.planner import Estimate, LatencyPlanner, Planned
 from edge_vlm_ros.serving.running import Running, Turn
-from edge_vlm_ros.serving.shown_frames import FrameGroup, count_frames
+from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames, count_frames
 from edge_vlm_ros.serving.step import Step
 
 _NS_PER_MS = 1e6
 _WARM_UP_QUESTION = 'What is this?'
 _WARM_UP_PX = 64
+_LONG_NS = NS_PER_S // 2
 
 LONG_QUESTION = (
     'What is to the left of what is in the middle of the picture now, and why is it there?'
@@ -79,10 +84,11 @@ class ModelSteps:
         self._clock = clock
         self._sessions = sessions
         self._store = FeatureStore(loaded.engine, loaded.family)
-        self._slots = KvSlots(loaded.engine)
+        self._slots = KvSlots(loaded.engine, self._store.has)
         self._answers = AnswerSteps(loaded, self._slots, clock)
         self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
         self._costs = StageCosts()
+        self.costs = CostModel()
         self._warm_pixels = 0
         self._making: _Ahead | None = None
         self.ahead = LastPrefix()
@@ -90,6 +96,7 @@ class ModelSteps:
     def warm_up(self) -> StageCosts:
         """Run one small question through every stage; return what each cost."""
         engine, family = self._engine, self._family
+        self.costs = CostModel()
         times_ns = [self._clock.now_ns()]
         pixels = np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 127, dtype=np.uint8)
         inputs = family.preprocess(Frame(pixels, 0, FrameSource('')))
@@ -106,7 +113,12 @@ class ModelSteps:
         engine.decode(token, prompt.next_position)
         times_ns.append(self._clock.now_ns())
         engine.kv.truncate(0)
+        if prefill_ns < _LONG_NS:  # A second size tells what a token costs and what a piece.
+            self._warm_up_prefill(family.render_suffix(_WARM_UP_QUESTION, 0), features)
+            engine.kv.truncate(0)
         self._warm_pixels = inputs.pixels.size
+        self.costs.encode_ms = (times_ns[2] - times_ns[1]) / _NS_PER_MS
+        self.costs.decode_ms = (times_ns[4] - times_ns[3]) / _NS_PER_MS
         self._costs = StageCosts(
             prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
             encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
@@ -123,7 +135,9 @@ class ModelSteps:
         for tokens in self._plan(len(prompt)):
             started_ns = self._clock.now_ns()
             self._engine.prefill(prompt.slice(start, start + tokens), {0: features})
-            costs.append((tokens, self._clock.now_ns() - started_ns))
+            took_ns = self._clock.now_ns() - started_ns
+            costs.append((tokens, took_ns))
+            self.costs.note_prefill(tokens, start, took_ns / _NS_PER_MS)
             start += tokens
         return max(costs)
 
@@ -238,7 +252,14 @@ class ModelSteps:
             running.shown[key] = self._store.shown(group)  # Ready before: kept, or made ahead.
         running.note_damage()
         frames = [running.shown[key] for key in running.groups]
-        fitted = self._fitter.fit(question, before, frames)
+        if question.max_latency_s:
+            planned = self._plan_within(running, before, frames)
+            fitted = planned.fitted
+            sampling = replace(question.sampling, max_tokens=planned.max_tokens)
+            question = replace(question, sampling=sampling)
+            running.notes += planned.notes
+        else:
+            fitted = self._fitter.fit(question, before, frames)
         running.notes += fitted.notes
         prompt = fitted.prompt
         turn = Turn(
@@ -257,6 +278,50 @@ class ModelSteps:
         running.turn = turn
         return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
 
+    def _plan_within(
+        self, running: Running, before: Conversation, frames: Sequence[ShownFrames]
+    ) -> Planned:
+        """Choose what to show and say within the time that is asked for."""
+        question = running.question
+        planner = LatencyPlanner(
+            fit=lambda shown: self._fitter.fit(question, before, shown),
+            estimate=self._estimate,
+            shrink=self._shrink,
+        )
+        spent_s = (self._clock.now_ns() - running.asked_ns) / NS_PER_S
+        return planner.plan(
+            frames,
+            question.sampling.max_tokens or self._engine.limits.context_tokens,
+            question.max_latency_s - spent_s,
+            question.max_latency_s,
+        )
+
+    def _estimate(self, fitted: FittedPrompt) -> Estimate:
+        """Say what a prompt costs now, with what is kept and cached of it."""
+        prompt, frames, costs = fitted.prompt, fitted.frames, self.costs
+        reused = self._slots.look(prompt, fitted.keys)
+        needed = {span.image for span in prompt.spans if span.stop > reused}
+        runs = sum(
+            self._runs(frames[image]) for image in needed if not self._store.has(frames[image].key)
+        )
+        pieces = self._engine.plan_prefill(len(prompt) - reused, reused)
+        milliseconds = runs * costs.encode_ms + costs.prefill_ms(pieces, reused) + costs.decode_ms
+        return Estimate(milliseconds / 1e3, costs.decode_ms / 1e3)
+
+    def _runs(self, frame: ShownFrames) -> float:
+        """Say how many times the start-up's run of the vision tower a frame costs."""
+        pixels = self._store.pixels(frame.key)
+        return max(1.0, pixels / self._warm_pixels) if self._warm_pixels else 1.0
+
+    def _shrink(self, frame: ShownFrames) -> ShownFrames | None:
+        """Show a lone image as one of several: with fewer tiles or patches."""
+        group = replace(frame.group, key=replace(frame.key, shown_as=ShownAs.AMONG_OTHERS))
+        self._store.prepare(group)
+        smaller = self._store.shown(group)
+        self._store.forget([group.key])  # Made again if it is chosen: nobody else knows of it.
+        is_smaller = smaller.prepared.inputs.tokens < frame.prepared.inputs.tokens
+        return smaller if is_smaller else None
+
     def _plan(self, tokens: int) -> tuple[int, ...]:
         """Ask the engine in which pieces it wants the tokens that follow what its cache holds."""
         pieces = self._engine.plan_prefill(tokens)
@@ -272,6 +337,7 @@ class ModelSteps:
         work: Prefill,
         should_stop: StopCheck,
     ) -> Outcome:
+        started_ns = self._clock.now_ns()
         part = prompt.slice(work.start, work.stop)
         by_image = {image: features[key] for image, key in enumerate(keys) if key in features}
         try:
@@ -281,6 +347,8 @@ class ModelSteps:
                 raise EdgeVlmError(f'prefill was given up unasked: {error.message}') from error
             return GivenUp()
         self._slots.append(part, keys)
+        took_ms = (self._clock.now_ns() - started_ns) / _NS_PER_MS
+        self.costs.note_prefill(len(part), work.start, took_ms)
         return Prefilled()
 
     def forget(self, keys: Iterable[FeatureKey]) -> None:

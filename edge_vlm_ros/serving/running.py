@@ -23,7 +23,7 @@ from edge_vlm_ros.core import (
     Timings,
     VisionFeatures,
 )
-from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
+from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, QuestionAsked, Render, Work
 from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
 from edge_vlm_ros.serving.frame_refs import claimed_size, reference
 from edge_vlm_ros.serving.model_info import ModelInfo
@@ -121,6 +121,19 @@ class Running:
     def asked_ns(self) -> int:
         """Where TTFT and total time start, steady nanoseconds."""
         return self.question.asked_ns or self.submitted_ns
+
+    @property
+    def asked(self) -> QuestionAsked:
+        """What the scheduler needs to know of it."""
+        question = self.question
+        return QuestionAsked(
+            question.request_id,
+            tuple(self.groups),
+            question.deadline_ns,
+            question.priority,
+            question.session_id,
+            question.preempts,
+        )
 
     def begin(self, started_ns: int) -> None:
         """Take note that its first work item begins."""

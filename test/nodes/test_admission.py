@@ -32,7 +32,7 @@ from edge_vlm_ros.nodes.admission import Admission, admit  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
 from edge_vlm_ros.nodes.health import CameraHealth, FrameCounts  # noqa: E402
 from edge_vlm_ros.nodes.node_time import Moment  # noqa: E402
-from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
+from edge_vlm_ros.nodes.request_parameters import RequestDefaults  # noqa: E402
 from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
 S = 10**9

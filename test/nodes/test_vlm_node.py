@@ -29,7 +29,7 @@ def client(robot):
     parameters = {
         'chip': 'scripted',
         'model': robot.script(SCRIPT),
-        'cameras': "['front','dead']",
+        'camera_names': "['front','dead']",
         'cameras.front.topic': 'image_raw',
         'max_age_s': 5.0,
         'queue_size': 4,
@@ -310,7 +310,7 @@ def test_every_parameter_is_described(client):
     found = client.result(describer.call_async(request)).descriptors
     assert len(found) > 25
     assert [d.name for d in found if not d.description] == []
-    assert {'chip', 'model', 'cameras'} <= {d.name for d in found if d.read_only}
+    assert {'chip', 'model', 'camera_names'} <= {d.name for d in found if d.read_only}
 
 
 def test_a_changed_parameter_holds_from_the_next_question_on(client):

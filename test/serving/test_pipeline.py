@@ -150,9 +150,11 @@ def test_an_engine_that_cannot_extend_a_prefix_starts_anew_each_time(open_script
 def test_an_engine_that_extends_token_by_token_reuses_its_cache(open_scripted, frame, first):
     """As static graphs do: prefill once from empty, later tokens through the decode graph."""
     limits = {'prefill_chunk': first, 'extension_chunk': 1}
-    # Every piece takes 1 ms: the time of a turn tells how many there were.
+    # Every step takes 1 ms: the time of a turn tells how many there were.
     pipeline = open_scripted(
-        answers=[{'answer': '{question} {means}'}], limits=limits, latency={'prefill_call_s': 1e-3}
+        answers=[{'answer': '{question} {means}'}],
+        limits=limits,
+        latency={'prefill_call_s': 0.1, 'decode_s': 1e-3},
     )
     plain = open_scripted(answers=[{'answer': '{question} {means}'}])
     session = {'session_id': 's', 'frames': (frame(50),)}

@@ -252,8 +252,8 @@ def _try_scores(trial: _Trial) -> None:
         engine.kv.truncate(3)
         for place, token in enumerate(tokens, 3):
             engine.decode(token, place)
-        scores: NDArray[np.float32] = engine.logits().values.copy()
-        return scores
+        values: NDArray[np.float32] = engine.logits().values.copy()
+        return values
 
     first = scores_after(4, 5)
     trial.holds('one score for each id', truth=first.shape == (engine.limits.vocab_size,))

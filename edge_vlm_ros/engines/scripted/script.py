@@ -23,7 +23,8 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       context_tokens: 4096
       prefill_chunk: 256
       extension_chunk: 0      # of prefills after cached tokens, where it is another (not a field
-                              # of EngineLimits); 1 = through the decode graph, token by token
+                              # of EngineLimits); 1 = through the decode graph, token by token,
+                              # each taking what a decode step takes
       longest_prompt: 4095
       max_images: 0
       tiles_per_frame: 0

@@ -13,16 +13,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_vlm_ros.core import (
     NS_PER_S,
+    Answer,
     AnswerChunk,
-    BadRequestError,
-    BusyError,
     CancelledError,
     Clock,
     DeviceError,
@@ -32,10 +30,10 @@ from edge_vlm_ros.core import (
     Question,
     SteadyClock,
 )
-from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
-from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End
+from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End, Outbox
+from edge_vlm_ros.serving.process.held_questions import to_ask
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
     CancelMessage,
@@ -47,7 +45,9 @@ from edge_vlm_ros.serving.process.messages import (
 )
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions, refused
 from edge_vlm_ros.serving.process.printed import LogLine, OnLog, log_line
+from edge_vlm_ros.serving.process.restarts import Restarts
 from edge_vlm_ros.serving.process.settings import ProcessSettings
+from edge_vlm_ros.serving.process.wishes import Wishes
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
 
@@ -61,7 +61,7 @@ more after SIGTERM."""
 _MARGIN_S = 5.0
 
 
-class ModelProcess:
+class ModelProcess(Wishes):
     """A `Backend` in a process of its own, started again when it dies.
 
     Questions that come while the model loads, or is loaded again, wait for it; each no longer than
@@ -94,6 +94,7 @@ class ModelProcess:
         process_settings: ProcessSettings = ProcessSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
     ) -> None:
+        super().__init__()
         self._spec = spec
         self._settings = settings
         self._bounds = process_settings
@@ -104,7 +105,7 @@ class ModelProcess:
         self._open = OpenQuestions()
         self._state = EngineState(EnginePhase.CLOSED, message='not started')
         self._lock = threading.Lock()
-        self._outbox: queue.SimpleQueue[Request | None] | None = None
+        self._outbox: Outbox | None = None
         self._closing = threading.Event()
         self._supervisor: threading.Thread | None = None
         self._wake_read, self._wake_write = -1, -1
@@ -164,16 +165,25 @@ class ModelProcess:
             on_chunk=on_chunk,
             on_begun=on_begun,
         )
+        now_ns = self._clock.now_ns()
+        answer: Answer | None = None
+        end_other: Callable[[], None] | None = None
         with self._lock:
-            replaced = self._replace_held(question)
-            refusal = self._refusal(question)
-            if refusal is None:
-                self._open.hold(question, stream, self._clock.now_ns())
-                self._give_held()
-        if replaced is not None:
-            replaced()
-        if refusal is not None:
-            stream.finish(lambda _: refused(question, refusal, self._clock.now_ns(), self.info))
+            self._open.check_new(question.request_id)
+            try:
+                self._check_ready()
+                end_other = self._open.make_room(question, self._settings, now_ns)
+            except EdgeVlmError as error:
+                answer = refused(question, error, now_ns, self.info)
+            else:
+                self._open.hold(question, stream, now_ns)
+                if self._outbox is not None:
+                    self._give(self._open.give())
+        if end_other is not None:
+            end_other()
+        if answer is not None:
+            refusal = answer
+            stream.finish(lambda _: refusal)
         return stream
 
     def cancel(self, request_id: str = '') -> int:
@@ -205,38 +215,21 @@ class ModelProcess:
             # Bounded by what it does; the limit is for callbacks that never return.
             supervisor.join(self._bounds.close_s + _CLOSING_KILL_S + _MARGIN_S)
 
-    def _refusal(self, question: Question) -> EdgeVlmError | None:
-        """Say why no more questions are taken, if that is so; the caller holds the lock."""
+    def _check_ready(self) -> None:
+        """Refuse questions that no model would answer; the caller holds the lock.
+
+        Raises:
+            NotReadyError: The model failed, or was closed.
+        """
         state = self._state
         will_answer = state.phase not in {EnginePhase.FAILED, EnginePhase.CLOSED}
         if self._closing.is_set() or not will_answer:
-            return NotReadyError(f'the model is not ready: {state.message or state.phase.value}')
-        held, most = self._open.held, 1 + self._settings.max_waiting
-        if held >= most:
-            return BusyError(
-                f'{held} questions wait for the model to be loaded, the queue holds {most}'
-            )
-        try:
-            self._open.check_session(question.session_id)
-        except BadRequestError as error:
-            return error
-        return None
+            raise NotReadyError(f'the model is not ready: {state.message or state.phase.value}')
 
-    def _replace_held(self, question: Question) -> Callable[[], None] | None:
-        """Make room among those that are held, where that is the policy; return what ends it.
-
-        The caller holds the lock, and calls what is returned outside it.
-        """
-        is_policy = self._settings.queue_policy is QueuePolicy.REPLACE_OLDEST
-        if not is_policy or self._open.held < 1 + self._settings.max_waiting:
-            return None
-        return self._open.replace_held(question.priority, self._clock.now_ns())
-
-    def _give_held(self) -> None:
-        """Queue the questions that are held, if there is a model; the caller holds the lock."""
-        if self._outbox is not None:
-            for question in self._open.give():
-                self._put(AskMessage(question))
+    def _give(self, questions: Sequence[Question]) -> None:
+        """Ask the process; the caller holds the lock."""
+        for question in questions:
+            self._put(AskMessage(question))
 
     def _put(self, message: Request) -> None:
         """Queue a message; the caller holds the lock."""
@@ -275,36 +268,34 @@ class ModelProcess:
 
     def _keep_running(self) -> EngineState:
         """Start children until told to stop, or until that is of no use; return the last state."""
-        bounds = self._bounds
-        backoff_s, failed_starts, restarts = bounds.first_backoff_s, 0, 0
+        bounds, restarts = self._bounds, Restarts(self._bounds)
         while True:
-            run, end = self._run_child(restarts)
+            run, end = self._run_child(restarts.number)
             if self._closing.is_set():
                 left_behind = run.close(min(_CLOSING_KILL_S, bounds.kill_s)) if run else ''
                 if left_behind:
                     self._log(LogLine(logging.ERROR, __name__, left_behind))
                 break
-            failed_starts = 0 if end.was_ready else failed_starts + 1
-            if end.ready_s >= bounds.healthy_s:
-                backoff_s = bounds.first_backoff_s
-            is_last = end.is_set_up_wrong or failed_starts >= bounds.max_failed_starts
-            if not is_last:
-                restarts += 1
-                self._begin_again(end, restarts, backoff_s)
+            goes_on = restarts.go_on(end)
+            if goes_on:
+                self._begin_again(end, restarts)
             left_behind = run.close(bounds.kill_s) if run else ''
-            if is_last or left_behind:
-                return self._given_up(end, failed_starts, left_behind, restarts)
-            self._wait(backoff_s)
-            backoff_s = min(2 * backoff_s, bounds.max_backoff_s)
+            if left_behind or not goes_on:
+                return self._given_up(end, left_behind, restarts)
+            self._wait(restarts.backoff_s)
             if self._closing.is_set():
                 break
-        return EngineState(EnginePhase.CLOSED, self.info, restarts=restarts)
+        return EngineState(EnginePhase.CLOSED, self.info, restarts=restarts.number)
 
-    def _begin_again(self, end: End, restarts: int, backoff_s: float) -> None:
+    def _begin_again(self, end: End, restarts: Restarts) -> None:
         """Say that another child will be started; hold the questions that it can answer."""
-        again = f'{end.error.message}; starting again in {backoff_s:g} s'
-        state = EngineState(EnginePhase.STARTING, self.info, end.error.code, again, restarts)
+        again = f'{end.error.message}; starting again in {restarts.backoff_s:g} s'
+        state = EngineState(
+            EnginePhase.STARTING, self.info, end.error.code, again, restarts.number
+        )
         self._set_state(state)
+        if end.was_ready and end.under_way == '':
+            self._drop_wish(end.error.message)
         self._open.take_back(
             end.error,
             end.under_way if end.was_ready else '',
@@ -313,17 +304,14 @@ class ModelProcess:
         )
         self._report(state)
 
-    def _given_up(
-        self, end: End, failed_starts: int, left_behind: str, restarts: int
-    ) -> EngineState:
+    def _given_up(self, end: End, left_behind: str, restarts: Restarts) -> EngineState:
         """Make the state in which no other child will be started."""
-        message = end.error.message
-        if failed_starts > 1:
-            message += f' ({failed_starts} starts failed)'
-        code = end.error.code
+        message, code = end.error.message, end.error.code
+        if restarts.failed_starts > 1:
+            message += f' ({restarts.failed_starts} starts failed)'
         if left_behind:
             message, code = f'{message}; {left_behind}', ErrorCode.DEVICE
-        return EngineState(EnginePhase.FAILED, self.info, code, message, restarts)
+        return EngineState(EnginePhase.FAILED, self.info, code, message, restarts.number)
 
     def _wait(self, seconds: float) -> None:
         """Let time pass, or less when told to stop; questions that wait are ended when due."""
@@ -343,6 +331,7 @@ class ModelProcess:
                 bounds=self._bounds,
                 clock=self._clock,
                 on_log=self._log,
+                on_ahead=self._report_ahead,
             )
         except OSError as error:
             return None, End(DeviceError(f'no model process can be started: {error}'))
@@ -356,6 +345,7 @@ class ModelProcess:
             run.close(_CLOSING_KILL_S)
             raise
         finally:
+            self._turn_to(None)
             with self._lock:
                 self._outbox = None
         return run, end
@@ -367,7 +357,8 @@ class ModelProcess:
         if state.is_ready:
             with self._lock:
                 self._outbox = run.outbox
-                self._give_held()
+                self._give(to_ask(self._open.give(), self._settings.queue_policy))
+            self._turn_to(run.outbox)
         self._report(state)
 
     def _set_state(self, state: EngineState) -> None:
