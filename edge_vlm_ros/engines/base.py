@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -110,26 +110,35 @@ class Engine(Protocol):
         """
         ...
 
-    def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+    def usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None = None
+    ) -> int:
         """Say how much of a prefix in the KV cache to go on from for a prompt.
 
-        Less than `shared` where the rest could not be appended after it, or would cost more than
-        starting again; 0 where `limits.can_extend_prefix` says that nothing goes on.
+        Less than `shared` where the rest could not be appended after it, or where it is cheaper
+        with some of the prefix run again, be it from the start or from a chunk's border; 0 where
+        `limits.can_extend_prefix` says that nothing goes on.
 
         Args:
             shared: Tokens that the cache holds and the prompt begins with; below its length.
             prompt: The whole prompt.
+            at_hand: Images of the prompt whose features the caller has: to run others again costs
+                a run of the vision tower. None = not known.
 
         Returns:
             Tokens to keep, `shared` at most.
         """
         ...
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Cut the next `tokens` tokens, after what the cache holds, into the cheapest pieces.
 
         Each piece is one call of `prefill`, between which a cancel and other work get in. This is
         the one place where a prompt is cut.
+
+        Args:
+            tokens: How many.
+            held: Tokens that the cache would hold before them; None = what it holds now.
 
         Returns:
             Tokens of each piece, in order; they add up to `tokens`.
@@ -169,6 +178,16 @@ class Engine(Protocol):
         Raises:
             EdgeVlmError: The cache was cut since, what was to be appended last failed, or the
                 last token was appended in another slot of the cache.
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def logits(self) -> Logits:
+        """Run the head on the last token appended, for its scores, also where nets choose.
+
+        Raises:
+            BadRequestError: The head gives none (`limits.has_logits`; UNSUPPORTED_OPTION).
+            EdgeVlmError: As `next_token`.
             DeviceError: The chip failed.
         """
         ...

@@ -44,7 +44,8 @@ def _outdated() -> EdgeVlmError:
     return BusyError('a newer question about the same camera came while this one waited')
 
 
-def _preempted() -> EdgeVlmError:
+def preempted_error() -> EdgeVlmError:
+    """Say why a question that was answered, or next to be, is over."""
     return PreemptedError('a newer question of at least this priority took the chip')
 
 
@@ -56,7 +57,7 @@ _TURNED_OUT = {
     Ending.CANCELLED: _cancelled,
     Ending.REPLACED: replaced_error,
     Ending.OUTDATED: _outdated,
-    Ending.PREEMPTED: _preempted,
+    Ending.PREEMPTED: preempted_error,
 }
 """A new error each: one that was raised would carry its traceback along."""
 

@@ -103,6 +103,10 @@ class FeatureStore:
         prepared = self._prepared.get(key)
         return 0 if prepared is None else prepared.inputs.pixels.size
 
+    def has(self, key: FeatureKey) -> bool:
+        """Return whether there are features under a key."""
+        return key in self._kept
+
     def features(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, VisionFeatures]:
         """Return the features under these keys, where there are any."""
         return {key: self._kept[key].features for key in keys if key in self._kept}

@@ -477,3 +477,28 @@ def test_the_shipped_texts_are_what_the_tool_writes(tmp_path):
     shipped = find_model('scripted').tokenizer_folder
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (shipped / path.name).read_bytes()
+
+
+def test_after_a_prefix_a_static_build_takes_steps_or_starts_again_as_is_cheaper(
+    make_engine, slept, words
+):
+    """Qwen2-VL 7B, 1536 tokens: 3.80 s a run, 0.1088 s a step, 2.28 s before the first token."""
+    engine = make_engine(
+        latency={'prefill_call_s': 3.8, 'decode_s': 0.1088, 'encode_tile_s': 2.28},
+        limits={'prefill_chunk': 1536, 'extension_chunk': 1},
+    )
+    prompt = words.prompt('x' * 60, images=1)
+    held = prompt.spans[0].stop
+    features = {0: engine.encode(image(0.5))}
+    rest = len(prompt) - held
+    assert rest > 55
+    for asked, kept in ((20, held), (34, held), (35, 0), (55, 0)):
+        part = prompt.slice(0, held + asked)
+        assert engine.usable_prefix(held, part) == kept
+        assert engine.usable_prefix(held, part, {0}) == kept
+        assert engine.usable_prefix(held, part, ()) == held, 'the image would be encoded again'
+    slept.clear()
+    prefill_in_cuts(engine, prompt.slice(0, held), features)
+    for place in range(held, held + 12):
+        engine.prefill(prompt.slice(place, place + 1), features)
+    assert sum(slept) == pytest.approx(3.8 + 12 * 0.1088)

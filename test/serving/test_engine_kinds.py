@@ -351,9 +351,9 @@ SAYS_WHAT_IT_SEES = {'answers': [{'answer': '{images} {means}'}]}
 class Joined(Wrapped):
     """Keeps nothing of the KV cache that does not end with an image, as static graphs may."""
 
-    def usable_prefix(self, shared, prompt):
+    def usable_prefix(self, shared, prompt, at_hand=None):
         ends = [span.stop for span in prompt.spans if span.stop <= shared]
-        return self.inner.usable_prefix(max(ends, default=0), prompt)
+        return self.inner.usable_prefix(max(ends, default=0), prompt, at_hand)
 
 
 KINDS = {
@@ -433,3 +433,71 @@ def test_of_pictures_in_conversations_each_is_its_own(open_kind, frame):
         question = Question('And now?', session_id=f's{number}', sampling=GREEDY)
         found[number].append(pipeline.ask(question).answer(60).text)
     assert found == expected
+
+
+# Kinds that do not go on from all that the cache holds: from nothing, or from its last image.
+KEEPS_NOTHING, KEEPS_IMAGES = {'scripted without a prefix'}, {'keeps whole images'}
+
+
+def test_what_pictures_under_one_question_reuse(request, open_kind, frame):
+    """0, n, 0, m, n: the same picture again pays for nothing, another one for all of it, another
+    question for its words."""
+    kind = request.node.callspec.params['open_kind']
+    pipeline = open_kind()
+
+    def ask(number, text='What is this?'):
+        shown = (frame(PICTURES[number], side=40, camera=''),)
+        question = Question(text, frames=shown, sampling=GREEDY)
+        timings = pipeline.ask(question).answer(60).timings
+        return timings.cached_prompt_tokens, timings.prompt_tokens, timings.vision_tokens
+
+    first, n_tokens, vision = ask(0)
+    again, *_ = ask(0)
+    other, *_ = ask(1)
+    asked, m_tokens, _ = ask(1, 'Where does it stand?')
+    last, *_ = ask(1, 'Where does it stand?')
+    assert first == 0
+    if kind in KEEPS_NOTHING:
+        assert (again, other, asked, last) == (0, 0, 0, 0)
+        return
+    assert other <= n_tokens - vision - len('What is this?'), 'nothing of another picture'
+    assert other + vision <= asked < m_tokens - 1, 'the picture, and not the words'
+    if kind in KEEPS_IMAGES:
+        assert (again, last) == (asked, asked), 'as far as the picture goes'
+    else:
+        assert (again, last) == (n_tokens - 1, m_tokens - 1)
+
+
+BLOCK = 10
+
+
+def changed(pixels, place):
+    """Change one block of pixels."""
+    other = pixels.copy()
+    top, left = divmod(place, 40 // BLOCK)
+    block = other[BLOCK * top : BLOCK * (top + 1), BLOCK * left : BLOCK * (left + 1)]
+    block[...] = 255 - block
+    return other
+
+
+def test_pictures_that_differ_in_one_block_of_pixels_are_never_mixed_up(open_kind, frame):
+    """Same stamp, same camera: what is reused of the one for the other is the opening alone."""
+    twins = [PICTURES[0], *(changed(PICTURES[0], place) for place in (0, 6, 15))]
+
+    def ask(pipeline, number):
+        shown = (frame(twins[number], side=40, camera=''),)
+        return pipeline.ask(Question('What is this?', frames=shown, sampling=GREEDY)).answer(60)
+
+    expected = []
+    for number in range(len(twins)):
+        fresh = open_kind()
+        expected.append(ask(fresh, number).text)
+        fresh.close()
+    pipeline = open_kind()
+    for number in (0, 1, 0, 2, 1, 3, 3, 0, 2):
+        answer = ask(pipeline, number)
+        assert answer.text == expected[number]
+    for number in (0, 1, 2, 3):
+        timings = ask(pipeline, number).timings
+        opening = timings.prompt_tokens - timings.vision_tokens - len('What is this?')
+        assert timings.cached_prompt_tokens <= opening

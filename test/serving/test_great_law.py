@@ -3,11 +3,14 @@ changes the time an answer takes, and nothing else."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from edge_vlm_ros.core import Question, SamplingOptions
+from edge_vlm_ros.core import Question, SamplingOptions, ShownAs
 from edge_vlm_ros.serving import VlmPipeline
+from edge_vlm_ros.serving.loading import load_model
 
 GREEDY = SamplingOptions(max_tokens=24)
 
@@ -85,3 +88,86 @@ def test_a_question_cancelled_half_way_changes_no_later_answer(pipeline, frame):
                 break
         stream.cancel()
         assert ask(pipeline, 'What do you see?', frames=frames).text == expected
+
+
+class Forgetful:
+    """An engine that goes on from nothing: what every other one is compared with."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def usable_prefix(self, shared, prompt, at_hand=None):
+        return 0
+
+
+@pytest.fixture(scope='module')
+def cold(tiny_spec):
+    def load():
+        loaded = load_model(tiny_spec)
+        return replace(loaded, engine=Forgetful(loaded.engine))
+
+    with VlmPipeline.start(load) as opened:
+        yield opened
+
+
+class Day:
+    """What happens to a robot in a day, by chance; told twice, it is the same."""
+
+    def __init__(self, seed, frame):
+        self.random = np.random.default_rng(seed)
+        drawn = [self.random.integers(0, 256, (40, 40, 3)) for _ in range(8)]
+        self.frames = [frame(each, stamp_ns=n + 1, side=40) for n, each in enumerate(drawn)]
+        self.window = [0]
+
+    def draw(self, *choices):
+        return choices[int(self.random.integers(len(choices)))]
+
+    def some_frame(self):
+        return int(self.random.integers(len(self.frames)))
+
+    def question(self):
+        """About the window, which may grow or start again; or a conversation goes on."""
+        text = self.draw('What is it?', 'What is this?', 'Where?')
+        about = self.draw('window', 'window', 'a', 'b')
+        if about != 'window':
+            shown = tuple(self.frames[self.some_frame()] for _ in range(self.draw(0, 1)))
+            return Question(text, frames=shown, session_id=about, sampling=GREEDY)
+        change = self.draw('grow', 'grow', 'restart', 'stay')
+        if change == 'restart':
+            self.window = self.window[-self.draw(1, 2) :]
+        elif change == 'grow' and len(self.window) < 5:
+            self.window = [*self.window, self.some_frame()]
+        shown = tuple(self.frames[number] for number in self.window)
+        return Question(text, frames=shown, shown_as=ShownAs.AMONG_OTHERS, sampling=GREEDY)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_day_of_windows_and_conversations_is_answered_as_if_nothing_was_kept(
+    pipeline, cold, frame, seed
+):
+    """With offers ahead and cancelled questions in between, which only the one pipeline meets."""
+    day = Day(seed, frame)
+    pipeline.reset_session()
+    cold.reset_session()
+    reused = 0
+    for _ in range(14):
+        disturbance = day.draw('none', 'offer', 'cancel', 'cancel later')
+        if disturbance == 'offer':
+            pipeline.offer_frames([day.frames[day.some_frame()]], ShownAs.AMONG_OTHERS)
+        elif disturbance != 'none':
+            shown = (day.frames[day.some_frame()],)
+            stream = pipeline.ask(Question('Never mind', frames=shown, sampling=GREEDY))
+            if disturbance == 'cancel later':
+                next(iter(stream))
+            stream.cancel()
+        question = day.question()
+        answer, expected = (each.ask(question).answer(60) for each in (pipeline, cold))
+        assert answer.success, answer.message
+        assert answer.text == expected.text
+        assert answer.timings.prompt_tokens == expected.timings.prompt_tokens
+        assert expected.timings.cached_prompt_tokens == 0
+        reused += answer.timings.cached_prompt_tokens
+    assert reused > 0

@@ -30,6 +30,28 @@ class LayerBackend(Protocol):
         """'portable' or 'in place', for logs and reports."""
         ...
 
+    def offer_slots(self, wanted: int) -> int:
+        """Say how many slots the caches may have.
+
+        Args:
+            wanted: So many at most; 0 = as memory allows: 2 or 1.
+        """
+        ...
+
+    def select(self, slot: int) -> None:
+        """Have the calls after this one use the caches of a slot, empty at first.
+
+        Memory is taken when a slot is selected for the first time; the first slot has its own from
+        the start. The kept hidden state stays what it is.
+
+        Args:
+            slot: From 0.
+
+        Raises:
+            DeviceError: The chip has no memory for it; the slot that was selected still is.
+        """
+        ...
+
     def prefill(
         self,
         group: PrefillGroup,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -83,7 +83,9 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
 
 
-def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> EngineLimits:
+def limits_of(
+    shapes: StackShapes, vision: VisionShapes, table_rows: int, slots: int = 1
+) -> EngineLimits:
     """Read the bounds of a set off its shapes.
 
     A prompt may be as long as the cache, less a token for the answer: what is longer than the
@@ -107,6 +109,7 @@ def limits_of(shapes: StackShapes, vision: VisionShapes, table_rows: int) -> Eng
         hidden_dtype='bfloat16',
         tile_px=vision.tile_px,
         tiles_per_frame=1,
+        kv_slots=slots,
     )
 
 
@@ -176,8 +179,9 @@ class AxeraEngine(GuardedEngine):
             warn_of_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
-        limits = limits_of(self._shapes, self._vision.shapes, self._table.rows)
-        super().__init__(limits, KvLength())
+        slots = self._backend.offer_slots(options.kv_slots)
+        limits = limits_of(self._shapes, self._vision.shapes, self._table.rows, slots)
+        super().__init__(limits, *(KvLength() for _ in range(slots)))
         _log.info('loaded %s: %s, %s', files.name, self._backend.name, limits)
 
     @property
@@ -189,6 +193,9 @@ class AxeraEngine(GuardedEngine):
     def _position_rows(self) -> int:
         return self._shapes.position_rows
 
+    def _select(self, slot: int) -> None:
+        self._backend.select(slot)
+
     def _encode(self, inputs: VisionInputs) -> Spliced:
         """Run vision tower and projector on one frame of (tiles, 3, px, px).
 
@@ -197,6 +204,22 @@ class AxeraEngine(GuardedEngine):
         """
         check_tiles(inputs, self.limits.tile_px)
         return Spliced(self._vision.encode(inputs.pixels))
+
+    def _usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
+    ) -> int:
+        """Go on from a chunk's border where that saves more than running the tail again costs.
+
+        Features that are not at hand would cost a run of the vision tower, five chunks or more.
+        """
+
+        def may_cut(at: int) -> bool:
+            again = (span.image for span in prompt.spans if at < span.stop and span.start < shared)
+            return all(at_hand is not None and image in at_hand for image in again)
+
+        if len(prompt) > self._shapes.capacity:
+            return shared
+        return self._planner.keep(shared, len(prompt), may_cut)
 
     def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
         """Cut tokens into the cheapest chunks and runs of decode steps."""

@@ -2,7 +2,7 @@
 
 Memory of one set (bytes of InternVL3-2B):
 
-    a layer of its own    K cache, V cache (1.3 MB each), zeroed once
+    a layer of its own    K cache, V cache (1.3 MB each), zeroed once; for each slot that is used
     all layers together   two hidden states (0.4 MB each): layer i reads one and writes the other,
                           which layer i + 1 reads; a mask and indices for each shape group (5 MB);
                           scratch rows of K and V; dummies
@@ -11,6 +11,9 @@ A cache input of any group is the first rows of that layer's cache block, so pre
 groups see the same rows without a copy. A decode step writes one embedding row, its position and
 one element of the mask, flushes these, and runs every layer; see `rows` for where new K and V go.
 Rows past those that count are stale but finite, and hidden by the masks.
+
+A slot of the cache is a set of caches and the bindings that name them: to turn to another one
+moves no byte.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import OnFile, nothing
+from edge_vlm_ros.engines.axera.chip_memory import free_chip_bytes
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.memory import Block
@@ -69,14 +73,20 @@ class InPlaceBackend:
         self._row_bytes = bf16(shapes.hidden)
         self._is_kept = False
         self._groups: tuple[PrefillGroup | DecodeGroup, ...] = (*shapes.prefill, *shapes.decode)
-        self._runs: dict[int, list[LayerRun]] = {group.index: [] for group in self._groups}
+        self._runs = self._no_runs()
+        self._slots = {0: self._runs}
+        self._models: list[Model] = []
+        self._unused: dict[tuple[int, int, str], Block] = {}
+        self.takes_slots = True
+        """Whether a driver follows the addresses of a second slot; the trial at load says so."""
         with ExitStack() as opening:
             self._library, self._opening = library, opening
             model = self._open_model(files, 'layers.0')
             self._memory = StackMemory(library, shapes, opening, model.padding)
             self._rows = rows(self._memory.scratch, shapes)
             for i in range(shapes.layers):
-                self._add_layer(model if i == 0 else self._open_model(files, f'layers.{i}'), i)
+                self._add_layer(model if i == 0 else self._open_model(files, f'layers.{i}'))
+                self._bind_layer(self._runs, i, opening)
                 on_file()
             self._head = self._open_head(files)
             on_file()
@@ -87,6 +97,33 @@ class InPlaceBackend:
         self._embed = self._embeds[0]
         self._first, self._last = first, last
         self._kept: NDArray[np.uint16] = last.view(np.uint16, chunk, shapes.hidden)
+
+    def offer_slots(self, wanted: int) -> int:
+        """Offer what is wanted if slots work here; unasked a second one only where it is small.
+
+        Small is a slot where the chip's free memory holds two: other programs want some, too.
+        """
+        if not self.takes_slots:
+            return 1
+        free = free_chip_bytes(self._library.cmm_info) or 0
+        return wanted or (2 if free >= 2 * self.slot_bytes else 1)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Chip memory of one slot."""
+        shapes = self._shapes
+        return 2 * shapes.layers * bf16(shapes.capacity, shapes.kv_width)
+
+    def select(self, slot: int) -> None:
+        """Have the calls after this one use the caches of a slot; see `LayerBackend.select`."""
+        if slot not in self._slots:
+            with ExitStack() as taking:
+                runs = self._no_runs()
+                for number in range(len(self._models)):
+                    self._bind_layer(runs, number, taking)
+                self._opening.callback(taking.pop_all().close)
+            self._slots[slot] = runs
+        self._runs = self._slots[slot]
 
     def prefill(
         self,
@@ -153,23 +190,32 @@ class InPlaceBackend:
         self._opening.callback(model.close)
         return model
 
-    def _add_layer(self, model: Model, number: int) -> None:
+    def _no_runs(self) -> dict[int, list[LayerRun]]:
+        return {group.index: [] for group in self._groups}
+
+    def _add_layer(self, model: Model) -> None:
         if len(model.groups) != len(self._groups):
             raise ModelFileError(
                 f'{model.path}: has {len(model.groups)} shape groups, the first layer has '
                 f'{len(self._groups)}: it comes from another build'
             )
+        for group in self._groups:
+            _check_sizes(model, group, self._shapes)
+        self._models.append(model)
+
+    def _bind_layer(self, runs: dict[int, list[LayerRun]], number: int, taking: ExitStack) -> None:
+        """Make a layer's caches for one slot, freed by `taking`, and bind its groups to them."""
+        model = self._models[number]
         rows = bf16(self._shapes.capacity, self._shapes.kv_width)
         caches = CachePair(
-            self._memory.block(rows, f'keys of layer {number}'),
-            self._memory.block(rows, f'values of layer {number}'),
+            self._memory.block(rows, f'keys of layer {number}', taking),
+            self._memory.block(rows, f'values of layer {number}', taking),
         )
         caches.keys.clear()
         caches.values.clear()
         for group in self._groups:
-            _check_sizes(model, group, self._shapes)
             binding = Binding(model, group.index, self._layer_memory(caches, group, number, model))
-            self._runs[group.index].append(LayerRun(binding, caches, group))
+            runs[group.index].append(LayerRun(binding, caches, group))
 
     def _layer_memory(
         self, caches: CachePair, group: PrefillGroup | DecodeGroup, number: int, model: Model
@@ -189,7 +235,11 @@ class InPlaceBackend:
         }
         for tensor in model.groups[group.index].outputs:
             if tensor.name not in bound:
-                bound[tensor.name] = memory.block(tensor.nbytes, f'{tensor.name} (unused)')
+                place = (number, group.index, tensor.name)
+                if place not in self._unused:
+                    what = f'{tensor.name} (unused)'
+                    self._unused[place] = memory.block(tensor.nbytes, what)
+                bound[tensor.name] = self._unused[place]
         return bound
 
     def _open_head(self, files: ModelFiles) -> _Head:

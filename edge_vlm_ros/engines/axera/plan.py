@@ -11,13 +11,18 @@ position: one decode step; or, with the cheapest group that has history enough, 
 prompt's end, to the chunk's end, or to a boundary in between. No other end can be better: between
 two boundaries the same groups serve, so what is left never costs more from one token further on.
 
+What is held need not be kept: a question after 303 tokens runs the group for 384 cached rows, and
+after the 256 of them that fill whole chunks a cheaper one, with the 47 beyond run once more beside
+it. Only borders less than a chunk below can be worth it: from one further down, the first chunk
+would end where rows are held anyway.
+
 Prompts longer than the longest history and one chunk end in decode steps, up to the capacity.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -60,8 +65,25 @@ class Planner:
         cheapest_step = min(costs.decode.values())
         # A run of steps takes no longer than a chunk: other work and cancels get in between.
         self._longest_run = max(1, int(dearest / cheapest_step)) if cheapest_step else 1
+        self._longest_chunk = max(group.chunk for group in shapes.prefill)
         self.plan = lru_cache(_PLANS_KEPT)(self._plan)
         """`plan(held, tokens)`: the pieces, in order, that append `tokens` after `held`."""
+
+    def keep(self, held: int, total: int, may_cut: Callable[[int], bool]) -> int:
+        """Say how many of the held rows to go on from, so that the rest costs least.
+
+        Args:
+            held: Rows of the cache that a prompt begins with.
+            total: Tokens of the prompt; above `held`.
+            may_cut: Whether the rows from a place on may be run again.
+        """
+        lowest = max(0, held - self._longest_chunk + 1)
+        cuts = [at for at in self._boundaries if lowest <= at < held and may_cut(at)]
+        if not cuts:
+            return held
+        first = cuts[0]
+        best, _ = self._solve(first, total - first)
+        return min((held, *reversed(cuts)), key=lambda at: best[at - first])
 
     def decode_group(self, row: int) -> DecodeGroup:
         """Give the cheapest decode group that sees `row` rows."""
@@ -69,6 +91,11 @@ class Planner:
         return min(fitting, key=lambda group: self._costs.decode[group.index])
 
     def _plan(self, held: int, tokens: int) -> tuple[Piece, ...]:
+        _, moves = self._solve(held, tokens)
+        return tuple(self._joined(moves))
+
+    def _solve(self, held: int, tokens: int) -> tuple[list[float], list[Piece]]:
+        """Give, for each place after `held`, the least cost from there and the first move."""
         assert held + tokens <= self._shapes.capacity, (held, tokens, self._shapes.capacity)
         steps = self._step_costs(held, tokens)
         best = [0.0] * (tokens + 1)
@@ -82,7 +109,7 @@ class Planner:
                     if through <= cost:
                         cost, move = through, Piece(stop - at, group)
             best[at], moves[at] = cost, move
-        return tuple(self._joined(moves))
+        return best, moves
 
     def _step_costs(self, held: int, tokens: int) -> list[float]:
         costs: list[float] = []

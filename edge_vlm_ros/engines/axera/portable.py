@@ -32,6 +32,17 @@ from edge_vlm_ros.engines.checks import check_stop
 
 
 @dataclass(frozen=True, slots=True)
+class _Caches:
+    """K and V of all layers, (layers, capacity, kv_width) each, of one slot.
+
+    Zeroed: a NaN in a hidden row would spread, as 0 x NaN is NaN.
+    """
+
+    keys: NDArray[np.uint16]
+    values: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """One run of all layers.
 
@@ -94,12 +105,23 @@ class PortableBackend:
             group.index: PrefillMask(group.chunk, group.history) for group in shapes.prefill
         }
         self._decode_masks = {group.index: DecodeMask(group.capacity) for group in shapes.decode}
-        # Zeroed: a NaN in a hidden row would spread, as 0 x NaN is NaN.
-        rows = (shapes.layers, shapes.capacity, shapes.kv_width)
-        self._keys: NDArray[np.uint16] = np.zeros(rows, np.uint16)
-        self._values: NDArray[np.uint16] = np.zeros(rows, np.uint16)
+        self._slots: dict[int, _Caches] = {}
+        self.select(0)
         self._kept: NDArray[np.uint16] = np.zeros(shapes.hidden, np.uint16)
         self._logits = np.zeros(shapes.vocab, np.float32)
+
+    def offer_slots(self, wanted: int) -> int:
+        """Offer what is wanted, 2 if nothing is said: caches are in host memory."""
+        return wanted or 2
+
+    def select(self, slot: int) -> None:
+        """Have the calls after this one use the caches of a slot; see `LayerBackend.select`."""
+        if slot not in self._slots:
+            shapes = self._shapes
+            rows = (shapes.layers, shapes.capacity, shapes.kv_width)
+            self._slots[slot] = _Caches(np.zeros(rows, np.uint16), np.zeros(rows, np.uint16))
+        caches = self._slots[slot]
+        self._keys, self._values = caches.keys, caches.values
 
     def prefill(
         self,

@@ -5,6 +5,9 @@ into the caches is not documented. So the first two layers and the head run the 
 portable way and in place, and every logit must be the same bit for bit: it is the same compiled
 program on the same input bytes (no padding is run, which the two ways leave differently), so there
 is nothing to be tolerant of, and one wrong cache row of a hundred would hide in a tolerance.
+
+Nor is it documented that one model may be run on other caches than in its first run. So a second
+slot gets other tokens, and after them the first one its last token again.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile, nothing
-from edge_vlm_ros.engines.axera.graphs import PrefillGroup, StackShapes
+from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
 from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows, takes_direct_rows
@@ -35,7 +38,31 @@ OpenPortable: TypeAlias = Callable[[StackShapes], LayerBackend]
 _LAYERS: Final = 2  # the second reads what the first wrote
 _STEPS: Final = 3  # each at an address of its own; the third reads what the second wrote
 _EMBED_SCALE: Final = 0.1
-_SEED: Final = 4
+_SEEDS: Final = (4, 5)
+"""Of what is run in the first slot and in the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A whole chunk of a prefill group, or one token of a decode group.
+
+    Attributes:
+        group: Which.
+        row: Of the caches, where its first row goes.
+        embeds: (tokens, hidden).
+    """
+
+    group: PrefillGroup | DecodeGroup
+    row: int
+    embeds: NDArray[np.uint16] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """Runs that follow each other in one slot, and the logits that axengine gives after each."""
+
+    runs: list[_Run] = field(repr=False)
+    expected: list[NDArray[np.float32]] = field(repr=False)
 
 
 def open_in_place(
@@ -56,7 +83,8 @@ def open_in_place(
         on_file: Called after each file of the set is loaded, not for the trial's.
 
     Returns:
-        The backend; None = only the portable way works, and one warning said why.
+        The backend, its `takes_slots` found out; None = only the portable way works, and one
+        warning said why.
 
     Raises:
         ModelFileError: A file is missing, damaged, or does not fit the others.
@@ -64,7 +92,7 @@ def open_in_place(
     """
     few = replace(shapes, layers=min(_LAYERS, shapes.layers))
     with closing(open_portable(few)) as portable:
-        expected = list(_logits(portable, few))
+        talks = [_talk(portable, few, slot) for slot in range(len(_SEEDS))]
     try:
         library = Library()  # from here on the driver is initialised: a session has been open
     except DeviceError as error:
@@ -72,13 +100,24 @@ def open_in_place(
         return None
     reasons: list[str] = []
     for rows, name in _ways(shapes):
-        why = _difference(library, files, few, rows, expected)
-        if not why:
+        found = _try_out(library, files, few, rows, talks)
+        if not found.in_place:
+            if found.slots:
+                reasons.append(f'a second prompt beside the first: {found.slots}')
             _log.info('caches stay on the chip: %s', '; not '.join([name, *reasons]))
-            return InPlaceBackend(library, files, shapes, rows, on_file)
-        reasons.append(f'{name}: {why}')
+            backend = InPlaceBackend(library, files, shapes, rows, on_file)
+            backend.takes_slots = not found.slots
+            return backend
+        reasons.append(f'{name}: {found.in_place}')
     _warn(reasons)
     return None
+
+
+def _talk(portable: LayerBackend, shapes: StackShapes, slot: int) -> _Talk:
+    """Have the portable way run what a slot is tried with."""
+    portable.select(slot)
+    runs = list(_runs(shapes, _SEEDS[slot]))
+    return _Talk(runs, [_logits(portable, run, shapes) for run in runs])
 
 
 def _ways(shapes: StackShapes) -> Iterator[tuple[RowWriterType, str]]:
@@ -96,22 +135,60 @@ def _warn(reasons: list[str]) -> None:
     )
 
 
-def _difference(
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What differs when a way is tried; '' = nothing.
+
+    Attributes:
+        in_place: In the first slot: the way does not work.
+        slots: With two slots.
+    """
+
+    in_place: str = ''
+    slots: str = ''
+
+
+def _try_out(
     library: Library,
     files: ModelFiles,
     shapes: StackShapes,
     rows: RowWriterType,
-    expected: list[NDArray[np.float32]],
-) -> str:
-    """Run in place; say what differs, '' = nothing."""
+    talks: list[_Talk],
+) -> _Found:
+    """Run a way in place, first in one slot, then in two."""
+    first, second = talks
     try:
         with closing(InPlaceBackend(library, files, shapes, rows)) as backend:
-            for i, found in enumerate(_logits(backend, shapes)):
-                why = _unequal(found, expected[i])
-                if why:
-                    return f'{why} after run {i + 1} of {len(expected)}'
+            why = _difference(backend, shapes, first)
+            if why:
+                return _Found(in_place=why)
+            return _Found(slots=_difference_of_slots(backend, shapes, first, second))
     except (DeviceError, ModelFileError) as error:
+        return _Found(in_place=error.message)
+
+
+def _difference_of_slots(
+    backend: InPlaceBackend, shapes: StackShapes, first: _Talk, second: _Talk
+) -> str:
+    """Run the second slot, then the last token of the first one again; '' = nothing differs."""
+    again = _Talk(first.runs[-1:], first.expected[-1:])
+    try:
+        backend.select(1)
+        why = _difference(backend, shapes, second)
+        if not why:
+            backend.select(0)
+            why = _difference(backend, shapes, again)
+    except DeviceError as error:
         return error.message
+    return why
+
+
+def _difference(backend: InPlaceBackend, shapes: StackShapes, talk: _Talk) -> str:
+    """Run in place; say what differs, '' = nothing."""
+    for i, (run, expected) in enumerate(zip(talk.runs, talk.expected, strict=True)):
+        why = _unequal(_logits(backend, run, shapes), expected)
+        if why:
+            return f'{why} after run {i + 1} of {len(talk.runs)}'
     return ''
 
 
@@ -124,9 +201,20 @@ def _unequal(found: NDArray[np.float32], expected: NDArray[np.float32]) -> str:
     return f'{wrong} of {len(expected)} logits differ, by up to {worst:.3g},'
 
 
-def _logits(backend: LayerBackend, shapes: StackShapes) -> Iterator[NDArray[np.float32]]:
-    """Run a few whole chunks, then single tokens; give the logits after each."""
-    random = np.random.default_rng(_SEED)
+def _logits(backend: LayerBackend, run: _Run, shapes: StackShapes) -> NDArray[np.float32]:
+    """Run; give the logits after it."""
+    positions = _positions(run.row, len(run.embeds), shapes)
+    if isinstance(run.group, PrefillGroup):
+        backend.prefill(run.group, run.embeds, positions, run.row, never)
+    else:
+        backend.step(run.group, run.embeds[0], positions, run.row)
+    logits: NDArray[np.float32] = backend.head().copy()
+    return logits
+
+
+def _runs(shapes: StackShapes, seed: int) -> Iterator[_Run]:
+    """Give a few whole chunks, then single tokens."""
+    random = np.random.default_rng(seed)
     length = 0
 
     def embeds(tokens: int) -> NDArray[np.uint16]:
@@ -134,14 +222,11 @@ def _logits(backend: LayerBackend, shapes: StackShapes) -> Iterator[NDArray[np.f
         return to_bf16(drawn * np.float32(_EMBED_SCALE))
 
     for group, row in _chunks(shapes):
-        positions = _positions(row, group.chunk, shapes)
-        backend.prefill(group, embeds(group.chunk), positions, row, never)
+        yield _Run(group, row, embeds(group.chunk))
         length = row + group.chunk
-        yield backend.head().copy()
     for row in range(length, min(length + _STEPS, shapes.capacity)):
         decode = next(group for group in shapes.decode if group.capacity > row)
-        backend.step(decode, embeds(1)[0], _positions(row, 1, shapes), row)
-        yield backend.head().copy()
+        yield _Run(decode, row, embeds(1))
 
 
 def _chunks(shapes: StackShapes) -> Iterator[tuple[PrefillGroup, int]]:

@@ -93,10 +93,10 @@ class StackMemory:
         }
         """By group number."""
 
-    def block(self, nbytes: int, what: str) -> Block:
-        """Allocate a block that is freed with the others."""
+    def block(self, nbytes: int, what: str, closing: ExitStack | None = None) -> Block:
+        """Allocate a block that is freed with the others, or by `closing`."""
         block = Block(self._library, nbytes, what, self._padding)
-        self._closing.callback(block.close)
+        (closing or self._closing).callback(block.close)
         return block
 
     def _inputs(self, rule: Mask, tokens: int, shapes: StackShapes) -> StepInputs:

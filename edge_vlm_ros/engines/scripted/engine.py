@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import numpy as np
 
@@ -107,6 +107,30 @@ class ScriptedEngine(GuardedEngine):
         mean = np.float32(inputs.pixels.mean())
         return Spliced(np.full((inputs.tokens, self.limits.hidden_size), mean, np.float32))
 
+    def _usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
+    ) -> int:
+        """Start again where the script's times make that cheaper, as static builds do."""
+        lacking = {span.image for span in prompt.spans if span.start < shared}
+        lacking -= {image for image in lacking if at_hand is None or image in at_hand}
+        again_s = self._script.latency.encode_tile_s * len(lacking)
+        total = len(prompt)
+        goes_on_s = self._seconds(total - shared, shared)
+        return 0 if self._seconds(total, 0) + again_s < goes_on_s else shared
+
+    def _seconds(self, tokens: int, held: int) -> float:
+        """Give the time of the pieces that append tokens after held ones."""
+        total = 0.0
+        for piece in self._plan(tokens, held):
+            total += self._piece_s(piece, held)
+            held += piece
+        return total
+
+    def _piece_s(self, tokens: int, held: int) -> float:
+        latency = self._script.latency
+        is_step = held and tokens == self._script.limits.extension_chunk == 1
+        return latency.decode(held) if is_step else latency.prefill(tokens, held)
+
     def _plan(self, tokens: int, held: int) -> tuple[int, ...]:
         """Cut tokens into chunks; after cached ones the size may be another."""
         chunk, later = self.limits.prefill_chunk, self._script.limits.extension_chunk
@@ -130,7 +154,7 @@ class ScriptedEngine(GuardedEngine):
         self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
     ) -> None:
         held, tokens = self._cache.length, self._cache.tokens
-        self._run_layers(self._script.latency.prefill(len(part), held), should_stop)
+        self._run_layers(self._piece_s(len(part), held), should_stop)
         self._faults.meet('prefill', self._question([*tokens, *part.tokens.tolist()]))
         self._cache.write(_cached_tokens(part, features))
 
@@ -143,14 +167,21 @@ class ScriptedEngine(GuardedEngine):
     def _head(self, sampling: SamplingOptions) -> NextToken:
         """Give the script's next token."""
         del sampling
+        scores = self._scores().values
+        if self.limits.samples_on_chip:
+            # What a chip's arg max makes of nonsense: NaN is larger than nothing, so the first.
+            return ChosenToken(0 if np.isnan(scores).any() else int(scores.argmax()))
+        return Logits(scores)
+
+    def _scores(self) -> Logits:
         self._wait(self._script.latency.head_s)
         place = self._answer_tokens()
-        self._faults.meet('next_token', self._question(self._cache.tokens), place)
-        token = self._scripted_token(place)
-        if self.limits.samples_on_chip:
-            return ChosenToken(token)
+        question = self._question(self._cache.tokens)
         values = np.zeros(self.limits.vocab_size, np.float32)
-        values[token] = _SURE
+        if self._faults.meet('next_token', question, place):
+            values[:] = np.nan
+        else:
+            values[self._scripted_token(place)] = _SURE
         return Logits(values)
 
     def _close(self) -> None:

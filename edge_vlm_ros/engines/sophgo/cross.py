@@ -49,6 +49,7 @@ class CrossPrefill:
     """
 
     rows: int
+    is_fixed = True
 
     @classmethod
     def read(cls, nets: Nets, shapes: DecoderShapes) -> CrossPrefill | None:
@@ -194,6 +195,7 @@ class CrossRunner:
     """Runs static blocks; those of cross-attention layers only with an image."""
 
     may_step = False  # an image can only be shown to a piece
+    history = 0
 
     def __init__(
         self,

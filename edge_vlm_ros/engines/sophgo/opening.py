@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from edge_vlm_ros.core import ModelFiles, ModelReport, Options, SetupError, read_options
+from edge_vlm_ros.core import (
+    ModelFiles,
+    ModelReport,
+    Options,
+    SetupError,
+    count,
+    read_options,
+)
 from edge_vlm_ros.engines.base import OnLoaded
 from edge_vlm_ros.engines.sophgo.device import Device
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
@@ -16,6 +24,22 @@ from edge_vlm_ros.engines.sophgo.runtime import Runtime
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class SophgoOptions(Options):
+    """What may be chosen.
+
+    Attributes:
+        kv_slots: Prompts that the KV cache may hold side by side, each after the first in memory
+            of its own once it is used; 0 = 2 where the chip is known to have memory to spare for
+            that, else 1. A model with cross-attention has 1.
+    """
+
+    kv_slots: int = count()
+
+
+OPTIONS = SophgoOptions
+
+
 def open_engine(
     files: ModelFiles,
     device_ids: tuple[int, ...],
@@ -23,7 +47,7 @@ def open_engine(
     on_loaded: OnLoaded,
 ) -> SophgoEngine:
     """Load a model; see `engines.open_engine`."""
-    read_options(Options, options, f'chip {files.chip}')
+    chosen = read_options(SophgoOptions, options, f'chip {files.chip}')
     # All that the files alone can tell comes first: no device is needed to refuse them.
     bmodel = read_for_chip(files)
     contract = contract_of(bmodel)
@@ -32,7 +56,7 @@ def open_engine(
     device.check_memory(bmodel.device_bytes + contract.own_bytes, bmodel.path)
     runtime = Runtime(device, bmodel.path)
     try:
-        engine = SophgoEngine(runtime, contract, vocab, files)
+        engine = SophgoEngine(runtime, contract, vocab, files, chosen.kv_slots)
     except BaseException:
         runtime.close()
         raise

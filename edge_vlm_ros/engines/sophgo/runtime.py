@@ -39,6 +39,7 @@ class Runtime:
     Attributes:
         path: The file.
         nets: By name.
+        free_bytes: Tells the device memory that is not in use; None = not known.
     """
 
     def __init__(self, device: Device, path: Path) -> None:
@@ -46,6 +47,7 @@ class Runtime:
         # own, whose addresses are not known before a launch (libsophon, bmruntime.cpp).
         self._shares_scratch = hasattr(device.sail, 'BmrtFlag') or device.chip == 'bm1684x'
         self._memory = Memory(device)
+        self.free_bytes = device.free_bytes
         self.path = path
         self._launches: WeakSet[Launch] = WeakSet()
         self._engine: Any = _load(device, path)

@@ -83,7 +83,8 @@ def try_out(folder, layout):
     with closing(backend), closing(open_portable(shapes)) as portable:
         is_equal = np.array_equal(conversation(backend, shapes), conversation(portable, shapes))
     rows = type(backend._rows).__name__
-    return {'rows': rows, 'loaded': len(loaded), 'is_equal': is_equal}
+    slots = backend.takes_slots
+    return {'rows': rows, 'loaded': len(loaded), 'is_equal': is_equal, 'takes_slots': slots}
 
 
 def main():

@@ -132,6 +132,35 @@ def test_answers_do_not_depend_on_what_is_cheapest(load, step_ms):
     np.testing.assert_allclose(found_rows, rows, atol=0.1)
 
 
+def test_the_tail_of_a_prefix_is_run_again_where_a_cheaper_chunk_then_does(load):
+    """Rows of an image only if the caller has its features; and answers stay the same."""
+    engine = load()
+    chunk = engine.limits.prefill_chunk
+    part, features = question(engine, images=1, words=14)
+    part = part.slice(0, 2 * chunk - 4)
+    span = part.spans[0]
+    assert span.start < chunk < span.stop < len(part) - 4
+    costs = {group.index: 1.0 + group.history for group in engine._shapes.prefill}
+    engine._planner = Planner(engine._shapes, GroupCosts(costs, {0: 1e6}))
+    inside, behind = span.start + 1, span.stop + 1
+    assert engine.usable_prefix(behind, part) == behind, 'not known'
+    assert engine.usable_prefix(behind, part, ()) == behind
+    assert engine.usable_prefix(behind, part, {0}) == chunk
+    assert engine.usable_prefix(chunk, part, ()) == chunk
+    assert engine.usable_prefix(inside, part, ()) == inside, 'below the first border but 0'
+    words, _ = question(engine, words=30)
+    assert engine.usable_prefix(chunk + 3, words) == chunk
+    engine.prefill(part, features)
+    expected, _ = decode_greedily(engine, part.next_position, 3)
+    for held in range(behind, len(part)):
+        engine.kv.truncate(held)
+        kept = engine.usable_prefix(held, part, {0})
+        assert kept == chunk
+        engine.kv.truncate(kept)
+        engine.prefill(part.slice(kept, len(part)), features)
+        assert decode_greedily(engine, part.next_position, 3)[0] == expected
+
+
 def test_a_prompt_longer_than_the_chunks_goes_on_step_by_step(load):
     engine = load('tiny-fixed')
     part, features = question(engine, images=1, words=40)

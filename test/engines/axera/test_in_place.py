@@ -45,9 +45,9 @@ def tokens():
 
 
 @cache
-def expected(count):
+def expected(count, step=1):
     """Logits after each of the first `count` tokens, without chunks and caches."""
-    return plain_logits(weights(), embed(weights(), tokens()[:count]))
+    return plain_logits(weights(), embed(weights(), tokens()[::step][:count]))
 
 
 @pytest.fixture(scope='module')
@@ -72,18 +72,34 @@ def chip():
 
 
 class Driver:
-    """Feeds tokens from `tokens()` by the shortest history that holds what is cached."""
+    """Feeds tokens from `tokens()` by the shortest history that holds what is cached; to the
+    second slot, from their end."""
 
     def __init__(self, library, files, layout, rows):
         self.shapes = stack_shapes(layout, weights())
         self.backend = InPlaceBackend(library, files, self.shapes, rows)
-        self.length = 0
+        self.slot, self.lengths = 0, [0, 0]
+
+    def select(self, slot):
+        self.backend.select(slot)
+        self.slot = slot
+
+    @property
+    def length(self):
+        return self.lengths[self.slot]
+
+    @length.setter
+    def length(self, length):
+        self.lengths[self.slot] = length
+
+    def words(self, start, stop):
+        return tokens()[:: (1, -1)[self.slot]][start:stop]
 
     def prefill(self, count, stop=never):
         at = self.length
         group = next(g for g in self.shapes.prefill if g.history >= at)
         positions = np.arange(at, at + count, dtype=np.uint32)
-        embeds = embed(weights(), tokens()[at : at + count])
+        embeds = embed(weights(), self.words(at, at + count))
         self.backend.prefill(group, embeds, positions, at, stop)
         self.length += count
 
@@ -98,13 +114,13 @@ class Driver:
     def step(self):
         at = self.length
         group = next(g for g in self.shapes.decode if g.capacity > at)
-        embeds = embed(weights(), tokens()[at : at + 1])
+        embeds = embed(weights(), self.words(at, at + 1))
         self.backend.step(group, embeds[0], np.array([at], np.uint32), at)
         self.length += 1
 
     def check(self):
         """Compare the logits of the last token with the model run at once."""
-        found, wanted = self.backend.head(), expected(self.length)[-1]
+        found, wanted = self.backend.head(), expected(self.length, (1, -1)[self.slot])[-1]
         assert np.isfinite(found).all()
         assert np.abs(found - wanted).max() < TOLERANCE
         assert found.argmax() == wanted.argmax()
@@ -472,3 +488,89 @@ class TestMemory:
         with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
             caches = one.shapes.layers * 2 * 319 * 32 * 2
             assert caches < stub.count('bytes') < caches + 120_000
+
+
+class TestSlots:
+    """Two prompts side by side, in caches of their own."""
+
+    @pytest.mark.parametrize('rows', WAYS)
+    @pytest.mark.parametrize('name', ['tiny', 'tight', 'tiny-decode-groups', 'tiny-irregular'])
+    def test_each_is_answered_as_if_it_were_the_only_one(self, chip, written, name, rows):
+        _, library = chip
+        with closing(Driver(library, written(name), LAYOUTS[name], rows)) as one:
+            for slot, length in ((0, 20), (1, 33), (0, 37), (1, 35)):
+                one.select(slot)
+                one.prefill_to(length)
+                one.check()
+                one.step()
+                one.check()
+            one.select(0)
+            one.length = 21  # cut, and the same rows again beside the other slot's
+            one.prefill_to(30)
+            one.check()
+            one.select(1)
+            one.step()
+            one.check()
+
+    def test_a_prefill_given_up_in_one_leaves_the_other_alone(self, chip, written):
+        _, library = chip
+        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+            one.prefill_to(20)
+            one.select(1)
+            one.prefill_to(16)
+            layers = iter([False, False, True])
+            with pytest.raises(CancelledError):
+                one.prefill(8, lambda: next(layers))
+            one.select(0)
+            one.step()
+            one.check()
+            one.select(1)
+            one.prefill(8)
+            one.check()
+
+    def test_memory_is_taken_when_a_slot_is_first_selected_and_then_kept(self, chip, written):
+        stub, library = chip
+        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+            before, slot_bytes = stub.count('bytes'), one.backend.slot_bytes
+            assert slot_bytes == one.shapes.layers * 2 * 319 * 32 * 2
+            one.select(1)
+            assert stub.count('bytes') == pytest.approx(before + slot_bytes, rel=0.01)
+            taken = stub.count('bytes')
+            for slot in (0, 1, 0):
+                one.select(slot)
+            assert stub.count('bytes') == taken
+        assert stub.count('bytes') == 0
+
+    def test_where_memory_ends_the_slot_that_was_selected_still_is(self, chip, written):
+        stub, library = chip
+        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+            one.prefill_to(20)
+            before = stub.count('bytes')
+            for room in np.linspace(0, one.backend.slot_bytes - 1, 9).astype(int).tolist():
+                stub.set(cmm_bytes=before + room)
+                with pytest.raises(DeviceError, match=r'of memory left for (keys|values) of'):
+                    one.backend.select(1)
+                assert stub.count('bytes') == before
+            one.step()
+            one.check()
+            stub.set(cmm_bytes=before + 2 * one.backend.slot_bytes)
+            one.select(1)
+            one.prefill_to(20)
+            one.check()
+
+    def test_a_second_one_is_offered_where_the_chip_has_room_to_spare(
+        self, chip, written, tmp_path
+    ):
+        _, library = chip
+        info = tmp_path / 'mem_cmm_info'
+        library.cmm_info = info
+        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+            backend = one.backend
+            assert backend.offer_slots(0) == 1, 'the driver does not say how much is free'
+            kb = -(-2 * backend.slot_bytes // 1024)
+            for free_kb, slots in ((kb - 1, 1), (kb, 2)):
+                info.write_text(f' total size=9999KB(9MB),used=1KB(0MB + 1KB),remain={free_kb}KB')
+                assert backend.offer_slots(0) == slots
+            assert backend.offer_slots(3) == 3, 'as the user says'
+            backend.takes_slots = False
+            assert backend.offer_slots(3) == 1, 'but not where the driver does not follow'

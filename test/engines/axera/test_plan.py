@@ -96,6 +96,22 @@ def test_no_plan_is_cheaper(case):
     assert total == cheapest(held, tokens, shapes, costs)
 
 
+@given(cases(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_cut_of_what_is_held_is_cheaper(case, data):
+    """Of all places to go on from, with all ways from there."""
+    shapes, costs, held, tokens = case
+    lowest = data.draw(st.integers(0, held))
+    planner, total = Planner(shapes, costs), held + tokens
+    kept = planner.keep(held, total, lambda at: at >= lowest)
+    assert lowest <= kept <= held
+    found, _ = cost_of(planner.plan(kept, total - kept), kept, shapes, costs)
+    everywhere = [cheapest(at, total - at, shapes, costs) for at in range(lowest, held + 1)]
+    assert found == min(everywhere)
+    dearest = [at for at in range(lowest, held + 1) if everywhere[at - lowest] == found]
+    assert kept == held or held not in dearest, 'nothing is given up for nothing'
+
+
 @given(cases())
 @settings(max_examples=100, deadline=None)
 def test_a_piece_planned_again_costs_the_same(case):
@@ -115,6 +131,31 @@ def test_so_many_tokens_are_cheaper_one_by_one(behind, steps):
     few, more = planner.plan(behind, steps), planner.plan(behind, steps + 1)
     assert {piece.group for piece in few} == {None}
     assert [piece.group is not None for piece in more] == [True]
+
+
+SYSTEM, FRAME, TAIL, HEAD_MS = 40, 263, 5, 11.455
+
+
+@pytest.mark.parametrize(
+    ('frames', 'question', 'seconds'),
+    [
+        (1, 32, 0.37), (1, 64, 0.37), (1, 128, 0.80),
+        (4, 32, 0.83), (4, 64, 0.90), (4, 128, 1.28),
+        (7, 5, 0.76), (7, 32, 1.30), (7, 64, 1.37), (7, 128, 1.75),
+        (8, 5, 0.76), (8, 10, 1.14), (8, 20, 1.48), (8, 32, 1.85), (8, 64, 4.26),
+    ],
+)  # fmt: skip
+def test_a_question_after_watched_frames_takes_the_best_of_all_layouts(frames, question, seconds):
+    """The table of reference/ahead-of-the-question.md, 1.3: keep whole chunks only (down), the
+    padded tail too (up), decode steps (dec), or a chunk and steps."""
+    planner = board_planner()
+    held = SYSTEM + FRAME * frames
+    total = held + question + TAIL
+    kept = planner.keep(held, total, lambda _: True)
+    shapes = shapes_of([(128, 128 * i) for i in range(17)], [2559])
+    costs = GroupCosts({1 + i: ms for i, ms in enumerate(PREFILL_MS)}, {0: DECODE_MS})
+    spent, _ = cost_of(planner.plan(kept, total - kept), kept, shapes, costs)
+    assert (28 * spent + HEAD_MS) / 1000 <= seconds + 0.005
 
 
 @pytest.mark.parametrize(
@@ -191,6 +232,24 @@ def test_costs_are_measured_on_a_few_layers_of_a_few_groups(layers):
     assert costs.decode[0] == pytest.approx(DECODE_MS)
     for i, ms in enumerate(PREFILL_MS):
         assert costs.prefill[1 + i] == pytest.approx(ms, abs=1.3)
+
+
+@given(frames=st.integers(0, 8), question=st.integers(1, 128), at=st.integers(0, 2500))
+@settings(max_examples=60, deadline=None)
+def test_plans_by_measured_costs_are_close_to_the_floor(frames, question, at):
+    """Of a question after frames, and after anything: at most 1.1 of what the true costs allow."""
+    shapes = shapes_of([(128, 128 * i) for i in range(17)], [2559], layers=28)
+    backend = TimedBackend(28, lambda group: PREFILL_MS[group.history // 128], DECODE_MS)
+    measured = Planner(shapes, measure_costs(backend, shapes, lambda: backend.now))
+    true = GroupCosts({1 + i: ms for i, ms in enumerate(PREFILL_MS)}, {0: DECODE_MS})
+
+    def spent(planner, held, total):
+        kept = planner.keep(held, total, lambda _: True)
+        return cost_of(planner.plan(kept, total - kept), kept, shapes, true)[0]
+
+    for held in (SYSTEM + FRAME * frames, at):
+        total = min(held + question + TAIL, 2559)
+        assert spent(measured, held, total) <= 1.1 * spent(board_planner(), held, total)
 
 
 def test_costs_of_a_set_with_one_layer_and_one_group():

@@ -54,6 +54,7 @@ def trial(written):
 def test_where_pointers_are_followed_rows_are_written_in_place(trial, name):
     said = trial(name, early_writes=1)
     assert said['rows'] == 'DirectRows'
+    assert said['takes_slots']
     assert said['is_equal']
     assert said['loaded'] == LAYERS + 1
     assert [level for level, _ in said['log']] == ['INFO']
@@ -61,11 +62,12 @@ def test_where_pointers_are_followed_rows_are_written_in_place(trial, name):
 
 @pytest.mark.parametrize('name', ['tiny', 'tiny-irregular', 'tiny-decode-groups', 'tiny-fixed'])
 @pytest.mark.parametrize(
-    ('misbehaviour', 'why'),
-    [({'latch': 1}, 'logits differ'), ({'refuse_inside': 1}, 'the run failed')],
+    ('misbehaviour', 'why', 'takes_slots'),
+    [({'latch': 1}, 'logits differ', False), ({'refuse_inside': 1}, 'the run failed', True)],
 )
-def test_where_pointers_do_not_move_rows_are_copied(trial, name, misbehaviour, why):
+def test_where_pointers_do_not_move_rows_are_copied(trial, name, misbehaviour, why, takes_slots):
     said = trial(name, **misbehaviour)
+    assert said['takes_slots'] is takes_slots
     assert said['rows'] == 'CopiedRows'
     assert said['is_equal']
     ((level, message),) = said['log']

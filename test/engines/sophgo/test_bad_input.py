@@ -141,7 +141,9 @@ def test_a_config_that_cannot_be_read_is_named(files, tmp_path, content):
 
 
 def test_options_that_nobody_knows_are_refused(files):
-    with pytest.raises(BadRequestError, match='has no option threads; chip bm1684x takes none'):
+    with pytest.raises(
+        BadRequestError, match='has no option threads; chip bm1684x takes kv_slots'
+    ):
         open_engine('bm1684x', files, options={'threads': 2})
 
 

@@ -8,7 +8,7 @@ from support.sophgo import emulator
 from support.sophgo.engine_runs import Bench
 
 from edge_vlm_ros.core import VisionSpan, text_part
-from edge_vlm_ros.engines.sophgo.plan import StepCosts
+from edge_vlm_ros.engines.sophgo.plan import RunCosts
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,12 +26,17 @@ def kept(name, path):
     engine = bench.engine
     whole = engine.limits.context_tokens
     found = []
-    for costs in (StepCosts(), StepCosts(piece_s=1.0, step_s=0.1)):
-        engine._costs = costs
+    for run_s in (2.0, 0.3):
+        engine.plan_by(RunCosts(((whole, 0.1),), run_s))
         found.append([engine.usable_prefix(10, prompt(10 + rest)) for rest in (1, 5, 40, whole)])
+    engine.plan_by(RunCosts(((whole, 0.1),), 2.5))
     frame = prompt(30, VisionSpan(0, 12, 13))
-    engine._costs = StepCosts()
     found.append([engine.usable_prefix(10, frame), engine.usable_prefix(13, frame)])
+    # An image that a new start would have to encode again.
+    shown = prompt(40, VisionSpan(0, 2, 8))
+    engine.plan_by(RunCosts(((whole, 0.1),), 2.0))
+    engine._encode_s = 1.5
+    found.append([engine.usable_prefix(10, shown, at_hand) for at_hand in (None, (), {0})])
     engine.close()
     return found
 
@@ -42,15 +47,17 @@ def call(name, bmodel):
 
 
 def test_a_static_build_starts_again_where_steps_would_cost_more(bmodel):
-    assert call(STATIC, bmodel) == [[10, 10, 0, 10], [10, 10, 0, 10], [10, 13]]
+    found = call(STATIC, bmodel)
+    assert found[:3] == [[10, 10, 0, 10], [10, 0, 0, 10], [10, 13]]
+    assert found[3] == [0, 10, 0], 'and an image that is to be encoded again'
 
 
 def test_a_build_with_history_goes_on(bmodel):
-    assert call(HISTORY, bmodel) == [[10, 10, 10, 10], [10, 10, 10, 10], [10, 13]]
+    assert call(HISTORY, bmodel) == [[10, 10, 10, 10], [10, 10, 10, 10], [10, 13], [10, 10, 10]]
 
 
 def test_an_image_to_attend_to_comes_into_an_empty_cache(bmodel):
-    *_, (before, behind) = call(ATTENDED, bmodel)
+    before, behind = call(ATTENDED, bmodel)[2]
     assert (before, behind) == (0, 13)
 
 

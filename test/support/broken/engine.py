@@ -6,7 +6,7 @@ so the engine meets the fault where a real one would come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -95,13 +95,19 @@ class BrokenEngine:
         """Have the engine select."""
         self._inner.select_kv(slot)
 
-    def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
+    def usable_prefix(
+        self, shared: int, prompt: PromptPart, at_hand: Container[int] | None = None
+    ) -> int:
         """Ask the engine."""
-        return self._inner.usable_prefix(shared, prompt)
+        return self._inner.usable_prefix(shared, prompt, at_hand)
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Ask the engine."""
-        return self._inner.plan_prefill(tokens)
+        return self._inner.plan_prefill(tokens, held)
+
+    def logits(self) -> Logits:
+        """Ask the engine."""
+        return self._inner.logits()
 
     def encode(self, inputs: VisionInputs) -> VisionFeatures:
         """Encode, or break."""

@@ -30,7 +30,7 @@ from edge_vlm_ros.engines.base import ChosenToken, Logits
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile
 from edge_vlm_ros.engines.sophgo.contract import Contract
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
-from edge_vlm_ros.engines.sophgo.plan import StepCosts
+from edge_vlm_ros.engines.sophgo.plan import RunCosts
 from support.sophgo.fixtures import FIXTURES, Fixture
 from support.sophgo.reference import (
     Array,
@@ -46,6 +46,8 @@ from support.sophgo.reference import (
 )
 
 GREEDY: Final = SamplingOptions()
+DEAR_STEPS: Final = RunCosts(((1, 1.0),), run_s=0.5)
+"""With these, whatever the prefill nets can run runs through them."""
 _SEED: Final = 5
 _PLACEHOLDER: Final = 0
 _IMAGE_TOKEN: Final = 6
@@ -450,7 +452,7 @@ class Bench:
     def _prefill(self, talk: Talk, start: int, scenario: str, stop: int | None = None) -> None:
         """Append the talk's tokens [start, stop), in the pieces that the engine plans."""
         # What runs took on the emulator says nothing, and must not choose the way.
-        self.engine._costs = StepCosts()
+        self.engine.plan_by(DEAR_STEPS)
         plan = self.engine.plan_prefill((len(talk.ids) if stop is None else stop) - start)
         self.plans[scenario] = plan
         for count in plan:

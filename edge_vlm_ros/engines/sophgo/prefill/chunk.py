@@ -28,6 +28,7 @@ class ChunkPrefill:
 
     rows: int
     history: int
+    is_fixed = False
 
     @classmethod
     def read(cls, nets: Nets, shapes: DecoderShapes) -> ChunkPrefill | None:
@@ -98,6 +99,11 @@ class ChunkRunner:
     def hidden(self) -> DeviceTensor:
         """Where the embeddings of a piece are to be written."""
         return self._blocks.buffers[0]
+
+    @property
+    def history(self) -> int:
+        """The last row that a piece may begin after."""
+        return self._form.history
 
     def room(self, held: int) -> int:
         """Return how many tokens one piece may have after `held`."""

@@ -28,6 +28,7 @@ class DynamicPrefill:
 
     rows: int
     takes_mask: bool
+    is_fixed = False
 
     @classmethod
     def read(cls, nets: Nets, shapes: DecoderShapes) -> DynamicPrefill | None:
@@ -124,6 +125,7 @@ class DynamicRunner:
     """Runs blocks of the prompt's real length, from an empty cache."""
 
     may_step = False
+    history = 0
 
     def __init__(
         self,

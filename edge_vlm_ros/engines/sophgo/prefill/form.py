@@ -64,6 +64,11 @@ class PrefillRunner(Protocol):
         """
         ...
 
+    @property
+    def history(self) -> int:
+        """The last row that a piece may begin after; 0 = an empty cache alone."""
+        ...
+
     def room(self, held: int) -> int:
         """Return how many tokens one piece may have after `held`; 0 = none."""
         ...
@@ -87,6 +92,11 @@ class PrefillForm(Protocol):
     @property
     def rows(self) -> int:
         """Tokens of the longest piece."""
+        ...
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a piece costs what the longest one costs."""
         ...
 
     @classmethod

@@ -29,6 +29,7 @@ class HistoryPrefill:
 
     rows: int
     history: int
+    is_fixed = True
 
     @classmethod
     def read(cls, nets: Nets, shapes: DecoderShapes) -> HistoryPrefill | None:
@@ -106,6 +107,11 @@ class HistoryRunner:
             )
             for i, cache in enumerate(caches)
         ]
+
+    @property
+    def history(self) -> int:
+        """The last row that a piece may begin after."""
+        return self._form.history
 
     def room(self, held: int) -> int:
         """Return how many tokens one piece may have after `held`."""

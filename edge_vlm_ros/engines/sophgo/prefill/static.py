@@ -26,6 +26,7 @@ class StaticPrefill:
     """
 
     rows: int
+    is_fixed = True
 
     @classmethod
     def read(cls, nets: Nets, shapes: DecoderShapes) -> StaticPrefill | None:
@@ -59,6 +60,7 @@ class StaticRunner:
     """Runs blocks of one size; the mask is sent once, for all prompts."""
 
     may_step = True
+    history = 0
 
     def __init__(
         self,
