@@ -151,7 +151,7 @@ def test_off_is_a_word_even_where_yaml_takes_it_for_a_false(make_node, argument,
 
 
 def test_what_is_watched_is_the_first_camera_or_what_is_said(make_node):
-    two = ['-p', "cameras:=['front','rear']"]
+    two = ['-p', "camera_names:=['front','rear']"]
     assert declared(make_node(*two)).ahead.watches == (('front',),)
     said = ['-p', "ahead.cameras:=['rear','front + rear']", '-p', 'ahead.frames:=4']
     ahead = declared(make_node(*two, *said)).ahead

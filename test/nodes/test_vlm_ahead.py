@@ -215,7 +215,7 @@ def test_cameras_that_are_watched_together_are_ready_together(other_robot):
         other_robot,
         camera=other_robot.client.project('front/image_raw', brightness=BRIGHT),
         name='front',
-        cameras='[front,rear]',
+        camera_names='[front,rear]',
         **{'ahead.cameras': "['front+rear']"},
     )
     watched.until_ready(2)
