@@ -76,6 +76,7 @@ from edge_vlm_ros.core.options import (
     takes,
     unsupported,
 )
+from edge_vlm_ros.core.prefix import Prefix, Readiness
 from edge_vlm_ros.core.prompt import (
     Positions,
     PromptPart,
@@ -138,11 +139,13 @@ __all__ = [
     'PackageError',
     'Positions',
     'PreemptedError',
+    'Prefix',
     'Priority',
     'PromptPart',
     'PromptTooLongError',
     'Question',
     'RawImage',
+    'Readiness',
     'ReportTable',
     'RgbImage',
     'SamplingOptions',

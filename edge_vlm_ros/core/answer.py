@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core.clock import NS_PER_S
 from edge_vlm_ros.core.errors import ErrorCode
+from edge_vlm_ros.core.prefix import Readiness
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core.errors import EdgeVlmError
@@ -152,6 +153,7 @@ class Answer:
         chip: 'cpu', 'bm1684x', ...; '' = as above.
         choice: Which of the question's choices it was; '' when none fits or none were given.
         bad_frames: Those of the cameras that cannot be decoded, which the answer is not about.
+        readiness: How much of it was there before the question came.
     """
 
     request_id: str
@@ -166,6 +168,7 @@ class Answer:
     chip: str = ''
     choice: str = ''
     bad_frames: tuple[BadFrame, ...] = ()
+    readiness: Readiness = Readiness.NONE
 
     @classmethod
     def failed(

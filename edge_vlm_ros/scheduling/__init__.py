@@ -11,6 +11,8 @@ from edge_vlm_ros.scheduling.events import (
     LeftOut,
     Outcome,
     Prefilled,
+    PrefixForgotten,
+    PrefixWanted,
     Prepared,
     QuestionAsked,
     Rendered,
@@ -18,7 +20,16 @@ from edge_vlm_ros.scheduling.events import (
     WorkDone,
 )
 from edge_vlm_ros.scheduling.feature_ledger import FeatureLedger
-from edge_vlm_ros.scheduling.notices import Ended, Ending, Evicted, Notice, OfferEnded, Rejected
+from edge_vlm_ros.scheduling.notices import (
+    Ended,
+    Ending,
+    Evicted,
+    Notice,
+    OfferEnded,
+    PrefixFailed,
+    PrefixReady,
+    Rejected,
+)
 from edge_vlm_ros.scheduling.question_queue import (
     QuestionQueue,
     QueuePolicy,
@@ -32,6 +43,7 @@ from edge_vlm_ros.scheduling.work import (
     Idle,
     Owner,
     Prefill,
+    PrefixOwner,
     Prepare,
     QuestionOwner,
     Render,
@@ -61,6 +73,11 @@ __all__ = [
     'Owner',
     'Prefill',
     'Prefilled',
+    'PrefixFailed',
+    'PrefixForgotten',
+    'PrefixOwner',
+    'PrefixReady',
+    'PrefixWanted',
     'Prepare',
     'Prepared',
     'QuestionAsked',

@@ -24,6 +24,28 @@ class FramesOffered:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixWanted:
+    """What the KV cache is to hold while nobody asks; takes the place of what was wanted before.
+
+    Attributes:
+        number: Names this wish; never used before.
+        keys: Of its frames, oldest first.
+        session_id: The conversation that it goes on with; '' = none.
+        is_urgent: Neither the pause after work ahead nor a live conversation holds it up.
+    """
+
+    number: int
+    keys: tuple[FeatureKey, ...] = ()
+    session_id: str = ''
+    is_urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixForgotten:
+    """Nothing is wanted in the KV cache any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuestionAsked:
     """A question wants an answer.
 
@@ -32,12 +54,14 @@ class QuestionAsked:
         keys: Of the frames it brings, oldest first.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
         priority: Among the questions that wait.
+        session_id: The conversation it belongs to; '' = none.
     """
 
     request_id: str
     keys: tuple[FeatureKey, ...] = ()
     deadline_ns: int = 0
     priority: Priority = Priority.NORMAL
+    session_id: str = ''
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +94,8 @@ class Rendered:
 
     Attributes:
         pieces: How the engine wants the part of the prompt that its KV cache lacks: tokens of each
-            prefill, in order, each 1 or more, at least one piece.
+            prefill, in order, each 1 or more; at least one piece for a question, none for a prefix
+            that is whole.
         reused_tokens: Tokens of the prompt before that part: the KV cache holds them already.
         keys: Of the features that the rest of the prompt needs, oldest first.
     """
@@ -120,10 +145,19 @@ Outcome: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class WorkDone:
-    """The work item that `Scheduler.next_work` gave out last is over."""
+    """The work item that `Scheduler.next_work` gave out last is over.
+
+    Attributes:
+        work: That item.
+        outcome: What came of it.
+        took_ns: How long it took, nanoseconds; 0 = not measured.
+    """
 
     work: Work
     outcome: Outcome
+    took_ns: int = 0
 
 
-Event: TypeAlias = 'FramesOffered | QuestionAsked | Cancelled | Tick | WorkDone'
+Event: TypeAlias = (
+    'FramesOffered | PrefixWanted | PrefixForgotten | QuestionAsked | Cancelled | Tick | WorkDone'
+)

@@ -64,10 +64,24 @@ class OfferEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixReady:
+    """The wanted prefix is whole in the KV cache. Told again after a question had the cache."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixFailed:
+    """The wanted prefix cannot be made; nothing more is done for it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evicted:
     """Whatever is kept under a key, pixels or features, is to be forgotten."""
 
     key: FeatureKey
 
 
-Notice: TypeAlias = 'Ended | Rejected | OfferEnded | Evicted'
+Notice: TypeAlias = 'Ended | Rejected | OfferEnded | PrefixReady | PrefixFailed | Evicted'

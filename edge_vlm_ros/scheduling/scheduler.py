@@ -26,10 +26,13 @@ Rules, each held by a test:
   unless a question holds it up meanwhile.
 * Every key that was offered gets exactly one `OfferEnded`. Its failure ends nothing but the offer.
 * Pixels that nobody is going to encode any more, and features above the bounds, are `Evicted`;
-  what the running question needs is not.
-
-Work that belongs to something else (a prefix in the KV cache) is one more kind of `Owner`, with
-events and work of its own.
+  what the running question or the wanted prefix needs is not.
+* One prefix is wanted in the KV cache, the newest. While no question waits or runs its frames are
+  encoded and its tokens prefilled, piece by piece, before anything else is made ahead. A question
+  uses as much of it as is there; then it is looked at again, and what was lost is made again.
+* `PrefixReady` is told whenever all of it is there; after `PrefixFailed` it is no longer wanted.
+* Work ahead takes its share of the time and no more, and leaves the KV cache to a conversation
+  that is live (`Background`).
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_vlm_ros.scheduling.background import Background
 from edge_vlm_ros.scheduling.events import (
     Cancelled,
     Decoded,
@@ -46,6 +50,8 @@ from edge_vlm_ros.scheduling.events import (
     FramesOffered,
     LeftOut,
     Prefilled,
+    PrefixForgotten,
+    PrefixWanted,
     Prepared,
     QuestionAsked,
     Rendered,
@@ -58,15 +64,12 @@ from edge_vlm_ros.scheduling.notices import (
     Ending,
     Evicted,
     Notice,
-    OfferEnded,
     Rejected,
 )
-from edge_vlm_ros.scheduling.offer_queue import OfferQueue, place_of
 from edge_vlm_ros.scheduling.question_queue import QuestionQueue, QueuePolicy
 from edge_vlm_ros.scheduling.work import (
     Decode,
     Encode,
-    FrameOwner,
     Idle,
     Prefill,
     Prepare,
@@ -74,6 +77,7 @@ from edge_vlm_ros.scheduling.work import (
     Render,
     Work,
 )
+from edge_vlm_ros.scheduling.work_ahead import WorkAhead
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import FeatureKey
@@ -90,6 +94,8 @@ class SchedulerSettings:
         max_cached_bytes: Bytes of features that are kept.
         policy: Who has to go where there is no room.
         newest_wins: Cameras of which only the newest question waits (see `QuestionQueue`).
+        duty: Share of the chip's time that work ahead may take (see `Background`).
+        live_ns: How long a conversation keeps the KV cache, nanoseconds (likewise).
     """
 
     max_waiting: int = 8
@@ -97,6 +103,8 @@ class SchedulerSettings:
     max_cached_bytes: int = 256 * 2**20
     policy: QueuePolicy = QueuePolicy.QUEUE
     newest_wins: tuple[str, ...] = ()
+    duty: float = 1.0
+    live_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -138,9 +146,11 @@ class Scheduler:
         self._under_way: Work | None = None
         # Not known by the request_id: that may be asked again while its cancelled work still runs.
         self._under_way_for: _Steps | None = None
-        self._offered = OfferQueue(settings.max_cached_frames)
-        self._begun: FeatureKey | None = None
+        self._ahead = WorkAhead(
+            settings.max_cached_frames, Background(settings.duty, settings.live_ns)
+        )
         self._prepared: dict[FeatureKey, None] = {}  # A set that keeps its order.
+        self._now_ns = 0
 
     def __contains__(self, request_id: str) -> bool:
         """Whether this question waits or runs."""
@@ -175,7 +185,10 @@ class Scheduler:
         """
         if self._under_way is not None:
             raise RuntimeError(f'work is under way: {self._under_way}')
-        work = self._work_ahead() if self._running is None else self._work_for(self._running)
+        if self._running is None:
+            work = self._ahead.next_work(self, self._now_ns)
+        else:
+            work = self._work_for(self._running)
         if isinstance(work, Idle):
             return work
         if self._running is not None:
@@ -185,15 +198,28 @@ class Scheduler:
         self._under_way, self._under_way_for = work, self._running
         return work
 
+    def is_kept(self, key: FeatureKey) -> bool:
+        """Return whether there are features under a key (see `Stock`)."""
+        return key in self._ledger
+
+    def is_prepared(self, key: FeatureKey) -> bool:
+        """Return whether there are pixels under a key, to be encoded (see `Stock`)."""
+        return key in self._prepared
+
     def _take(self, event: Event) -> list[Notice]:
         if isinstance(event, QuestionAsked):
             return self._ask(event)
         if isinstance(event, Cancelled):
             return self._end(event.request_id, Ending.CANCELLED)
         if isinstance(event, Tick):
+            self._now_ns = event.now_ns
             return self._end_overdue(event.now_ns)
         if isinstance(event, FramesOffered):
-            return self._offer(event)
+            kept = filter(self.is_kept, dict.fromkeys(event.keys))
+            return self._ahead.offer(event, kept, is_held_up=self._running is not None)
+        if isinstance(event, PrefixWanted | PrefixForgotten):
+            self._ahead.want(event)
+            return self._pin()
         return self._finish_work(event)
 
     # --- questions -------------------------------------------------------------------------------
@@ -225,7 +251,7 @@ class Scheduler:
 
     def _start(self, asked: QuestionAsked) -> list[Notice]:
         self._running = _Steps(asked, deque(dict.fromkeys(asked.keys)))
-        return [Evicted(key) for key in self._ledger.pin(asked.keys)]
+        return self._pin()
 
     def _end(self, request_id: str, ending: Ending) -> list[Notice]:
         if self._queue.discard(request_id):
@@ -237,7 +263,7 @@ class Scheduler:
         following = self._queue.take()
         if following is not None:
             return notices + self._start(following)
-        return notices + [Evicted(key) for key in self._ledger.pin(())]
+        return notices + self._pin()
 
     def _end_overdue(self, now_ns: int) -> list[Notice]:
         asked = [] if self._running is None else [self._running.asked]
@@ -269,37 +295,15 @@ class Scheduler:
         return Decode(owner)
 
     def _is_ready(self, key: FeatureKey) -> bool:
-        return key in self._prepared or key in self._ledger
+        return self.is_prepared(key) or self.is_kept(key)
 
-    # --- offers ----------------------------------------------------------------------------------
-
-    def _offer(self, offered: FramesOffered) -> list[Notice]:
-        keys = tuple(dict.fromkeys(offered.keys))
-        kept = [key for key in keys if key in self._ledger]
-        ended = kept + self._offered.put(keys, settled=(*kept, self._begun))
-        return [OfferEnded(key) for key in ended] + self._give_way(keys)
-
-    def _give_way(self, keys: tuple[FeatureKey, ...]) -> list[Notice]:
-        """End the offer that was begun where a question holds it up and a newer one has come."""
-        begun = self._begun
-        if begun is None or self._running is None or begun in keys:
-            return []
-        return self._end_offer(begun) if place_of(begun) in map(place_of, keys) else []
-
-    def _end_offer(self, key: FeatureKey) -> list[Notice]:
-        if key == self._begun:
-            self._begun = None
-        elif not self._offered.discard(key):
-            return []
-        return [OfferEnded(key)]
-
-    def _work_ahead(self) -> Work | Idle:
-        if self._begun is None:
-            self._begun = self._offered.take()
-        if self._begun is None:
-            return Idle()
-        step = Encode if self._begun in self._prepared else Prepare
-        return step(FrameOwner(self._begun), self._begun)
+    def _pin(self) -> list[Notice]:
+        """Keep the features that are needed now, whatever the bounds; say what goes instead."""
+        needed = set(self._ahead.prefix_keys)
+        if self._running is not None:
+            rendered = self._running.rendered
+            needed.update(self._running.asked.keys, rendered.keys if rendered is not None else ())
+        return [Evicted(key) for key in self._ledger.pin(needed)]
 
     # --- work that is over -----------------------------------------------------------------------
 
@@ -313,18 +317,24 @@ class Scheduler:
             self._prepared[work.key] = None
         if isinstance(work, Encode) and isinstance(outcome, Encoded):
             notices += map(Evicted, self._ledger.add(work.key, outcome.nbytes))
-            notices += self._end_offer(work.key)
-        if isinstance(work.owner, FrameOwner):
-            is_failed = isinstance(outcome, Failed)
-            return notices + (self._end_offer(work.owner.key) if is_failed else [])
-        steps = self._running
+            notices += self._ahead.end_offer(work.key)
+        is_question = isinstance(work.owner, QuestionOwner)
+        if isinstance(outcome, Failed) or (is_question and not isinstance(work, Prepare)):
+            self._ahead.unsettle()  # The KV cache may hold something else now.
+        if is_question:
+            return notices + self._finish_question_work(done)
+        return [*notices, *self._ahead.finish(done, self._now_ns), *self._pin()]
+
+    def _finish_question_work(self, done: WorkDone) -> list[Notice]:
+        steps, outcome = self._running, done.outcome
         if steps is None or steps is not self._under_way_for:
-            return notices  # The question ended while this was under way.
+            return []  # The question ended while this was under way.
         if isinstance(outcome, Failed):
-            return notices + self._end(steps.request_id, Ending.FAILED)
+            return self._end(steps.request_id, Ending.FAILED)
         if isinstance(outcome, Decoded) and outcome.is_last:
-            return notices + self._end(steps.request_id, Ending.ANSWERED)
-        return notices + self._advance(steps, done)
+            self._ahead.answered(steps.asked.session_id, self._now_ns)
+            return self._end(steps.request_id, Ending.ANSWERED)
+        return self._advance(steps, done)
 
     def _advance(self, steps: _Steps, done: WorkDone) -> list[Notice]:
         work, outcome = done.work, done.outcome
@@ -336,7 +346,7 @@ class Scheduler:
             steps.pieces.extend(outcome.pieces)
             steps.prefilled = outcome.reused_tokens
             steps.to_encode.extend(dict.fromkeys(outcome.keys))
-            return [Evicted(key) for key in self._ledger.pin({*steps.asked.keys, *outcome.keys})]
+            return self._pin()
         if isinstance(outcome, Prefilled):
             assert isinstance(work, Prefill)
             steps.pieces.popleft()
@@ -351,5 +361,5 @@ class Scheduler:
         return [Evicted(key) for key in unwanted]
 
     def _is_wanted(self, key: FeatureKey) -> bool:
-        is_offered = key == self._begun or key in self._offered
-        return is_offered or (self._running is not None and self._running.wants(key))
+        is_asked = self._running is not None and self._running.wants(key)
+        return is_asked or self._ahead.wants(key)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from edge_vlm_ros.core import NS_PER_S
+
 if TYPE_CHECKING:
     from edge_vlm_ros.core import FeatureKey
 
@@ -23,7 +25,14 @@ class FrameOwner:
     key: FeatureKey
 
 
-Owner: TypeAlias = 'QuestionOwner | FrameOwner'
+@dataclass(frozen=True, slots=True)
+class PrefixOwner:
+    """Work ahead of any question: for the prefix that is wanted in the KV cache."""
+
+    number: int
+
+
+Owner: TypeAlias = 'QuestionOwner | FrameOwner | PrefixOwner'
 """Whom a work item is for. When the owner is over, so is the work; its failure ends no other."""
 
 
@@ -47,14 +56,14 @@ class Encode:
 class Render:
     """Write the prompt, check it against the limits, see what the KV cache already holds of it."""
 
-    owner: QuestionOwner
+    owner: QuestionOwner | PrefixOwner
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
     """Append one piece of the prompt, its tokens [start, stop), to the KV cache."""
 
-    owner: QuestionOwner
+    owner: QuestionOwner | PrefixOwner
     start: int
     stop: int
 
@@ -68,7 +77,17 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing to do until the next event."""
+    """Nothing to do until the next event.
+
+    Attributes:
+        until_ns: Steady time when there will be work ahead to do; 0 = only an event brings some.
+    """
+
+    until_ns: int = 0
+
+    def wait_s(self, now_ns: int) -> float | None:
+        """Return how long to wait, seconds; None = until an event comes."""
+        return max(0, self.until_ns - now_ns) / NS_PER_S if self.until_ns else None
 
 
 Work: TypeAlias = 'Prepare | Render | Encode | Prefill | Decode'

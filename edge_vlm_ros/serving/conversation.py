@@ -66,18 +66,13 @@ class Conversation:
         seen = {frame.key for frame in self.frames}
         return tuple(frame for frame in frames if frame.key not in seen)
 
-    def render(
-        self,
-        family: ModelFamily,
-        text: str,
-        frames: Sequence[ShownFrames],
-        system_prompt: str = '',
+    def render_before(
+        self, family: ModelFamily, frames: Sequence[ShownFrames], system_prompt: str = ''
     ) -> PromptPart:
-        """Write the whole prompt: all finished turns, new frames, the question.
+        """Write the prompt up to the next question: all finished turns, new frames.
 
         Args:
             family: The model's.
-            text: The question.
             frames: Frames this conversation has not seen yet, oldest first.
             system_prompt: '' = the conversation's.
 
@@ -88,12 +83,10 @@ class Conversation:
         if self.system_prompt or self.history is not None:
             self._check_system_prompt(system_prompt)
         if self.history is None:
-            before = family.render_prefix(inputs, system_prompt or self.system_prompt)
-        else:
-            position = self.history.next_position
-            turn = family.render_next_turn(inputs, len(self.frames), position)
-            before = join_parts((self.history, turn))
-        return join_parts((before, family.render_suffix(text, before.next_position)))
+            return family.render_prefix(inputs, system_prompt or self.system_prompt)
+        position = self.history.next_position
+        turn = family.render_next_turn(inputs, len(self.frames), position)
+        return join_parts((self.history, turn))
 
     def with_turn(
         self,
@@ -104,7 +97,7 @@ class Conversation:
         """Return the conversation after one more turn.
 
         Args:
-            prompt: What `render` gave for it.
+            prompt: All of its tokens before the answer.
             turn: What was asked, shown and answered.
             system_prompt: The question's.
         """
@@ -141,7 +134,9 @@ class Conversation:
         for turn in kept:
             again = PastTurn(turn.text, (*carried, *turn.frames), turn.answer)
             carried = ()
-            prompt = shorter.render(family, again.text, again.frames)
+            before = shorter.render_before(family, again.frames)
+            words = family.render_suffix(again.text, before.next_position)
+            prompt = join_parts((before, words))
             shorter = shorter.with_turn(prompt, again, '')
         return shorter, carried
 
@@ -225,6 +220,13 @@ class SessionStore:
             self._use(session_id, session)
             self._forget_most()
             return session.conversation
+
+    def peek(self, session_id: str) -> Conversation:
+        """Return a session's conversation without using it; an empty one where there is none."""
+        with self._lock:
+            self._forget_old()
+            session = self._sessions.get(session_id)
+            return Conversation() if session is None else session.conversation
 
     def put(self, session_id: str, before: Conversation, after: Conversation) -> bool:
         """Replace `before` by `after`; not where the session was reset since. Tell whether."""

@@ -13,17 +13,17 @@ The policy, in this order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import PromptTooLongError, TooManyFramesError
+from edge_vlm_ros.core import PromptTooLongError, Readiness, TooManyFramesError, join_parts
 from edge_vlm_ros.serving.conversation import Conversation
 from edge_vlm_ros.serving.shown_frames import count_frames, thin_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_vlm_ros.core import EdgeVlmError, EngineLimits, PromptPart, Question
+    from edge_vlm_ros.core import EdgeVlmError, EngineLimits, FeatureKey, PromptPart, Question
     from edge_vlm_ros.families.base import ModelFamily
     from edge_vlm_ros.serving.shown_frames import ShownFrames
 
@@ -39,13 +39,39 @@ class FittedPrompt:
         conversation: What the question follows on.
         new_frames: Those of its frames that the conversation has not shown.
         prompt: All tokens before the answer.
+        words: Tokens at its end that are the question's words, and what follows them.
         notes: What was left out, for people.
     """
 
     conversation: Conversation
     new_frames: tuple[ShownFrames, ...]
     prompt: PromptPart
+    words: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[FeatureKey, ...]:
+        """Names of all frames in the prompt; `VisionSpan.image` is an index into them."""
+        return tuple(frame.key for frame in (*self.conversation.frames, *self.new_frames))
+
+    @property
+    def before(self) -> PromptPart:
+        """The prompt up to the question's words."""
+        return self.prompt.slice(0, len(self.prompt) - self.words)
+
+    def readiness(self, shared: int, *, is_encoded: bool) -> Readiness:
+        """Say how much of the prompt was there before the question.
+
+        Args:
+            shared: Tokens at its start that the KV cache held.
+            is_encoded: The features of the rest were kept.
+        """
+        if shared >= len(self.prompt) - self.words:
+            return Readiness.PREFIX
+        spans = self.prompt.spans
+        if any(span.stop <= shared for span in spans):
+            return Readiness.APPENDED
+        return Readiness.ENCODED if spans and is_encoded else Readiness.NONE
 
 
 class PromptFitter:
@@ -91,7 +117,7 @@ class PromptFitter:
         if error is not None:
             raise error
         notes = _notes(count_frames(shown), len(question.frames), dropped, len(stored.turns))
-        return FittedPrompt(fitted.conversation, fitted.new_frames, fitted.prompt, notes)
+        return replace(fitted, notes=notes)
 
     def _write(
         self,
@@ -104,10 +130,10 @@ class PromptFitter:
             self._family, dropped, is_about_shown=not shown
         )
         new_frames = (*carried, *conversation.new_frames(shown))
-        prompt = conversation.render(
-            self._family, question.text, new_frames, question.system_prompt
-        )
-        return FittedPrompt(conversation, new_frames, prompt)
+        before = conversation.render_before(self._family, new_frames, question.system_prompt)
+        words = self._family.render_suffix(question.text, before.next_position)
+        prompt = join_parts((before, words))
+        return FittedPrompt(conversation, new_frames, prompt, len(words))
 
     def _thin_out(
         self, question: Question, stored: Conversation, frames: Sequence[ShownFrames]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_vlm_ros.core import (
-    BadFrame,
-    BadImageError,
     CancelledError,
     Clock,
     EdgeVlmError,
@@ -19,9 +16,8 @@ from edge_vlm_ros.core import (
     Frame,
     FrameSource,
     PromptPart,
+    Question,
     SamplingOptions,
-    ShownAs,
-    Spliced,
     VisionFeatures,
     join_parts,
 )
@@ -29,7 +25,6 @@ from edge_vlm_ros.engines.base import ChosenToken, StopCheck
 from edge_vlm_ros.scheduling import (
     Decoded,
     Encode,
-    Encoded,
     GivenUp,
     LeftOut,
     Outcome,
@@ -42,34 +37,34 @@ from edge_vlm_ros.scheduling import (
     Rendered,
     Work,
 )
+from edge_vlm_ros.serving.ahead_desk import LastPrefix, PrefixTooLongError, Wish
 from edge_vlm_ros.serving.conversation import SessionStore, answer_part
+from edge_vlm_ros.serving.feature_store import FeatureStore, NothingDecodedError
 from edge_vlm_ros.serving.fitting import PromptFitter
-from edge_vlm_ros.serving.kv_record import KvRecord
+from edge_vlm_ros.serving.kv_slots import KvSlots
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
 from edge_vlm_ros.serving.running import Running, Turn
-from edge_vlm_ros.serving.shown_frames import (
-    FrameGroup,
-    PreparedFrames,
-    ShownFrames,
-)
+from edge_vlm_ros.serving.shown_frames import FrameGroup, count_frames
 from edge_vlm_ros.serving.step import Step
 from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
-from edge_vlm_ros.vision import decode_frame, decode_image
-
-_log = logging.getLogger(__name__)
 
 _NS_PER_MS = 1e6
 _WARM_UP_QUESTION = 'What is this?'
 _WARM_UP_PX = 64
 
+LONG_QUESTION = (
+    'What is to the left of what is in the middle of the picture now, and why is it there?'
+)
+"""A prefix that is made ahead leaves room for this one, which is longer than most."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """Features in the cache, and what a prompt needs to know of their frames."""
+class _Ahead:
+    """A prefix on its way into the KV cache, its tokens and its frames' names."""
 
-    features: VisionFeatures
-    prepared: PreparedFrames
+    prompt: PromptPart
+    keys: tuple[FeatureKey, ...]
 
 
 class ModelSteps:
@@ -85,12 +80,13 @@ class ModelSteps:
         self._engine, self._family = loaded.engine, loaded.family
         self._clock = clock
         self._sessions = sessions
-        self._prepared: dict[FeatureKey, PreparedFrames] = {}  # With pixels, to be encoded.
-        self._kept: dict[FeatureKey, _Kept] = {}
-        self._record = KvRecord()
+        self._store = FeatureStore(loaded.engine, loaded.family)
+        self._slots = KvSlots(loaded.engine)
         self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
         self._costs = StageCosts()
         self._warm_pixels = 0
+        self._making: _Ahead | None = None
+        self.ahead = LastPrefix()
 
     def warm_up(self) -> StageCosts:
         """Run one small question through every stage; return what each cost."""
@@ -139,8 +135,8 @@ class ModelSteps:
         scale = 1.0
         if isinstance(work, Prefill) and self._costs.prefill_tokens:
             scale = (work.stop - work.start) / self._costs.prefill_tokens
-        elif isinstance(work, Encode) and self._warm_pixels and work.key in self._prepared:
-            scale = self._prepared[work.key].inputs.pixels.size / self._warm_pixels
+        elif isinstance(work, Encode) and self._warm_pixels:
+            scale = self._store.pixels(work.key) / self._warm_pixels
         return Step(type(work).__name__.lower(), request_id, max(1.0, scale))
 
     def do(self, work: Work, running: Running, should_stop: StopCheck) -> Outcome:
@@ -163,25 +159,58 @@ class ModelSteps:
         assert turn is not None
         if isinstance(work, Encode):
             group = next(frame.group for frame in turn.frames if frame.key == work.key)
-            encoded = self._encode(group)
-            turn.features[work.key] = self._kept[work.key].features
+            encoded = self._store.encode(group)
+            turn.features |= self._store.features([work.key])
             return encoded
         if isinstance(work, Prefill):
-            return self._prefill(turn, work, should_stop)
+            return self._prefill(turn.prompt, turn.keys, turn.features, work, should_stop)
         return self._decode(running, turn)
 
-    def do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
+    def do_ahead(self, work: Work, subject: FrameGroup | Wish, should_stop: StopCheck) -> Outcome:
         """Do one work item that is no question's.
 
         Args:
             work: What to do.
-            group: The frames under its key.
+            subject: The frames that were offered, or the prefix that is wanted.
+            should_stop: Whether a question has come.
 
         Raises:
-            EdgeVlmError: The frames cannot be prepared or encoded.
+            EdgeVlmError: The frames cannot be prepared or encoded, or do not fit.
             Exception: As `do`.
         """
-        return self._prepare(group) if isinstance(work, Prepare) else self._encode(group)
+        if isinstance(work, Prepare | Encode):
+            group = subject.groups[work.key] if isinstance(subject, Wish) else subject
+            is_prepare = isinstance(work, Prepare)
+            return self._store.prepare(group) if is_prepare else self._store.encode(group)
+        assert isinstance(subject, Wish)
+        if isinstance(work, Render):
+            return self._render_ahead(subject)
+        ahead = self._making
+        assert ahead is not None
+        assert isinstance(work, Prefill)
+        features = self._store.features(ahead.keys)
+        outcome = self._prefill(ahead.prompt, ahead.keys, features, work, should_stop)
+        if isinstance(outcome, Prefilled) and work.stop == len(ahead.prompt):
+            self._slots.is_whole(work.stop)
+        return outcome
+
+    def _render_ahead(self, wish: Wish) -> Rendered:
+        """Write the wanted prefix, and see what the KV cache lacks of it."""
+        prefix = wish.prefix
+        before = self._sessions.peek(prefix.session_id)
+        frames = [self._store.shown(group) for group in wish.groups.values()]
+        question = Question(LONG_QUESTION, system_prompt=prefix.system_prompt)
+        fitted = self._fitter.fit(question, before, frames)
+        dropped = count_frames(before.new_frames(frames)) - count_frames(fitted.new_frames)
+        if dropped > 0:
+            raise PrefixTooLongError(count_frames(frames), count_frames(frames) - dropped)
+        self._making = ahead = _Ahead(fitted.before, fitted.keys)
+        begun = self._slots.begin_ahead(ahead.prompt, ahead.keys)
+        self.ahead = LastPrefix(len(ahead.prompt), self.ahead.restarts + begun.is_restart)
+        missing = len(ahead.prompt) - begun.reused
+        if not missing:
+            self._slots.is_whole(len(ahead.prompt))
+        return Rendered(self._plan(missing) if missing else (), begun.reused)
 
     def _prepare_for(self, running: Running, group: FrameGroup) -> Prepared | LeftOut:
         """Prepare a group of a question; without it, the question goes on if it shows others.
@@ -191,43 +220,15 @@ class ModelSteps:
                 it is no camera's.
         """
         try:
-            prepared = self._prepare(group)
-        except _NothingDecodedError as error:
+            prepared = self._store.prepare(group)
+        except NothingDecodedError as error:
             running.left_out += error.bad_frames
             if len(running.groups) == 1:
                 raise
             del running.groups[group.key]
             return LeftOut()
-        running.shown[group.key] = self._shown(group)
+        running.shown[group.key] = self._store.shown(group)
         return prepared
-
-    def _prepare(self, group: FrameGroup) -> Prepared:
-        decoded, bad_frames = _decode(group)
-        frames = [frame for frame in decoded if frame is not None]
-        way = group.key.shown_as
-        if way is ShownAs.VIDEO:
-            inputs = self._family.preprocess_clip(frames)
-        else:
-            (frame,) = frames
-            inputs = self._family.preprocess(frame, way)
-        sizes = tuple(
-            (0, 0) if frame is None else (frame.pixels.shape[1], frame.pixels.shape[0])
-            for frame in decoded
-        )
-        self._prepared[group.key] = PreparedFrames(inputs, sizes, bad_frames)
-        return Prepared()
-
-    def _encode(self, group: FrameGroup) -> Encoded:
-        if group.key not in self._prepared:  # Shown in an earlier turn, its features given up.
-            self._prepare(group)
-        prepared = self._prepared.pop(group.key)
-        features = self._engine.encode(prepared.inputs)
-        self._kept[group.key] = _Kept(features, prepared.without_pixels())
-        return Encoded(_nbytes(features))
-
-    def _shown(self, group: FrameGroup) -> ShownFrames:
-        prepared = self._prepared.get(group.key) or self._kept[group.key].prepared
-        return ShownFrames(group, prepared.without_pixels())
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
@@ -235,7 +236,7 @@ class ModelSteps:
         if question.session_id and before.history is None:
             running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
-            running.shown[key] = self._shown(group)  # Ready before: kept, or made ahead.
+            running.shown[key] = self._store.shown(group)  # Ready before: kept, or made ahead.
         running.note_damage()
         frames = [running.shown[key] for key in running.groups]
         fitted = self._fitter.fit(question, before, frames)
@@ -250,13 +251,12 @@ class ModelSteps:
             stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
             detokenizer=StreamingDetokenizer(self._family.tokenizer),
         )
-        shared = self._record.shared(prompt, turn.keys)
-        # The last token is always run: its scores choose the answer's first token.
-        turn.reused_tokens = self._engine.usable_prefix(min(shared, len(prompt) - 1), prompt)
-        self._engine.kv.truncate(turn.reused_tokens)
-        self._record.truncate(turn.reused_tokens)
+        begun = self._slots.begin(prompt, turn.keys)
+        turn.reused_tokens = begun.reused
         needed = turn.needed(turn.reused_tokens)
-        turn.features |= {key: self._kept[key].features for key in needed if key in self._kept}
+        turn.features |= self._store.features(needed)
+        is_encoded = len(turn.features) == len(needed)
+        turn.readiness = fitted.readiness(begun.shared, is_encoded=is_encoded)
         running.turn = turn
         return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
 
@@ -267,19 +267,23 @@ class ModelSteps:
             raise EdgeVlmError(f'the engine wants {tokens} tokens in pieces of {pieces}')
         return pieces
 
-    def _prefill(self, turn: Turn, work: Prefill, should_stop: StopCheck) -> Outcome:
-        keys = turn.keys
-        part = turn.prompt.slice(work.start, work.stop)
-        features = {
-            image: turn.features[key] for image, key in enumerate(keys) if key in turn.features
-        }
+    def _prefill(
+        self,
+        prompt: PromptPart,
+        keys: tuple[FeatureKey, ...],
+        features: Mapping[FeatureKey, VisionFeatures],
+        work: Prefill,
+        should_stop: StopCheck,
+    ) -> Outcome:
+        part = prompt.slice(work.start, work.stop)
+        by_image = {image: features[key] for image, key in enumerate(keys) if key in features}
         try:
-            self._engine.prefill(part, features, should_stop)
+            self._engine.prefill(part, by_image, should_stop)
         except CancelledError as error:
             if not should_stop():
                 raise EdgeVlmError(f'prefill was given up unasked: {error.message}') from error
             return GivenUp()
-        self._record.append(part, keys)
+        self._slots.append(part, keys)
         return Prefilled()
 
     def _decode(self, running: Running, turn: Turn) -> Decoded:
@@ -289,7 +293,7 @@ class ModelSteps:
             position = turn.prompt.next_position + len(turn.tokens) - 1
             engine.decode(turn.tokens[-1], position)
             said = answer_part(turn.tokens[-1:], position, like=turn.prompt)
-            self._record.append(said, ())
+            self._slots.append(said, ())
         chosen = engine.next_token(running.question.sampling)
         if isinstance(chosen, ChosenToken):
             token = chosen.token
@@ -320,55 +324,8 @@ class ModelSteps:
 
     def forget(self, keys: Iterable[FeatureKey]) -> None:
         """Give up what is kept under these keys."""
-        for key in keys:
-            self._prepared.pop(key, None)
-            self._kept.pop(key, None)
+        self._store.forget(keys)
 
     def reset_kv(self) -> None:
         """Forget all that the cache holds: after an error nobody knows what that is."""
-        self._record.truncate(0)
-        try:
-            self._engine.kv.truncate(0)
-        except BaseException:  # noqa: BLE001 (vendor libraries raise anything)
-            _log.exception('the KV cache cannot be reset')
-
-
-class _NothingDecodedError(BadImageError):
-    """No frame of a camera's group can be decoded."""
-
-    def __init__(self, bad_frames: tuple[BadFrame, ...]) -> None:
-        first = bad_frames[0]
-        super().__init__(f'camera {first.source.camera!r}: {first.reason}')
-        self.bad_frames = bad_frames
-
-
-def _decode(group: FrameGroup) -> tuple[list[Frame | None], tuple[BadFrame, ...]]:
-    """Decode a group; return its frames, None for those that cannot be decoded, and these.
-
-    Only frames of live cameras are left out: another one comes soon. An image that a request or a
-    file brought is what was asked about.
-
-    Raises:
-        BadImageError: No frame can be decoded, or one that did not come from a camera.
-    """
-    decoded: list[Frame | None] = []
-    bad_frames: list[BadFrame] = []
-    for stored in group.frames:
-        if not stored.received_ns:
-            decoded.append(decode_frame(stored))
-            continue
-        try:
-            decoded.append(Frame(decode_image(stored.image), stored.stamp_ns, stored.source))
-        except BadImageError as error:
-            decoded.append(None)
-            bad_frames.append(
-                BadFrame(stored.source, stored.stamp_ns, stored.received_ns, error.message)
-            )
-    if len(bad_frames) == len(decoded):
-        raise _NothingDecodedError(tuple(bad_frames))
-    return decoded, tuple(bad_frames)
-
-
-def _nbytes(features: VisionFeatures) -> int:
-    rows = features.rows if isinstance(features, Spliced) else features.states
-    return int(rows.nbytes)
+        self._slots.reset()

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import (
+    NS_PER_S,
     AnswerChunk,
     Clock,
+    Prefix,
     Question,
     ShownAs,
     SteadyClock,
@@ -18,6 +20,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines import OnLoaded, ignore_progress
 from edge_vlm_ros.scheduling import SchedulerSettings
+from edge_vlm_ros.serving.ahead import OnAhead
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
@@ -28,6 +31,7 @@ from edge_vlm_ros.serving.stream import AnswerStream
 from edge_vlm_ros.serving.worker import ChipWorker
 
 if TYPE_CHECKING:
+    from edge_vlm_ros.serving.ahead import PreparesAhead
     from edge_vlm_ros.serving.backend import BackendType
 
 
@@ -128,6 +132,8 @@ class VlmPipeline:
                 settings.max_cached_bytes,
                 settings.queue_policy,
                 settings.newest_wins,
+                settings.ahead_duty,
+                round(settings.live_s * NS_PER_S),
             ),
             on_work=on_work,
         )
@@ -180,6 +186,21 @@ class VlmPipeline:
         """
         self._worker.offer(frames, shown_as)
 
+    def want_prefix(self, prefix: Prefix | None) -> None:
+        """Have a prompt up to the question's words put into the KV cache while nobody asks.
+
+        A question that shows these frames in this way then prefills its words only; see
+        `PreparesAhead.want_prefix`.
+
+        Raises:
+            NotReadyError: The pipeline is closed.
+        """
+        self._worker.want(prefix)
+
+    def listen_ahead(self, on_ahead: OnAhead) -> None:
+        """Have reports of what is ready given to `on_ahead`, on the chip's thread."""
+        self._worker.listen_ahead(on_ahead)
+
     def cancel(self, request_id: str = '') -> int:
         """End one question early, or all (''); return how many waited or ran.
 
@@ -210,3 +231,4 @@ class VlmPipeline:
 
 if TYPE_CHECKING:  # `open_backend` finds it by name, where no type checker looks.
     _is_a_backend: BackendType = VlmPipeline
+    _prepares_ahead: type[PreparesAhead] = VlmPipeline

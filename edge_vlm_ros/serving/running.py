@@ -18,6 +18,7 @@ from edge_vlm_ros.core import (
     FrameRef,
     PromptPart,
     Question,
+    Readiness,
     StoredFrame,
     Timings,
     VisionFeatures,
@@ -46,6 +47,7 @@ class Turn:
         tokens: The answer's, the stop token not among them.
         reused_tokens: Tokens of the prompt that the KV cache held already.
         features: By key; those that the rest of the prompt needs.
+        readiness: How much was there before the question came.
     """
 
     before: Conversation
@@ -58,6 +60,7 @@ class Turn:
     tokens: list[int] = field(default_factory=list)
     reused_tokens: int = 0
     features: dict[FeatureKey, VisionFeatures] = field(default_factory=dict)
+    readiness: Readiness = Readiness.NONE
 
     @property
     def frames(self) -> tuple[ShownFrames, ...]:
@@ -225,6 +228,7 @@ class Running:
             chip=chip,
             choice=match_choice(text, question.choices) if question.choices and not error else '',
             bad_frames=self.bad_frames,
+            readiness=self.turn.readiness if self.turn else Readiness.NONE,
         )
 
 

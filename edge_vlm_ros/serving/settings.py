@@ -22,6 +22,10 @@ class ServingSettings:
         session_ttl_s: A conversation not used for so long is forgotten, seconds.
         max_session_turns: Turns of a conversation that are kept; the oldest go first. 0 = as many
             as the context holds.
+        ahead_duty: Share of the chip's time that work ahead may take while nobody asks; above 0, 1
+            at most.
+        live_s: So long after its last answer a conversation keeps its rows in the KV cache,
+            seconds, where a prefix that belongs elsewhere is wanted.
     """
 
     max_waiting: int = 8
@@ -33,3 +37,5 @@ class ServingSettings:
     max_session_bytes: int = 256 * 2**20
     session_ttl_s: float = 1800.0
     max_session_turns: int = 0
+    ahead_duty: float = 1.0
+    live_s: float = 30.0

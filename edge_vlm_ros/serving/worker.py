@@ -26,25 +26,24 @@ from edge_vlm_ros.core import (
     ErrorCode,
     FeatureKey,
     NotReadyError,
+    Prefix,
     Question,
     ShownAs,
     StoredFrame,
 )
 from edge_vlm_ros.scheduling import (
     Cancelled,
-    Decode,
-    Encode,
     Evicted,
     Failed,
-    FrameOwner,
     FramesOffered,
     Idle,
     Notice,
     OfferEnded,
     Outcome,
-    Prefill,
-    Prepare,
+    PrefixFailed,
+    PrefixReady,
     QuestionAsked,
+    QuestionOwner,
     Scheduler,
     SchedulerSettings,
     Tick,
@@ -52,14 +51,17 @@ from edge_vlm_ros.scheduling import (
     WorkDone,
 )
 from edge_vlm_ros.serving.abilities import check_question
+from edge_vlm_ros.serving.ahead import OnAhead
+from edge_vlm_ros.serving.ahead_desk import AheadDesk, Wish
 from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.doing import Doing
 from edge_vlm_ros.serving.endings import Final, error_of, known_error
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
 from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames, thin_out
-from edge_vlm_ros.serving.step import CHIP_THREAD, REST, OnStep, Step
+from edge_vlm_ros.serving.step import CHIP_THREAD, OnStep
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
@@ -93,10 +95,9 @@ class ChipWorker:
         self._sessions = sessions
         self._settings = settings
         self._on_work = on_work
-        self._step = REST
         self._changed = threading.Condition()
         self._running: dict[str, Running] = {}
-        self._offered: dict[FeatureKey, FrameGroup] = {}
+        self._ahead = AheadDesk()
         self._evicted: list[FeatureKey] = []
         self._is_stopping = False
         self._started = threading.Event()
@@ -167,7 +168,11 @@ class ChipWorker:
             else:
                 self._running[request_id] = running
                 asked = QuestionAsked(
-                    request_id, tuple(groups), question.deadline_ns, question.priority
+                    request_id,
+                    tuple(groups),
+                    question.deadline_ns,
+                    question.priority,
+                    question.session_id,
                 )
                 finals = self._apply(self._scheduler.handle(asked))
                 self._changed.notify_all()
@@ -187,9 +192,27 @@ class ChipWorker:
         groups = self._group(frames, shown_as)
         with self._changed:
             self._check_open()
-            self._offered.update(groups)
+            self._ahead.offered.update(groups)
             self._apply(self._scheduler.handle(FramesOffered(tuple(groups))))
             self._changed.notify_all()
+
+    def want(self, prefix: Prefix | None) -> None:
+        """Have a prefix put into the KV cache while no question is there; from any thread.
+
+        Raises:
+            NotReadyError: The worker is closed.
+        """
+        groups = self._group(prefix.frames, prefix.shown_as) if prefix is not None else {}
+        with self._changed:
+            self._check_open()
+            event = self._ahead.wish(prefix, groups)
+            self._apply(self._scheduler.handle(event))
+            self._changed.notify_all()
+
+    def listen_ahead(self, on_ahead: OnAhead) -> None:
+        """Have reports of work ahead given to `on_ahead`, on the worker's thread."""
+        with self._changed:
+            self._ahead.listen(on_ahead)
 
     def cancel(self, request_id: str = '') -> int:
         """Take one question back, or all ('' = all); return how many there were. Any thread."""
@@ -211,7 +234,7 @@ class ChipWorker:
             closed = CancelledError('the pipeline was closed')
             finals = [Final(running, closed) for running in self._running.values()]
             self._running.clear()
-            self._offered.clear()
+            self._ahead.clear()
             self._changed.notify_all()
         self._deliver(finals)
         if self._thread is threading.current_thread():
@@ -240,8 +263,8 @@ class ChipWorker:
         for notice in notices:
             if isinstance(notice, Evicted):
                 self._evicted.append(notice.key)
-            elif isinstance(notice, OfferEnded):
-                self._offered.pop(notice.key, None)
+            elif isinstance(notice, OfferEnded | PrefixReady | PrefixFailed):
+                self._ahead.take(notice)
             else:
                 running = self._running.pop(notice.request_id)
                 finals.append(Final(running, error_of(running, notice)))
@@ -297,6 +320,7 @@ class ChipWorker:
         except BaseException:
             loaded.close()
             raise
+        self._doing = Doing(self._steps, self._clock, self._on_work)
         self._frames_per_input = loaded.family.frames_per_input
         limits = loaded.engine.limits
         load_s = (self._clock.now_ns() - started_ns) / 1e9
@@ -319,21 +343,26 @@ class ChipWorker:
                 finals = self._apply(self._scheduler.handle(Tick(now_ns)))
                 work = self._scheduler.next_work()
                 self._forget_evicted()
-                is_idle = isinstance(work, Idle) and not finals
-                if is_idle and self._step.is_rest and not self._is_stopping:
-                    self._changed.wait()
+                is_told = self._ahead.is_told
+                is_idle = isinstance(work, Idle) and is_told and not finals
+                if is_idle and self._doing.is_rest and not self._is_stopping:
+                    self._changed.wait(work.wait_s(now_ns) if isinstance(work, Idle) else 0)
                 if self._is_stopping:
                     return
                 do = None if isinstance(work, Idle) else self._doer(work)
             self._deliver(finals)
+            self._ahead.tell()
             if isinstance(work, Idle) or do is None:
-                self._beat(REST)
+                self._doing.rest()
                 continue
             outcome = do()
+            done = WorkDone(work, outcome, self._clock.now_ns() - now_ns)
             with self._changed:
                 if self._is_stopping:
                     return
-                finals = self._apply(self._scheduler.handle(WorkDone(work, outcome)))
+                if not isinstance(work.owner, QuestionOwner):
+                    self._ahead.note(done, self._steps.ahead)
+                finals = self._apply(self._scheduler.handle(done))
             self._deliver(finals)
 
     def _forget_evicted(self) -> None:
@@ -343,56 +372,28 @@ class ChipWorker:
 
     def _doer(self, work: Work) -> Callable[[], Outcome]:
         """Find what a work item needs, under the lock; return what does it."""
-        if isinstance(work.owner, FrameOwner):
-            assert isinstance(work, Prepare | Encode)
-            return partial(self._do_ahead, work, self._offered[work.owner.key])
-        return partial(self._do, work, self._running[work.owner.request_id])
+        if isinstance(work.owner, QuestionOwner):
+            running = self._running[work.owner.request_id]
+            return partial(self._doing.do, work, running, partial(self._is_over, running))
+        return partial(self._do_ahead, work, self._ahead.subject(work.owner))
 
-    def _do_ahead(self, work: Prepare | Encode, group: FrameGroup) -> Outcome:
-        """Do one work item that is no question's; whatever goes wrong ends the offer."""
-        try:
-            self._beat(self._steps.step_of(work))
-            return self._steps.do_ahead(work, group)
-        except BaseException as error:  # noqa: BLE001 (as in `_do`)
-            self._take_failure(work, error)
-            return Failed()
+    def _do_ahead(self, work: Work, subject: FrameGroup | Wish) -> Outcome:
+        """Do one work item that is no question's; whatever goes wrong ends no question."""
+        outcome = self._doing.do_ahead(work, subject, self._has_question)
+        if not isinstance(outcome, EdgeVlmError):
+            return outcome
+        with self._changed:
+            self._ahead.note_failure(work.owner, outcome)
+        return Failed()
 
-    def _do(self, work: Work, running: Running) -> Outcome:
-        """Do one work item of a question; whatever goes wrong ends this question and no other.
-
-        Whatever: vendor libraries call `exit`, and a panic of native code (a tokenizer in Rust) is
-        a `BaseException`. Nobody else can mean to stop this thread by one.
-        """
-        started_ns = self._clock.now_ns()
-        running.begin(started_ns)
-        try:
-            self._beat(self._steps.step_of(work))
-            return self._steps.do(work, running, lambda: self._is_over(running))
-        except BaseException as error:  # noqa: BLE001 (said above)
-            running.error = self._take_failure(work, error)
-            return Failed()
-        finally:
-            running.spend(work, started_ns, self._clock.now_ns())
-
-    def _take_failure(self, work: Work, error: BaseException) -> EdgeVlmError:
-        """Log what nobody will be answered with; leave the KV cache in a known state."""
-        known = known_error(error)
-        if known.code is ErrorCode.INTERNAL:
-            _log.error('%s failed', work, exc_info=error)
-        elif isinstance(work.owner, FrameOwner):
-            _log.warning('%s failed: %s', work, known.message)
-        if isinstance(work, Encode | Prefill | Decode):
-            self._steps.reset_kv()
-        return known
-
-    def _beat(self, step: Step) -> None:
-        self._step = step
-        if self._on_work is not None:
-            self._on_work(step)  # Whoever asks is alive.
+    def _has_question(self) -> bool:
+        """Tell in the midst of work ahead whether a question has come."""
+        self._doing.beat()
+        return self._is_stopping or bool(self._running)
 
     def _is_over(self, running: Running) -> bool:
         """Tell in the midst of a long step whether its question was ended or its time is over."""
-        self._beat(self._step)
+        self._doing.beat()
         question = running.question
         is_ended = self._running.get(question.request_id) is not running
         return is_ended or 0 < question.deadline_ns <= self._clock.now_ns()

@@ -26,9 +26,15 @@ from edge_vlm_ros.scheduling import (
     OfferEnded,
     Prefill,
     Prefilled,
+    PrefixFailed,
+    PrefixForgotten,
+    PrefixOwner,
+    PrefixReady,
+    PrefixWanted,
     Prepare,
     Prepared,
     QuestionAsked,
+    QuestionOwner,
     QueuePolicy,
     Rejected,
     Render,
@@ -56,13 +62,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_bytes=st.integers(0, 60),
         policy=st.sampled_from(QueuePolicy),
         newest_wins=st.sets(st.sampled_from(['a', 'b'])),
+        duty=st.sampled_from([1.0, 1.0, 0.5]),
+        live_ns=st.sampled_from([0, 0, 4]),
     )
-    def begin(self, max_waiting, max_frames, max_bytes, policy, newest_wins):
+    def begin(  # noqa: PLR0913, PLR0917 (drawn)
+        self, max_waiting, max_frames, max_bytes, policy, newest_wins, duty, live_ns
+    ):
         self.max_waiting = 0 if policy is QueuePolicy.REJECT else max_waiting
         self.policy = policy
         self.newest_wins = newest_wins
         self.scheduler = Scheduler(
-            SchedulerSettings(max_waiting, max_frames, max_bytes, policy, tuple(newest_wins))
+            SchedulerSettings(
+                max_waiting, max_frames, max_bytes, policy, tuple(newest_wins), duty, live_ns
+            )
         )
         self.asked = {}
         self.ended = set()
@@ -73,6 +85,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.prepared = set()
         self.kept = {}
         self.offered = []
+        self.wish = None
+        self.wishes = 0
+        self.is_whole = self.is_failed = False
+        self.live = ('', 0)
+        self.live_ns = live_ns
         self.now_ns = 0
         self.work = Idle()
         self.rendered = {}
@@ -88,6 +105,12 @@ class SchedulerMachine(RuleBasedStateMachine):
                 continue
             if isinstance(notice, OfferEnded):
                 self.offered.remove(notice.key)  # Once: there.
+                continue
+            if isinstance(notice, PrefixReady | PrefixFailed):
+                assert notice.number == self.wish.number, 'the newest wish counts'
+                assert not self.is_failed
+                self.is_failed = isinstance(notice, PrefixFailed)
+                self.is_whole = not self.is_failed
                 continue
             assert isinstance(notice, Ended | Rejected)
             assert notice.request_id in self.asked
@@ -112,11 +135,16 @@ class SchedulerMachine(RuleBasedStateMachine):
     def level(self, name):
         return self.asked[name].priority
 
-    @rule(keys=some_keys, patience_ns=st.integers(0, 5), priority=st.sampled_from(Priority))
-    def ask(self, keys, patience_ns, priority):
+    @rule(
+        keys=some_keys,
+        patience_ns=st.integers(0, 5),
+        priority=st.sampled_from(Priority),
+        session=st.sampled_from(['', '', 's', 't']),
+    )
+    def ask(self, keys, patience_ns, priority, session):
         name = f'q{len(self.asked)}'
         deadline_ns = self.now_ns + patience_ns if patience_ns else 0
-        question = QuestionAsked(name, keys, deadline_ns, priority)
+        question = QuestionAsked(name, keys, deadline_ns, priority, session)
         expected = self.who_goes(question)
         before = set(self.ended)
         self.asked[name] = question
@@ -169,13 +197,33 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(self.offered) <= self.max_frames + 1, 'the one begun, and a bound'
         assert not set(self.offered) & self.kept.keys()
 
+    @rule(keys=some_keys, session=st.sampled_from(['', 's']), is_urgent=st.booleans())
+    def want(self, keys, session, is_urgent):
+        self.wishes += 1
+        self.wish = PrefixWanted(self.wishes, keys, session, is_urgent)
+        self.is_whole = self.is_failed = False
+        self.take(self.scheduler.handle(self.wish))
+
+    @rule()
+    def want_nothing(self):
+        self.wish = None
+        self.take(self.scheduler.handle(PrefixForgotten()))
+
+    @property
+    def wanted(self):
+        return set(self.wish.keys) if self.wish and not self.is_failed else set()
+
     @rule()
     @precondition(lambda self: isinstance(self.work, Idle))
     def begin_work(self):
         self.work = work = self.scheduler.next_work()
         if isinstance(work, Idle):
             assert not self.open, 'the chip does not idle while somebody waits'
+            if work.until_ns:
+                assert work.until_ns > self.now_ns, 'it wakes up for something'
+                return
             assert not self.offered, 'nor while there is something to make ahead'
+            assert not self.wish or self.is_whole or self.is_failed, 'nor while a wish is open'
             assert not self.prepared, 'no pixels are left behind'
             return
         if isinstance(work, Prepare):
@@ -187,6 +235,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert not self.open, 'questions come first'
             assert work.key == work.owner.key
             assert work.key in self.offered
+            return
+        if isinstance(work.owner, PrefixOwner):
+            self.begin_prefix_work(work)
             return
         name = work.owner.request_id
         assert name == self.in_turn[0], 'one after the other, and who comes before whom'
@@ -204,13 +255,38 @@ class SchedulerMachine(RuleBasedStateMachine):
             rendered = self.rendered[name]
             assert self.prefilled[name] == rendered.reused_tokens + sum(rendered.pieces)
 
+    def begin_prefix_work(self, work):
+        wish = self.wish
+        assert not self.open, 'questions come first'
+        assert work.owner.number == wish.number, 'the newest wish counts'
+        assert not self.is_whole
+        assert not self.is_failed
+        if isinstance(work, Render | Prefill):
+            assert self.wanted <= self.kept.keys(), 'features come first, and stay'
+            session, until_ns = self.live
+            is_free = wish.session_id == session or self.now_ns >= until_ns
+            assert is_free or wish.is_urgent, 'a live conversation keeps the KV cache'
+        if isinstance(work, Render):
+            assert wish not in self.rendered, 'written once, until a question has the cache'
+        if isinstance(work, Prefill):
+            rendered, done = self.rendered[wish], self.prefilled[wish]
+            borders = [rendered.reused_tokens + n for n in accumulate(rendered.pieces, initial=0)]
+            assert (work.start, work.stop) == (done, borders[borders.index(done) + 1])
+
+    def lose_prefix(self):
+        """The KV cache may hold something else now."""
+        self.is_whole = False
+        self.rendered.pop(self.wish, None)
+
     @rule()
     @precondition(lambda self: not isinstance(self.work, Idle))
     def give_up_work(self):
         """Whatever the reason: nothing is lost and nothing is done twice."""
         work, self.work = self.work, Idle()
+        if isinstance(work.owner, QuestionOwner) and not isinstance(work, Prepare):
+            self.lose_prefix()
         self.take(self.scheduler.handle(WorkDone(work, GivenUp())))
-        if not isinstance(work.owner, FrameOwner) and work.owner.request_id in self.open:
+        if isinstance(work.owner, QuestionOwner) and work.owner.request_id in self.open:
             self.begin_work()
             assert self.work == work
 
@@ -218,13 +294,16 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not isinstance(self.work, Idle))
     def end_work(self, data, fails):
         work, self.work = self.work, Idle()
+        took_ns = data.draw(st.integers(0, 3))
         if fails == 0:
-            self.take(self.scheduler.handle(WorkDone(work, Failed())))
+            self.lose_prefix()
+            self.take(self.scheduler.handle(WorkDone(work, Failed(), took_ns)))
             return
         if isinstance(work, Prepare):
             outcome = Prepared()
         elif isinstance(work, Render):
-            pieces = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+            least = 1 if isinstance(work.owner, QuestionOwner) else 0
+            pieces = data.draw(st.lists(st.integers(1, 40), min_size=least, max_size=5))
             reused = data.draw(st.integers(0, 50))
             outcome = Rendered(tuple(pieces), reused, data.draw(some_keys))
         elif isinstance(work, Encode):
@@ -233,20 +312,33 @@ class SchedulerMachine(RuleBasedStateMachine):
             outcome = Prefilled()
         else:
             outcome = Decoded(data.draw(st.booleans()))
-        self.note(work, outcome)
+        self.note(work, outcome, took_ns)
 
-    def note(self, work, outcome):
+    def note(self, work, outcome, took_ns=0):
         """Keep a record of our own, and report."""
         if isinstance(work, Prepare):
             self.prepared.add(work.key)
         elif isinstance(work, Encode):
             self.kept[work.key] = outcome.nbytes
         elif isinstance(work, Render):
-            self.rendered[work.owner.request_id] = outcome
-            self.prefilled[work.owner.request_id] = outcome.reused_tokens
+            self.rendered[self.name_of(work)] = outcome
+            self.prefilled[self.name_of(work)] = outcome.reused_tokens
         elif isinstance(work, Prefill):
-            self.prefilled[work.owner.request_id] = work.stop
-        self.take(self.scheduler.handle(WorkDone(work, outcome)))
+            self.prefilled[self.name_of(work)] = work.stop
+        is_question = isinstance(work.owner, QuestionOwner)
+        if is_question and not isinstance(work, Prepare):
+            self.lose_prefix()
+        is_answered = isinstance(outcome, Decoded) and outcome.is_last
+        if is_answered and work.owner.request_id in self.open:
+            session = self.asked[work.owner.request_id].session_id
+            self.live = (session, self.now_ns + self.live_ns) if session else self.live
+        self.take(self.scheduler.handle(WorkDone(work, outcome, took_ns)))
+
+    def name_of(self, work):
+        """Name what it is for: a question's request_id, or the wish; None = an older wish."""
+        if isinstance(work.owner, QuestionOwner):
+            return work.owner.request_id
+        return self.wish if self.wish and work.owner.number == self.wish.number else None
 
     @rule(data=st.data(), items=st.integers(1, 12))
     @precondition(lambda self: isinstance(self.work, Idle))
@@ -264,19 +356,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         assert list(self.scheduler.request_ids) == self.in_turn
         assert len(self.open) <= 1 + self.max_waiting
-        if not self.open:
+        if not self.open and not self.wanted:
             assert len(self.kept) <= self.max_frames
             assert sum(self.kept.values()) <= self.max_bytes
 
-    def teardown(self):
-        """Every question ends once the chip does its work and nobody interferes."""
-        if not hasattr(self, 'scheduler'):
-            return
+    @rule()
+    def settle(self):
+        """Let the chip do all its work: deep states are rare otherwise."""
         for _ in range(10_000):
             if isinstance(self.work, Idle):
                 self.begin_work()
-                if isinstance(self.work, Idle):
-                    break
+            if isinstance(self.work, Idle):
+                if not self.work.until_ns:
+                    return
+                self.now_ns = self.work.until_ns
+                self.take(self.scheduler.handle(Tick(self.now_ns)))
+                continue
             work, self.work = self.work, Idle()
             outcome = {
                 Prepare: Prepared(),
@@ -286,10 +381,18 @@ class SchedulerMachine(RuleBasedStateMachine):
                 Decode: Decoded(is_last=True),
             }[type(work)]
             self.note(work, outcome)
+        raise AssertionError('the work has no end')
+
+    def teardown(self):
+        """Every question ends once the chip does its work and nobody interferes."""
+        if not hasattr(self, 'scheduler'):
+            return
+        self.settle()
         assert self.ended == set(self.asked), 'no question is lost'
+        assert not self.wish or self.is_whole or self.is_failed, 'and no wish'
 
 
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=40, deadline=None
+    max_examples=80, stateful_step_count=40, deadline=None
 )
 test_the_scheduler_keeps_its_rules = SchedulerMachine.TestCase

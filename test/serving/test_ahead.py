@@ -120,8 +120,8 @@ def picture(frame, seed, **more):
 def kept(pipeline):
     """What is held for frames: prepared, encoded, offered."""
     worker = pipeline._worker
-    steps = worker._steps
-    return len(steps._prepared), len(steps._kept), len(worker._offered)
+    store = worker._steps._store
+    return len(store._prepared), len(store._kept), len(worker._ahead.offered)
 
 
 def test_an_offered_frame_is_encoded_ahead_and_its_answer_is_the_cold_one(watched, spec, frame):

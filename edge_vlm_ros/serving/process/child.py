@@ -26,9 +26,11 @@ from edge_vlm_ros.core import (
     SetupError,
     SteadyClock,
 )
+from edge_vlm_ros.serving.ahead import PreparesAhead
 from edge_vlm_ros.serving.model_info import signed
 from edge_vlm_ros.serving.process.channel import Channel
 from edge_vlm_ros.serving.process.messages import (
+    AheadMessage,
     AskMessage,
     BeatMessage,
     BegunMessage,
@@ -39,12 +41,15 @@ from edge_vlm_ros.serving.process.messages import (
     EngineState,
     LoadProgress,
     LogMessage,
+    OfferMessage,
     OpenMessage,
+    PrefixMessage,
     Report,
     ResetMessage,
     StateMessage,
 )
 from edge_vlm_ros.serving.process.printed import LogLine
+from edge_vlm_ros.serving.process.wire_frames import FrameReceiver
 from edge_vlm_ros.serving.step import CHIP_THREAD, REST, Step
 
 if TYPE_CHECKING:
@@ -192,13 +197,20 @@ class _Service:
         )
 
     def _serve(self, backend: Backend) -> None:
+        frames = FrameReceiver()
+        if isinstance(backend, PreparesAhead):
+            backend.listen_ahead(lambda report: self._send(AheadMessage(report)))
         while True:
             try:
                 message = self._channel.receive()
             except (EOFError, OSError):
                 return  # The parent is gone.
+            if isinstance(message, AskMessage | PrefixMessage):
+                message = frames.unpack(message)
             if isinstance(message, AskMessage):
                 self._ask(backend, message.question)
+            elif isinstance(message, PrefixMessage | OfferMessage):
+                _prepare(backend, message)
             elif isinstance(message, CancelMessage):
                 backend.cancel(message.request_id)
             elif isinstance(message, ResetMessage):
@@ -248,3 +260,16 @@ class _Service:
         # When the parent is gone nobody listens, and `_serve` is about to end.
         with contextlib.suppress(OSError):
             self._channel.send(report)
+
+
+def _prepare(backend: Backend, message: PrefixMessage | OfferMessage) -> None:
+    """Have something made ready, by a backend that can."""
+    if not isinstance(backend, PreparesAhead):
+        return
+    try:
+        if isinstance(message, PrefixMessage):
+            backend.want_prefix(message.prefix)
+        else:
+            backend.offer_frames(message.frames, message.shown_as)
+    except EdgeVlmError as error:  # It is being closed, or has never heard of such frames.
+        _log.warning('nothing is made ready: %s', error.message)

@@ -13,6 +13,7 @@ import select
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -22,9 +23,12 @@ from edge_vlm_ros.core import (
     EdgeVlmError,
     ErrorCode,
 )
+from edge_vlm_ros.serving.ahead import OnAhead
 from edge_vlm_ros.serving.process.channel import GarbledError
 from edge_vlm_ros.serving.process.launcher import OUTPUT_NAMES, Child
 from edge_vlm_ros.serving.process.messages import (
+    AheadMessage,
+    AskMessage,
     BeatMessage,
     BegunMessage,
     ChunkMessage,
@@ -33,6 +37,7 @@ from edge_vlm_ros.serving.process.messages import (
     EngineState,
     LogMessage,
     OpenMessage,
+    PrefixMessage,
     Report,
     Request,
     StateMessage,
@@ -41,6 +46,9 @@ from edge_vlm_ros.serving.process.open_questions import OpenQuestions
 from edge_vlm_ros.serving.process.printed import Dam, LogLine, OnLog
 from edge_vlm_ros.serving.process.settings import ProcessSettings
 from edge_vlm_ros.serving.process.step_watch import StepWatch
+from edge_vlm_ros.serving.process.wire_frames import FrameSender
+
+Outbox: TypeAlias = 'queue.SimpleQueue[Request | Callable[[], Request] | None]'
 
 TICK_S = 0.05
 """How often the time is looked at while there is something to watch."""
@@ -89,12 +97,13 @@ class ChildRun:
         bounds: How long it may take for what.
         clock: Steady time.
         on_log: Given what it logs and prints.
+        on_ahead: Given what it says of what is ready.
 
     Raises:
         OSError: No process can be started.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords)
         self,
         opening: OpenMessage,
         questions: OpenQuestions,
@@ -102,7 +111,9 @@ class ChildRun:
         bounds: ProcessSettings,
         clock: Clock,
         on_log: OnLog,
+        on_ahead: OnAhead,
     ) -> None:
+        self._on_ahead = on_ahead
         self._questions = questions
         self._bounds = bounds
         self._clock = clock
@@ -116,8 +127,9 @@ class ChildRun:
         self._told_ns = 0
         self._last_words = ''
         self._failure: EngineState | None = None
-        self.outbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        """What is to be sent to it; any thread may put something in."""
+        self.outbox: Outbox = queue.SimpleQueue()
+        """What is to be sent to it, or gives that when its turn has come; any thread may put
+        something in."""
 
         self.outbox.put(opening)
         self._sender = threading.Thread(
@@ -170,8 +182,13 @@ class ChildRun:
 
     def _send_all(self) -> None:
         """Send what is queued until None comes or the child is gone."""
+        frames = FrameSender()
         with contextlib.suppress(OSError):
             while (message := self.outbox.get()) is not None:
+                if callable(message):
+                    message = message()
+                if isinstance(message, AskMessage | PrefixMessage):
+                    message = frames.pack(message)
                 self._child.channel.send(message)
 
     def _listen(
@@ -251,6 +268,8 @@ class ChildRun:
                 self._watch.hear(now_ns, message.step)
         elif isinstance(message, LogMessage):
             self._log_all([message.line])
+        elif isinstance(message, AheadMessage):
+            self._on_ahead(message.report)
         elif isinstance(message, StateMessage):
             state = message.state
             if state.phase is EnginePhase.FAILED:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +34,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
-from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End
+from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End, Outbox
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
     CancelMessage,
@@ -47,7 +46,9 @@ from edge_vlm_ros.serving.process.messages import (
 )
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions, refused
 from edge_vlm_ros.serving.process.printed import LogLine, OnLog, log_line
+from edge_vlm_ros.serving.process.restarts import Restarts
 from edge_vlm_ros.serving.process.settings import ProcessSettings
+from edge_vlm_ros.serving.process.wishes import Wishes
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
 
@@ -61,7 +62,7 @@ more after SIGTERM."""
 _MARGIN_S = 5.0
 
 
-class ModelProcess:
+class ModelProcess(Wishes):
     """A `Backend` in a process of its own, started again when it dies.
 
     Questions that come while the model loads, or is loaded again, wait for it; each no longer than
@@ -94,6 +95,7 @@ class ModelProcess:
         process_settings: ProcessSettings = ProcessSettings(),  # noqa: B008 (frozen)
         clock: Clock | None = None,
     ) -> None:
+        super().__init__()
         self._spec = spec
         self._settings = settings
         self._bounds = process_settings
@@ -104,7 +106,7 @@ class ModelProcess:
         self._open = OpenQuestions()
         self._state = EngineState(EnginePhase.CLOSED, message='not started')
         self._lock = threading.Lock()
-        self._outbox: queue.SimpleQueue[Request | None] | None = None
+        self._outbox: Outbox | None = None
         self._closing = threading.Event()
         self._supervisor: threading.Thread | None = None
         self._wake_read, self._wake_write = -1, -1
@@ -275,36 +277,34 @@ class ModelProcess:
 
     def _keep_running(self) -> EngineState:
         """Start children until told to stop, or until that is of no use; return the last state."""
-        bounds = self._bounds
-        backoff_s, failed_starts, restarts = bounds.first_backoff_s, 0, 0
+        bounds, restarts = self._bounds, Restarts(self._bounds)
         while True:
-            run, end = self._run_child(restarts)
+            run, end = self._run_child(restarts.number)
             if self._closing.is_set():
                 left_behind = run.close(min(_CLOSING_KILL_S, bounds.kill_s)) if run else ''
                 if left_behind:
                     self._log(LogLine(logging.ERROR, __name__, left_behind))
                 break
-            failed_starts = 0 if end.was_ready else failed_starts + 1
-            if end.ready_s >= bounds.healthy_s:
-                backoff_s = bounds.first_backoff_s
-            is_last = end.is_set_up_wrong or failed_starts >= bounds.max_failed_starts
-            if not is_last:
-                restarts += 1
-                self._begin_again(end, restarts, backoff_s)
+            goes_on = restarts.go_on(end)
+            if goes_on:
+                self._begin_again(end, restarts)
             left_behind = run.close(bounds.kill_s) if run else ''
-            if is_last or left_behind:
-                return self._given_up(end, failed_starts, left_behind, restarts)
-            self._wait(backoff_s)
-            backoff_s = min(2 * backoff_s, bounds.max_backoff_s)
+            if left_behind or not goes_on:
+                return self._given_up(end, left_behind, restarts)
+            self._wait(restarts.backoff_s)
             if self._closing.is_set():
                 break
-        return EngineState(EnginePhase.CLOSED, self.info, restarts=restarts)
+        return EngineState(EnginePhase.CLOSED, self.info, restarts=restarts.number)
 
-    def _begin_again(self, end: End, restarts: int, backoff_s: float) -> None:
+    def _begin_again(self, end: End, restarts: Restarts) -> None:
         """Say that another child will be started; hold the questions that it can answer."""
-        again = f'{end.error.message}; starting again in {backoff_s:g} s'
-        state = EngineState(EnginePhase.STARTING, self.info, end.error.code, again, restarts)
+        again = f'{end.error.message}; starting again in {restarts.backoff_s:g} s'
+        state = EngineState(
+            EnginePhase.STARTING, self.info, end.error.code, again, restarts.number
+        )
         self._set_state(state)
+        if end.was_ready and end.under_way == '':
+            self._drop_wish(end.error.message)
         self._open.take_back(
             end.error,
             end.under_way if end.was_ready else '',
@@ -313,17 +313,14 @@ class ModelProcess:
         )
         self._report(state)
 
-    def _given_up(
-        self, end: End, failed_starts: int, left_behind: str, restarts: int
-    ) -> EngineState:
+    def _given_up(self, end: End, left_behind: str, restarts: Restarts) -> EngineState:
         """Make the state in which no other child will be started."""
-        message = end.error.message
-        if failed_starts > 1:
-            message += f' ({failed_starts} starts failed)'
-        code = end.error.code
+        message, code = end.error.message, end.error.code
+        if restarts.failed_starts > 1:
+            message += f' ({restarts.failed_starts} starts failed)'
         if left_behind:
             message, code = f'{message}; {left_behind}', ErrorCode.DEVICE
-        return EngineState(EnginePhase.FAILED, self.info, code, message, restarts)
+        return EngineState(EnginePhase.FAILED, self.info, code, message, restarts.number)
 
     def _wait(self, seconds: float) -> None:
         """Let time pass, or less when told to stop; questions that wait are ended when due."""
@@ -343,6 +340,7 @@ class ModelProcess:
                 bounds=self._bounds,
                 clock=self._clock,
                 on_log=self._log,
+                on_ahead=self._report_ahead,
             )
         except OSError as error:
             return None, End(DeviceError(f'no model process can be started: {error}'))
@@ -356,6 +354,7 @@ class ModelProcess:
             run.close(_CLOSING_KILL_S)
             raise
         finally:
+            self._turn_to(None)
             with self._lock:
                 self._outbox = None
         return run, end
@@ -368,6 +367,7 @@ class ModelProcess:
             with self._lock:
                 self._outbox = run.outbox
                 self._give_held()
+            self._turn_to(run.outbox)
         self._report(state)
 
     def _set_state(self, state: EngineState) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from edge_vlm_ros.core import AnswerChunk, ErrorCode, Question
+from edge_vlm_ros.core import AnswerChunk, ErrorCode, Prefix, Question, ShownAs, StoredFrame
+from edge_vlm_ros.serving.ahead import AheadReport
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.process.printed import LogLine
 from edge_vlm_ros.serving.settings import ServingSettings
@@ -82,10 +83,47 @@ class OpenMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldFrame:
+    """Stands for a frame that the other end holds: one of the newest wish, by its place there."""
+
+    place: int
+
+
+WireFrame: TypeAlias = 'StoredFrame | HeldFrame'
+
+
+@dataclass(frozen=True, slots=True)
 class AskMessage:
-    """A question, with a request_id."""
+    """A question, with a request_id.
+
+    Attributes:
+        question: On the way without its frames (see `wire_frames`).
+        frames: Those, on the way.
+    """
 
     question: Question
+    frames: tuple[WireFrame, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixMessage:
+    """What is wanted in the KV cache; None = nothing any more.
+
+    Attributes:
+        prefix: On the way without its frames (see `wire_frames`).
+        frames: Those, on the way.
+    """
+
+    prefix: Prefix | None
+    frames: tuple[WireFrame, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OfferMessage:
+    """Frames to be encoded ahead."""
+
+    frames: tuple[StoredFrame, ...]
+    shown_as: ShownAs | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +145,10 @@ class CloseMessage:
     """End in order."""
 
 
-Request: TypeAlias = 'OpenMessage | AskMessage | CancelMessage | ResetMessage | CloseMessage'
+Request: TypeAlias = (
+    'OpenMessage | AskMessage | PrefixMessage | OfferMessage | CancelMessage | ResetMessage'
+    ' | CloseMessage'
+)
 
 # --- from the model process ----------------------------------------------------------------------
 
@@ -148,4 +189,13 @@ class LogMessage:
     line: LogLine
 
 
-Report: TypeAlias = 'ChunkMessage | BegunMessage | StateMessage | BeatMessage | LogMessage'
+@dataclass(frozen=True, slots=True)
+class AheadMessage:
+    """What is ready before it is asked about."""
+
+    report: AheadReport
+
+
+Report: TypeAlias = (
+    'ChunkMessage | BegunMessage | StateMessage | BeatMessage | AheadMessage | LogMessage'
+)
