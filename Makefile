@@ -3,6 +3,7 @@
 #   make test    what every change must pass; PYTEST_ARGS='-m "not slow"' chooses, WORKERS=0 runs one test at a time
 #   make test-all    these, and then what they prove again on more variants (make test-rest: those alone)
 #   make bench   the benchmark table, and build/bench.json
+#   make soak    thousands of mixed requests with random faults, at most ten minutes, and build/soak.json
 #   make lint    ruff, mypy and the import contracts
 #   make docs    the generated parts of doc/
 #   make test-jazzy  the tests of the nodes, on ROS 2 Jazzy
@@ -14,13 +15,14 @@ PYTHON ?= python3
 ROS ?=
 export ROS
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 WORKERS ?= 3
 RUN = tools/setup/run.sh
 # The tests of a file share processes and models, so a worker takes whole files.
 PYTEST = $(RUN) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAND_INS = test/support/axera/standin:test/support/ros_launch/standin:test/support/sophgo/standin
 
-.PHONY: help demo test test-rest test-all test-jazzy bench lint setup setup-nodes setup-run clean
+.PHONY: help demo test test-rest test-all test-jazzy bench soak lint setup setup-nodes setup-run clean
 
 help:
 	@sed -n '/^# *make /s/^# *//p' Makefile
@@ -44,6 +46,9 @@ test-jazzy: setup-nodes
 
 bench: setup
 	@PYTHONPATH=test $(RUN) python -m tools.bench
+
+soak: setup
+	@PYTHONPATH=test $(RUN) python -m tools.soak $(SOAK_ARGS)
 
 lint: setup
 	$(RUN) ruff check .

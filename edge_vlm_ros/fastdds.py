@@ -17,6 +17,11 @@ PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES
 FAST_DDS_2_DISTROS = ('humble', 'iron', 'jazzy')
 
 
+def is_fast_dds(middleware: str) -> bool:
+    """Return whether that is the middleware of an identifier ('rmw_fastrtps_cpp', ...)."""
+    return 'fastrtps' in middleware
+
+
 def is_profile_chosen() -> bool:
     """Return whether the user has set a profile already."""
     return any(os.environ.get(name) for name in PROFILE_VARIABLES)

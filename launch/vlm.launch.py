@@ -8,7 +8,6 @@ Runs on Humble and later: only what its launch has is used here.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from edge_vlm_ros import cyclonedds
 from edge_vlm_ros.core import launchable_chips
 from edge_vlm_ros.fastdds import PROFILE_NAME, is_profile_chosen, variables_to_set
 from launch import LaunchDescription
@@ -47,7 +47,10 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             'cameras',
             default_value='',
-            description='Camera names, with commas between them (front,rear); empty: one, camera.',
+            description=(
+                'Camera names, with commas between them (front,rear): the parameter camera_names; '
+                'empty: one, camera.'
+            ),
         ),
         DeclareLaunchArgument(
             'image_topic',
@@ -55,6 +58,15 @@ def arguments() -> list[DeclareLaunchArgument]:
             description=(
                 'Topic of the first camera; empty: image_raw for one camera, <name>/image_raw for '
                 'several. Other cameras: cameras.<name>.topic in a params_file.'
+            ),
+        ),
+        DeclareLaunchArgument(
+            'ahead',
+            default_value='',
+            choices=['', 'off', 'encode', 'prefill'],
+            description=(
+                'What is made ready while nobody asks (parameter ahead_mode); empty: what the '
+                'parameter files say.'
             ),
         ),
         DeclareLaunchArgument(
@@ -118,10 +130,10 @@ def shared_memory_profile() -> list[SetEnvironmentVariable]:
 
 def receive_buffers() -> list[SetEnvironmentVariable]:
     """Return the action that has Cyclone DDS take large images; none where the user chose."""
-    if os.environ.get('CYCLONEDDS_URI'):
+    if cyclonedds.chosen_profile():
         return []
-    profile = config_folder() / 'cyclonedds.xml'
-    return [SetEnvironmentVariable('CYCLONEDDS_URI', f'file://{profile}')]
+    uri = cyclonedds.uri_of(config_folder() / cyclonedds.PROFILE_NAME)
+    return [SetEnvironmentVariable(cyclonedds.PROFILE_VARIABLE, uri)]
 
 
 def vlm_node(context: LaunchContext) -> list[Node]:
@@ -136,7 +148,7 @@ def vlm_node(context: LaunchContext) -> list[Node]:
     if of_chip.is_file():  # a chip of another package has none here
         parameters.append(str(of_chip))
     if value('params_file'):
-        parameters.append(str(Path(value('params_file')).expanduser().resolve()))
+        parameters.append(params_file(value('params_file')))
     parameters.append(overrides(value))
     node = Node(
         package='edge_vlm_ros',
@@ -152,6 +164,33 @@ def vlm_node(context: LaunchContext) -> list[Node]:
     return [node]
 
 
+def params_file(text: str) -> str:
+    """Return the path of the user's parameter file.
+
+    Raises:
+        RuntimeError: There is none; launch itself would start the node without it.
+    """
+    path = Path(text).expanduser().resolve()
+    if not path.is_file():
+        what = 'is no file' if path.exists() else 'does not exist'
+        raise RuntimeError(f'params_file:={text}: {path} {what}')
+    return str(path)
+
+
+def device_ids(text: str) -> list[int]:
+    """Return the numbers of an argument.
+
+    Raises:
+        RuntimeError: They are none.
+    """
+    parts = [part.strip() for part in text.split(',')]
+    if not all(part.isdecimal() for part in parts):
+        raise RuntimeError(
+            f'device_ids:={text}: chip numbers with commas between them are wanted, such as 0,1'
+        )
+    return [int(part) for part in parts]
+
+
 def overrides(value: Callable[[str], str]) -> dict[str, Any]:
     """Return the parameters that launch arguments set; empty arguments set nothing.
 
@@ -165,11 +204,13 @@ def overrides(value: Callable[[str], str]) -> dict[str, Any]:
     }
     if value('model'):
         chosen['model'] = value('model')
+    if value('ahead'):
+        chosen['ahead_mode'] = value('ahead')
     if value('device_ids'):
-        chosen['device_ids'] = [int(part) for part in value('device_ids').split(',')]
+        chosen['device_ids'] = device_ids(value('device_ids'))
     cameras = [name.strip() for name in value('cameras').split(',') if name.strip()]
     if cameras:
-        chosen['cameras'] = cameras
+        chosen['camera_names'] = cameras
     if value('image_topic'):
         first = cameras[0] if cameras else 'camera'
         chosen['cameras.' + first + '.topic'] = value('image_topic')

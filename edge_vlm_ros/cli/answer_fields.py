@@ -12,6 +12,7 @@ def fields_of_answer(answer: Answer) -> dict[str, Any]:
 
     `finish_reason` and `error_code` are the numbers of the message; `finish_reason_name` and
     `error_code_name` are the names of its constants without FINISH_ and ERROR_.
+    What is NaN in the message is None here: JSON has no NaN, but null.
     """
     newest = answer.frames[-1] if answer.frames else None
     return {
@@ -24,10 +25,14 @@ def fields_of_answer(answer: Answer) -> dict[str, Any]:
         'message': answer.message,
         'choice': answer.choice,
         'choice_valid': bool(answer.choice),
+        'choice_probability': answer.choice_probability,
         'frames': [_frame(frame) for frame in answer.frames],
         'stats': _stats(answer),
         'model': answer.model,
         'chip': answer.chip,
+        'ahead': int(answer.readiness),
+        'scene_checked_age_s': -1.0,  # Files do not change: there is nothing to compare.
+        'approximate': False,
         'finish_reason_name': answer.finish_reason.name,
         'error_code_name': answer.error_code.name,
     }

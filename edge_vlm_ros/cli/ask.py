@@ -23,6 +23,7 @@ from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import (
     NS_PER_S,
+    YES_NO,
     Answer,
     EdgeVlmError,
     FinishReason,
@@ -81,8 +82,15 @@ def _questions(args: Namespace) -> Iterator[Question]:
     if args.video is not None:
         count = DEFAULT_FRAMES if args.frames is None else args.frames
         frames += frames_of_video(args.video, count=count, last_s=args.last)
-    seed = secrets.randbits(32) if args.seed is None else args.seed
-    sampling = SamplingOptions(args.max_tokens, args.temperature, args.top_p, args.top_k, seed)
+    sampling = SamplingOptions(
+        max_tokens=args.max_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        seed=_seed(args),
+        repetition_penalty=args.repetition_penalty,
+    )
+    choices = YES_NO if args.yes_no else tuple(map(_whole_text, args.choice))
     texts = [*args.turn, args.question]
     for number, text in enumerate(texts):
         yield Question(
@@ -93,8 +101,16 @@ def _questions(args: Namespace) -> Iterator[Question]:
             system_prompt=_whole_text(args.system),
             sampling=sampling,
             # The question's own; the turns before it are free text.
-            choices=tuple(map(_whole_text, args.choice)) if number == len(args.turn) else (),
+            choices=choices if number == len(args.turn) else (),
+            stop=tuple(map(_whole_text, args.stop)),
         )
+
+
+def _seed(args: Namespace) -> int:
+    """Return the seed asked for, else a new one; the most likely token needs none."""
+    if args.seed is not None:
+        return int(args.seed)
+    return secrets.randbits(32) if args.temperature > 0 else 0
 
 
 def _whole_text(text: str) -> str:
@@ -197,8 +213,16 @@ def cost_of(answer: Answer) -> str:
         f' {timings.cached_prompt_tokens} cached); first token after'
         f' {timings.time_to_first_token_s:.2f} s; {timings.answer_tokens} tokens at'
         f' {timings.tokens_per_second:.1f} a second; {timings.total_s:.2f} s in all;'
-        f' ended by {answer.finish_reason.name.lower()}'
+        f' ended by {answer.finish_reason.name.lower()}{_choice_of(answer)}'
     )
+
+
+def _choice_of(answer: Answer) -> str:
+    if not answer.choice:
+        return ''
+    probability = answer.choice_probability
+    share = 'not known' if probability is None else f'{probability:.3f}'
+    return f'; choice {answer.choice!r}, probability {share}'
 
 
 def _note(line: str) -> None:

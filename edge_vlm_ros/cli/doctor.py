@@ -14,8 +14,9 @@ from edge_vlm_ros.cli.axera_probes import find_axera
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.findings import Finding, State, as_text
 from edge_vlm_ros.cli.machine import Machine, this_machine
+from edge_vlm_ros.cli.middleware_probes import find_shared_memory
 from edge_vlm_ros.cli.output import stream
-from edge_vlm_ros.cli.probes import find_ros, find_shared_memory
+from edge_vlm_ros.cli.probes import find_ros, middleware
 from edge_vlm_ros.cli.python_probes import find_python
 from edge_vlm_ros.cli.sophgo_probes import find_sophgo
 
@@ -49,7 +50,7 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     python = find_python()
     yield from python
     yield from find_ros()
-    yield from find_shared_memory()
+    yield from find_shared_memory(middleware())
     machine = this_machine()
     yield from find_sophgo(machine)
     yield from find_axera(machine)

@@ -86,6 +86,8 @@ def _finish_ask(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> N
             error(f'no QUESTION: {args.question!r}, the last word, is a file')
     if args.question is None:
         error('no QUESTION')
+    if args.yes_no and args.choice:
+        error('--yes-no has choices of its own: it cannot be with --choice')
     if args.video is None and (args.frames is not None or args.last is not None):
         error('--frames and --last choose from a --video')
 
@@ -168,7 +170,15 @@ def _add_answer_options(ask: argparse.ArgumentParser) -> None:
         action=_ListAction,
         default=[],
         metavar='TEXT',
-        help='answers to choose from; JSON says which one it was',
+        help='answers to choose from: the answer is one of them; may be repeated',
+    )
+    tokens.add_argument('--yes-no', action='store_true', help='as --choice yes no')
+    tokens.add_argument(
+        '--stop',
+        action='append',
+        default=[],
+        metavar='TEXT',
+        help='end the answer before this text; may be repeated',
     )
     tokens.add_argument(
         '--max-tokens',
@@ -197,6 +207,13 @@ def _add_answer_options(ask: argparse.ArgumentParser) -> None:
         default=0,
         metavar='K',
         help='sample from the K likeliest tokens (default 0: all)',
+    )
+    tokens.add_argument(
+        '--repetition-penalty',
+        type=float,
+        default=1.0,
+        metavar='R',
+        help='0.1 to 2: above 1 (default: off), what was said already is less likely',
     )
     tokens.add_argument(
         '--seed',

@@ -8,29 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
-from edge_vlm_ros.fastdds import (
-    PROFILE_NAME,
-    PROFILE_VARIABLES,
-    shipped_profile,
-    variables_to_set,
-)
 
 _IMPORT_TIMEOUT_S = 60.0
 _RMW_VARIABLE = 'RMW_IMPLEMENTATION'
-_MEGABYTE = 1024 * 1024
-_SHM = '/dev/shm'  # noqa: S108 (a mount point; nothing is made there)
-SMALLEST_SEGMENT_BYTES = 8 * _MEGABYTE
-"""A 1080p image has 6.2 MB; an image that does not fit the sender's segment is lost."""
-SMALLEST_SHM_BYTES = 128 * _MEGABYTE
-"""Room for a camera, the node and a few listeners with a segment of 16 MiB each."""
 _ROS_OF_RCLPY = {3: 'humble', 7: 'jazzy', 9: 'kilted', 10: 'lyrical'}
 _INTERFACES = 'from edge_vlm_ros.msg import Answer; from edge_vlm_ros.srv import Ask'
 
@@ -99,8 +86,20 @@ def find_ros() -> list[Finding]:
 
 
 def middleware() -> str:
-    """Return the RMW implementation that is chosen: Fast DDS unless the variable says else."""
-    return os.environ.get(_RMW_VARIABLE) or 'rmw_fastrtps_cpp'
+    """Return the identifier of the middleware that runs here.
+
+    A distribution may have another default than Fast DDS, so ROS is asked; where it cannot be, it
+    is what the variable says, or Fast DDS.
+    """
+    chosen = os.environ.get(_RMW_VARIABLE, '')
+    return _identifier(chosen) or chosen or 'rmw_fastrtps_cpp'
+
+
+@cache
+def _identifier(_chosen: str) -> str:
+    """Ask rclpy, in a process that has the variable as it is now; '' = it cannot say."""
+    code = 'from rclpy.utilities import *; print(get_rmw_implementation_identifier())'
+    return output_of(sys.executable, '-c', code).strip().rpartition('\n')[2]
 
 
 def _find_middleware(topic: str) -> Finding:
@@ -111,56 +110,6 @@ def _find_middleware(topic: str) -> Finding:
         return Finding(topic, 'middleware', State.OK, name)
     remedy = 'install it, or unset RMW_IMPLEMENTATION'
     return Finding(topic, 'middleware', State.WARNING, f'{name}: {error}', remedy)
-
-
-def find_shared_memory() -> list[Finding]:
-    """Look for what carries large images between processes of one machine."""
-    topic = 'Camera images between processes'
-    return [_find_profile(topic), _find_shm(topic)]
-
-
-def _find_profile(topic: str) -> Finding:
-    name = 'profile'
-    if 'fastrtps' not in middleware():
-        return Finding(topic, name, State.OK, f'not needed by {middleware()}')
-    variable = next((v for v in PROFILE_VARIABLES if os.environ.get(v)), '')
-    if not variable:
-        found = f'{PROFILE_VARIABLES[0]} is not set: images above 512 KB get lost'
-        remedy = f'our nodes set it; for any other camera: {export_line(shipped_profile())}'
-        return Finding(topic, name, State.WARNING, found, remedy)
-    path = Path(os.environ[variable])
-    remedy = export_line(shipped_profile())
-    try:
-        text = path.read_text(encoding='utf-8', errors='replace')
-    except OSError as error:
-        return Finding(topic, name, State.WARNING, f'{variable}: {error}', remedy)
-    size = max(map(int, re.findall(r'<segment_size>\s*(\d+)\s*</segment_size>', text)), default=0)
-    if size < SMALLEST_SEGMENT_BYTES:
-        found = f'{path} has segments of {size} bytes, a 1080p image does not fit'
-        return Finding(topic, name, State.WARNING, found, remedy)
-    return Finding(topic, name, State.OK, f'{path}, segments of {size // _MEGABYTE} MiB')
-
-
-def export_line(profile: Path | None) -> str:
-    """Return the shell line that sets the profile; its old name, too, where that one is read."""
-    path = f'<edge_vlm_ros>/config/{PROFILE_NAME}' if profile is None else profile
-    return ' '.join(['export', *(f'{name}={path}' for name in variables_to_set())])
-
-
-def _find_shm(topic: str) -> Finding:
-    try:
-        room = os.statvfs(_SHM)
-    except OSError as error:
-        return Finding(topic, _SHM, State.WARNING, str(error), 'mount a tmpfs there')
-    size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
-    found = f'{size // _MEGABYTE} MiB, {free // _MEGABYTE} MiB free'
-    if size < SMALLEST_SHM_BYTES:
-        remedy = 'in a container: docker run --shm-size=256m'
-        return Finding(topic, _SHM, State.WARNING, found, remedy)
-    if free < SMALLEST_SHM_BYTES:
-        remedy = "killed processes leave segments there: 'fastdds shm clean'"
-        return Finding(topic, _SHM, State.WARNING, found, remedy)
-    return Finding(topic, _SHM, State.OK, found)
 
 
 def find_vendor_module(

@@ -22,6 +22,7 @@ from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
 from edge_vlm_ros.core.errors import (
     BadImageError,
+    BadOutputError,
     BadRequestError,
     BusyError,
     CancelledError,
@@ -85,26 +86,41 @@ from edge_vlm_ros.core.prompt import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.core.question import MAX_QUESTION_BYTES, Priority, Question, SamplingOptions
+from edge_vlm_ros.core.question import (
+    MAX_QUESTION_BYTES,
+    PENALTY_RANGE,
+    YES_NO,
+    Priority,
+    Question,
+    SamplingOptions,
+)
 from edge_vlm_ros.core.report import ModelReport, ReportTable
 from edge_vlm_ros.core.request_limits import (
+    MAX_LATENCY_S,
     check_camera_names,
     check_images,
+    check_name,
     check_question,
+    clipped_name,
+    plain_text,
 )
 from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, VisionInputs
 
 __all__ = [
     'CHIPS',
     'FAMILIES',
+    'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
     'NS_PER_S',
+    'PENALTY_RANGE',
     'TOKENIZER_BYTES',
+    'YES_NO',
     'Answer',
     'AnswerChunk',
     'ArrivalTime',
     'BadFrame',
     'BadImageError',
+    'BadOutputError',
     'BadRequestError',
     'BrokenRow',
     'Buffer',
@@ -164,9 +180,11 @@ __all__ = [
     'broken_families',
     'check_camera_names',
     'check_images',
+    'check_name',
     'check_question',
     'chip_named',
     'chip_names',
+    'clipped_name',
     'count',
     'family_names',
     'family_of_type',
@@ -178,6 +196,7 @@ __all__ = [
     'known_model_types',
     'launchable_chips',
     'parse_option',
+    'plain_text',
     'read_bounded',
     'read_json_file',
     'read_options',

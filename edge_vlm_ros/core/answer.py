@@ -152,6 +152,8 @@ class Answer:
         model: Catalogue name or path of the model that is loaded; '' = none has been yet.
         chip: 'cpu', 'bm1684x', ...; '' = as above.
         choice: Which of the question's choices it was; '' when none fits or none were given.
+        choice_probability: Of `choice`, given that the answer is one of the choices, by the
+            model's scores; None = not known.
         bad_frames: Those of the cameras that cannot be decoded, which the answer is not about.
         readiness: How much of it was there before the question came.
     """
@@ -167,6 +169,7 @@ class Answer:
     model: str = ''
     chip: str = ''
     choice: str = ''
+    choice_probability: float | None = None
     bad_frames: tuple[BadFrame, ...] = ()
     readiness: Readiness = Readiness.NONE
 

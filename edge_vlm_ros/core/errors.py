@@ -1,12 +1,18 @@
 """What can go wrong, by who can act on it.
 
 Every error carries an `ErrorCode`: the same number travels to the `error_code` field on the ROS
-graph. Messages are for people: they give the value that was met and the limit it broke.
+graph. Messages are for people: they give the value that was met and the limit it broke. The value
+is often a stranger's: whatever its size, a message is short (`MAX_MESSAGE_CHARS`), for it goes
+into answers, chunks and logs.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
+
+MAX_MESSAGE_CHARS: Final = 2000
+"""Longest message of an error; of a longer one both ends are kept."""
 
 
 class ErrorCode(IntEnum):
@@ -31,20 +37,39 @@ class ErrorCode(IntEnum):
     MODEL_FILE = 400
     DEVICE = 500
     ENGINE_DIED = 501
+    BAD_OUTPUT = 502
     INTERNAL = 599
+
+
+def fit_message(text: str) -> str:
+    """Return a message that can be sent: of UTF-8, and not too long.
+
+    Names of files may hold bytes that are no text; Python has lone surrogates for them. Of what is
+    too long the middle is left out: a value is mostly quoted in the middle of a sentence, which so
+    still says what is wrong.
+    """
+    if not text.isascii():
+        text = text.encode('utf-8', 'backslashreplace').decode('utf-8')
+    if len(text) <= MAX_MESSAGE_CHARS:
+        return text
+    half = (MAX_MESSAGE_CHARS - 60) // 2
+    left_out = len(text) - 2 * half
+    return f'{text[:half]} [... {left_out} characters ...] {text[-half:]}'
 
 
 class EdgeVlmError(Exception):
     """The family of every error this package raises on purpose.
 
     Args:
-        message: For people: what was met, what was expected, who can act.
+        message: For people: what was met, what was expected, who can act; clipped where it is too
+            long.
         code: The number on the wire; each subclass brings its own default.
     """
 
     default_code = ErrorCode.INTERNAL
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
+        message = fit_message(message)
         super().__init__(message)
         self.message = message
         self.code = self.default_code if code is None else code
@@ -128,6 +153,16 @@ class DeviceError(EdgeVlmError):
     """The hardware or its driver failed."""
 
     default_code = ErrorCode.DEVICE
+
+
+class BadOutputError(EdgeVlmError):
+    """What the model says is no answer: it repeats itself without end, or it says nothing.
+
+    The model or its quantisation can be at fault, the chip (all scores NaN are token 0 for ever),
+    or how it is asked; to ask otherwise may help.
+    """
+
+    default_code = ErrorCode.BAD_OUTPUT
 
 
 class SetupError(DeviceError):

@@ -15,6 +15,14 @@ MAX_QUESTION_BYTES = 64 * 1024
 """Longest question text accepted, UTF-8 bytes; far above any model's context."""
 
 
+PENALTY_RANGE = (0.1, 2.0)
+"""Of the repetition penalty. Published samplers take up to 2 (vLLM, sampling_params.py) and models
+ask for 1.0 to 1.2; far below 1, scores would overflow."""
+
+YES_NO = ('yes', 'no')
+"""The choices of a question that is to be answered with yes or no."""
+
+
 class Priority(IntEnum):
     """Which of the questions that wait is answered next: the highest, of equal ones the oldest.
 
@@ -40,6 +48,8 @@ class SamplingOptions:
         top_p: Nucleus; 1 = off.
         top_k: 0 = off.
         seed: Of the sampler; the same seed and question give the same answer.
+        repetition_penalty: Scores of tokens that the answer has already are divided by it where
+            positive, else multiplied; 1 = off, above makes them less likely.
     """
 
     max_tokens: int = 0
@@ -47,6 +57,7 @@ class SamplingOptions:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0 or self.top_k < 0:
@@ -56,6 +67,11 @@ class SamplingOptions:
             raise BadRequestError(f'temperature is from 0 to 10, not {self.temperature}')
         if not 0.0 < self.top_p <= 1.0:
             raise BadRequestError(f'top_p is above 0 and at most 1, not {self.top_p}')
+        low, high = PENALTY_RANGE
+        if not low <= self.repetition_penalty <= high:
+            raise BadRequestError(
+                f'repetition_penalty is from {low} to {high:.0f}, not {self.repetition_penalty}'
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,7 @@ class Question:
         system_prompt: '' = the model's own default.
         sampling: How tokens are chosen.
         choices: Answers to choose from; empty = free text.
+        stop: Texts that end the answer and are no part of it.
         continues_session: It goes on with a conversation that must exist: where the session has
             no turn (any more), it is refused with UNKNOWN_SESSION and not answered without frames.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
@@ -79,6 +96,11 @@ class Question:
             one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
             videos shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
+        max_latency_s: Time from `asked_ns` within which its answer is to be done, seconds: so much
+            is shown and said as that allows; 0 = whatever it takes. Unlike the deadline it ends
+            nothing.
+        preempts: Where the queue's policy is to preempt: it does. False = it waits for its turn,
+            as one that has waited already does.
     """
 
     text: str
@@ -88,11 +110,14 @@ class Question:
     system_prompt: str = ''
     sampling: SamplingOptions = SamplingOptions()
     choices: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
     continues_session: bool = False
     asked_ns: int = 0
     deadline_ns: int = 0
     shown_as: ShownAs | None = None
     priority: Priority = Priority.NORMAL
+    max_latency_s: float = 0.0
+    preempts: bool = True
 
     def __post_init__(self) -> None:
         if not self.text.strip():

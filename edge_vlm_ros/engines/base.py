@@ -130,11 +130,15 @@ class Engine(Protocol):
         """
         ...
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Cut the next `tokens` tokens, after what the cache holds, into the cheapest pieces.
 
         Each piece is one call of `prefill`, between which a cancel and other work get in. This is
         the one place where a prompt is cut.
+
+        Args:
+            tokens: How many.
+            held: Tokens that the cache would hold before them; None = what it holds now.
 
         Returns:
             Tokens of each piece, in order; they add up to `tokens`.
@@ -174,6 +178,16 @@ class Engine(Protocol):
         Raises:
             EdgeVlmError: The cache was cut since, what was to be appended last failed, or the
                 last token was appended in another slot of the cache.
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def logits(self) -> Logits:
+        """Run the head on the last token appended, for its scores, also where nets choose.
+
+        Raises:
+            BadRequestError: The head gives none (`limits.has_logits`; UNSUPPORTED_OPTION).
+            EdgeVlmError: As `next_token`.
             DeviceError: The chip failed.
         """
         ...

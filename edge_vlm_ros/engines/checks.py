@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
     CancelledError,
+    DeviceError,
     EdgeVlmError,
     EngineLimits,
     PromptPart,
@@ -19,6 +21,7 @@ from edge_vlm_ros.core import (
     VisionSpan,
 )
 from edge_vlm_ros.engines.base import StopCheck
+from edge_vlm_ros.engines.bf16 import has_nan
 
 
 def even_pieces(tokens: int, chunk: int) -> tuple[int, ...]:
@@ -48,6 +51,30 @@ def check_fits(tokens: int, held: int, limits: EngineLimits) -> None:
             f'{tokens} tokens do not fit after {held}: '
             f'the context holds {limits.context_tokens} tokens'
         )
+
+
+def check_features(features: VisionFeatures) -> None:
+    """Refuse features that are not numbers: kept, they would spoil every answer about the frame.
+
+    Raises:
+        DeviceError: One is NaN.
+    """
+    match features:
+        case Spliced():
+            used = features.rows
+        case _:
+            used = features.states[: features.rows_used]
+    if used.size and _has_nan(used):
+        raise DeviceError(
+            f'the vision tower gave {used.shape[0]} rows with values that are no numbers: '
+            'the device computed nonsense'
+        )
+
+
+def _has_nan(values: NDArray[Any]) -> bool:
+    if values.dtype == np.uint16:  # The bits of bfloat16.
+        return has_nan(values)
+    return bool(np.isnan(values.min()))  # A minimum is NaN where one value is.
 
 
 def check_piece(tokens: int, most: int) -> None:

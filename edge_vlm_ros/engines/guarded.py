@@ -19,8 +19,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 
 from edge_vlm_ros.core import (
+    BadRequestError,
     EdgeVlmError,
     EngineLimits,
+    ErrorCode,
     NotReadyError,
     PromptPart,
     SamplingOptions,
@@ -28,7 +30,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
     text_part,
 )
-from edge_vlm_ros.engines.base import NextToken, StopCheck, never
+from edge_vlm_ros.engines.base import Logits, NextToken, StopCheck, never
 from edge_vlm_ros.engines.checks import (
     check_fits,
     check_ids,
@@ -105,10 +107,10 @@ class GuardedEngine(ABC):
             return 0
         return self._usable_prefix(shared, prompt, at_hand)
 
-    def plan_prefill(self, tokens: int) -> tuple[int, ...]:
+    def plan_prefill(self, tokens: int, held: int | None = None) -> tuple[int, ...]:
         """Cut the next `tokens` tokens into the cheapest pieces; see `Engine.plan_prefill`."""
         self._check_open()
-        held = self.kv.length
+        held = self.kv.length if held is None else held
         check_fits(tokens, held, self._limits)
         return self._plan(tokens, held) if tokens else ()
 
@@ -131,10 +133,18 @@ class GuardedEngine(ABC):
 
     def next_token(self, sampling: SamplingOptions) -> NextToken:
         """Run the head on the last token appended; see `Engine.next_token`."""
-        self._check_open()
-        if self._scored != (self._slot, self.kv.length):
-            raise EdgeVlmError('no token was appended since the KV cache was cut')
+        self._check_head()
         return self._head(sampling)
+
+    def logits(self) -> Logits:
+        """Run the head on the last token appended, for its scores; see `Engine.logits`."""
+        self._check_head()
+        if not self._limits.has_logits:
+            raise BadRequestError(
+                'this engine chooses tokens on the chip and gives no scores',
+                ErrorCode.UNSUPPORTED_OPTION,
+            )
+        return self._scores()
 
     def decode(self, token: int, position: int) -> None:
         """Append one answer token to the KV cache; on an error the cache is as before."""
@@ -205,6 +215,12 @@ class GuardedEngine(ABC):
     def _head(self, sampling: SamplingOptions) -> NextToken:
         """Run the head on the last row written."""
 
+    def _scores(self) -> Logits:
+        """Run the head for its scores: where no net chooses, it gives nothing else."""
+        scores = self._head(SamplingOptions())
+        assert isinstance(scores, Logits)
+        return scores
+
     @abstractmethod
     def _close(self) -> None:
         """Free the model's memory; called once."""
@@ -214,6 +230,11 @@ class GuardedEngine(ABC):
     def _check_open(self) -> None:
         if not self._is_open:
             raise NotReadyError('the engine is closed')
+
+    def _check_head(self) -> None:
+        self._check_open()
+        if self._scored != (self._slot, self.kv.length):
+            raise EdgeVlmError('no token was appended since the KV cache was cut')
 
     def _check_part(self, part: PromptPart) -> None:
         limits, held = self._limits, self.kv.length

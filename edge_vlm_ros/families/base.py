@@ -99,6 +99,14 @@ class ModelFamily(Protocol):
         """
         ...
 
+    def encode_answer(self, text: str) -> Sequence[int]:
+        """Return the tokens of a text as the model would say it: after what opens the answer.
+
+        Args:
+            text: Without blanks around it; template tokens in it are text.
+        """
+        ...
+
     def render_next_turn(
         self, images: Sequence[VisionInputs], first_image: int, position: int
     ) -> PromptPart:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from edge_vlm_ros.core import Frame, PromptPart, ShownAs, VisionInputs
-from edge_vlm_ros.text import ChatTemplate, Piece, Tokenizer
+from edge_vlm_ros.text import ChatTemplate, Piece, Tokenizer, encode_pieces
 
 
 class TemplatedFamily(ABC):
@@ -81,6 +81,22 @@ class TemplatedFamily(ABC):
         """
         pieces = (question.strip(), *self._template.closing())
         return self._render(pieces, (), first_image=0, position=position)
+
+    def encode_answer(self, text: str) -> Sequence[int]:
+        """Return the tokens of a text as the model would say it: after what opens the answer.
+
+        Where the opening and the first letters make one token together, the text's own tokens
+        follow the opening: the prompt is there already.
+
+        Args:
+            text: Without blanks around it; template tokens in it are text.
+        """
+        pieces = self._template.closing()
+        opening = encode_pieces(self._tokenizer, pieces)
+        whole = encode_pieces(self._tokenizer, (*pieces, text))
+        if whole[: len(opening)] == opening:
+            return whole[len(opening) :]
+        return self._tokenizer.encode(text)
 
     def render_next_turn(
         self, images: Sequence[VisionInputs], first_image: int, position: int

@@ -176,7 +176,7 @@ def _last_name(member: zipfile.ZipInfo) -> str:
 def _opened(archive: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(archive)
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged list of files: BadZipFile, UnicodeDecodeError, ...
         raise ModelFileError(f'{archive.name} is no zip: {error}') from error
 
 
@@ -189,6 +189,6 @@ def _write(packed: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
         with packed.open(member) as source, part.open('xb') as target:
             shutil.copyfileobj(source, target, _BLOCK)
         part.replace(place)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except Exception as error:  # of damaged bytes, by compression: zlib.error, LZMAError, ...
         part.unlink(missing_ok=True)
         raise ModelFileError(f'{member.filename} of a zip: {error}') from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge_vlm_ros.core import (
+    MAX_LATENCY_S,
     NS_PER_S,
     BadRequestError,
     ErrorCode,
@@ -16,6 +17,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.nodes.conversions import (
     RequestFacts,
+    choices_from_ros,
     priority_from_ros,
     request_frames_from_ros,
     sampling_from_ros,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.node_time import Moment
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.vision import FrameBuffer
 
 
@@ -40,6 +42,7 @@ LIMITS = {
     'last_seconds': LONGEST_WINDOW_S,
     'max_age_s': 1e9,
     'max_frames': 256,
+    'max_latency_s': MAX_LATENCY_S,
     'max_tokens': 1_000_000,
     'timeout_s': 1e6,
     'top_k': 1_000_000,
@@ -141,10 +144,12 @@ def admit(request: AskRequest, facts: RequestFacts, defaults: RequestDefaults) -
         session_id=facts.session_id,
         system_prompt=request.system_prompt or defaults.system_prompt,
         sampling=sampling_from_ros(request, defaults.max_tokens),
-        choices=tuple(request.choices),
+        choices=choices_from_ros(request),
+        stop=tuple(request.stop),
         asked_ns=asked_ns,
         deadline_ns=asked_ns + round(timeout_s * NS_PER_S) if timeout_s else 0,
         priority=priority_from_ros(request.priority),
+        max_latency_s=request.max_latency_s,
     )
     check_question(question)
     return Admitted(request, facts, question, defaults)
@@ -247,8 +252,7 @@ class Admission:
         return names
 
     def _check_age(self, name: str, frame: StoredFrame, now: Moment, max_age_s: float) -> None:
-        since_s = (now.steady_ns - frame.received_ns) / NS_PER_S if frame.received_ns else 0.0
-        age_s = now.age_s(frame.taken_ns or frame.stamp_ns, since_s)
+        age_s = frame_age_s(frame, now)
         if age_s <= max_age_s:
             return
         health = self._feeds[name].health()
@@ -272,6 +276,12 @@ class Admission:
             f'limit is {max_age_s:.1f} s{"; " if clocks else ""}{clocks}',
             ErrorCode.STALE_FRAME,
         )
+
+
+def frame_age_s(frame: StoredFrame, now: Moment) -> float:
+    """Return how old a camera's frame is, seconds, by both clocks."""
+    since_s = (now.steady_ns - frame.received_ns) / NS_PER_S if frame.received_ns else 0.0
+    return now.age_s(frame.taken_ns or frame.stamp_ns, since_s)
 
 
 def _no_frame(health: CameraHealth) -> NoFreshFrameError:

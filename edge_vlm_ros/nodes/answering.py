@@ -23,11 +23,13 @@ from edge_vlm_ros.core import (
     ErrorCode,
     NoFreshFrameError,
     NotReadyError,
+    clipped_name,
 )
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes.admission import Admission, admit
 from edge_vlm_ros.nodes.conversions import RequestFacts
+from edge_vlm_ros.nodes.frame_waits import FrameWaits, with_wait
 from edge_vlm_ros.nodes.requests import OpenRequest, OpenRequests
 from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession
@@ -39,11 +41,12 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from edge_vlm_ros.core import Answer, AnswerChunk
-    from edge_vlm_ros.nodes.admission import Feed
+    from edge_vlm_ros.nodes.admission import Admitted, Feed
+    from edge_vlm_ros.nodes.ahead import Ahead
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.frame_waits import FrameWaits
-    from edge_vlm_ros.nodes.node_time import NodeTime
-    from edge_vlm_ros.nodes.parameters import RequestDefaults
+    from edge_vlm_ros.nodes.node_time import Moment, NodeTime
+    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
     from edge_vlm_ros.nodes.requests import AnswerPublisher
     from edge_vlm_ros.serving import Backend, ModelInfo
 
@@ -103,6 +106,9 @@ class Answering:
     ) -> None:
         self.backend: Backend | None = None
         """What answers; None while nothing does."""
+
+        self.ahead: Ahead | None = None
+        """What makes frames ready before anybody asks; None = nothing does."""
 
         self.closed = 'the node is unconfigured'
         """Why no request is taken; '' = requests are taken."""
@@ -199,11 +205,14 @@ class Answering:
     ) -> ResetSession.Response:
         """Answer service `reset_session`."""
         known = list(self._shown_sessions)
-        chosen = [s for s in known if request.session_id in {'', s}]
-        for session_id in chosen:
-            del self._shown_sessions[session_id]
+        session_id = clipped_name(request.session_id)
+        chosen = [s for s in known if session_id in {'', s}]
+        for name in chosen:
+            del self._shown_sessions[name]
         if self.backend is not None:
-            self.backend.reset_session(request.session_id)
+            self.backend.reset_session(session_id)
+        if self.ahead is not None:
+            self.ahead.forget(session_id)
         response.success = bool(chosen)
         response.message = f'{len(chosen)} of {len(known)} conversations forgotten'
         return response
@@ -227,8 +236,9 @@ class Answering:
         asked = self._time.now()
         made_up = bytes(goal.goal_id.uuid).hex() if goal is not None else uuid4().hex
         facts = RequestFacts(
-            request_id=request.request_id or made_up,
-            session_id=request.session_id,
+            # What is too long is refused; the refusal repeats it, too.
+            request_id=clipped_name(request.request_id or made_up),
+            session_id=clipped_name(request.session_id),
             asked=asked,
         )
         feedback = None if goal is None else _feedback_of(goal)
@@ -277,8 +287,8 @@ class Answering:
         """Check all that needs no frame, and take the request in."""
         if self.backend is None or self.closed:
             raise NotReadyError(self.closed)
-        self.requests.check_room(facts.request_id)
         admitted = admit(request, facts, self._parameters.defaults())
+        self.requests.check_room(facts.request_id)
         opened = OpenRequest(admitted, Future(executor=self._node.executor), feedback)
         self.requests.add(opened)
         return opened
@@ -315,6 +325,8 @@ class Answering:
         answer = await attempt
         assert answer is not None
         self._admission.drop_bad(answer.bad_frames)
+        if self.ahead is not None:
+            self.ahead.answered(request.admitted, answer)
         return None if request.reply.done() else EdgeVlmError(answer.message, answer.error_code)
 
     async def _choose_frames(self, request: OpenRequest) -> None:
@@ -326,17 +338,11 @@ class Answering:
         has_waited = False
         while not request.reply.done():
             admitted = request.admitted
-            info = self._info()
             try:
-                request.admitted = self._admission.choose(
-                    admitted,
-                    now=now,
-                    max_images=info.max_images if info is not None else 0,
-                    has_shown_frames=admitted.facts.session_id in self._shown_sessions,
-                )
+                request.admitted = self._chosen(admitted, now)
             except NoFreshFrameError as error:
                 if self._time.now().steady_ns >= admitted.frame_wait_ns:
-                    raise _with_wait(error, admitted.facts.frame_wait_s) from None
+                    raise with_wait(error, admitted.facts.frame_wait_s) from None
             else:
                 return
             if not has_waited:
@@ -350,6 +356,18 @@ class Answering:
             facts = replace(admitted.facts, frame_wait_s=waited_s)
             request.admitted = replace(admitted, facts=facts)
 
+    def _chosen(self, admitted: Admitted, now: Moment) -> Admitted:
+        """Return a request with its frames: those that are ready, where it is about these."""
+        info = self._info()
+        has_turns = admitted.facts.session_id in self._shown_sessions
+        max_images = info.max_images if info is not None else 0
+        chosen = self._admission.choose(
+            admitted, now=now, max_images=max_images, has_shown_frames=has_turns
+        )
+        if self.ahead is None:
+            return chosen
+        return self.ahead.choose(chosen, now, has_turns=has_turns)
+
     def _on_chunk(self, chunk: AnswerChunk) -> None:
         # On a thread of the backend's.
         try:
@@ -361,9 +379,9 @@ class Answering:
         return self.backend.info if self.backend is not None else None
 
     def _internal(self, facts: RequestFacts, error: Exception) -> EdgeVlmError:
-        what = f'{type(error).__name__}: {error}'
-        self._node.get_logger().error(f'request {facts.request_id}: {what}')
-        return EdgeVlmError(what, ErrorCode.INTERNAL)
+        known = EdgeVlmError(f'{type(error).__name__}: {error}', ErrorCode.INTERNAL)
+        self._node.get_logger().error(f'request {facts.request_id}: {known}')
+        return known
 
     def _remember_session(self, session_id: str) -> None:
         if not session_id:
@@ -379,9 +397,3 @@ def _feedback_of(goal: ServerGoalHandle[Any, Any, Any]) -> Callable[[AnswerChunk
         goal.publish_feedback(AskAction.Feedback(chunk=chunk))
 
     return publish
-
-
-def _with_wait(error: NoFreshFrameError, waited_s: float) -> NoFreshFrameError:
-    if not waited_s:
-        return error
-    return NoFreshFrameError(f'{error.message} (waited {waited_s:.1f} s for one)', error.code)

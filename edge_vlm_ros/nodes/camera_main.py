@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rclpy.exceptions import ParameterException
 from rclpy.logging import get_logger
 
 from edge_vlm_ros.core import EdgeVlmError
 from edge_vlm_ros.nodes.camera_node import CameraNode
+from edge_vlm_ros.nodes.declaring import SettingsError, one_line
 from edge_vlm_ros.nodes.ros_process import ros_process
 from edge_vlm_ros.nodes.spinning import spin_until, stop_on_signals
 
@@ -34,6 +36,8 @@ def _play(executor: Executor) -> str:
     """Play; return what went wrong, '' = nothing did."""
     try:
         node = CameraNode()
+    except (SettingsError, ParameterException) as error:
+        return one_line(error)
     except EdgeVlmError as error:  # The source cannot be opened.
         return error.message
     executor.add_node(node)

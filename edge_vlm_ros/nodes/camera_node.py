@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image, TimeReference
 from std_msgs.msg import Header
@@ -20,13 +18,19 @@ from std_msgs.msg import Header
 from edge_vlm_ros.core import NS_PER_S, BadRequestError, EdgeVlmError
 from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.conversions import time_to_ros
+from edge_vlm_ros.nodes.declaring import value_of
+from edge_vlm_ros.nodes.parameter_sets import ParameterSets
+from edge_vlm_ros.nodes.qos_overrides import create_publisher
 from edge_vlm_ros.nodes.spinning import end_wait
 from edge_vlm_ros.vision import open_media
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from rclpy.node import Node
+    from rclpy.publisher import Publisher
+    from rclpy.qos import QoSProfile
 
     from edge_vlm_ros.core import RgbImage
+    from edge_vlm_ros.nodes.declaring import ParameterTable
     from edge_vlm_ros.vision import MediaReader
 
 CHANNELS = {'rgb8': 3, 'bgr8': 3, 'mono8': 1}
@@ -66,7 +70,7 @@ class CameraOptions:
     wait_for_subscriber: bool
 
 
-class CameraNode(Node):
+class CameraNode(ParameterSets):
     """Publishes the frames of one source, each at its time.
 
     The header's stamp is the ROS time at which the frame was due and sent. `~/media_time`
@@ -80,35 +84,38 @@ class CameraNode(Node):
         options: For `rclpy.node.Node`: namespace, parameter_overrides, context, ...
 
     Raises:
-        EdgeVlmError: The source cannot be opened, or a parameter makes no sense.
+        SettingsError: A parameter was given what makes no sense.
+        EdgeVlmError: The source cannot be opened.
     """
+
+    _is_built = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__('camera', **options)
         self.ended: Future[str] = Future()
         """Done when the source has ended; its result is '' or what went wrong."""
 
-        declare_parameters(self)
+        declare_parameters(self.parameters)
         self._options = _read(self)
-        self._media = _open(self._options)
-        self._painter = _Painter(self._options)
         profile = qos.camera(self._options.reliability, depth=5)
-        events = qos.no_publisher_events()
         transport = self._options.transport
         self._raw = self._compressed = None
         if transport != 'compressed':
-            self._raw = self.create_publisher(Image, 'image_raw', profile, event_callbacks=events)
+            self._raw = self._publisher(Image, 'image_raw', profile)
         if transport != 'raw':
-            self._compressed = self.create_publisher(
-                CompressedImage, 'image_raw/compressed', profile, event_callbacks=events
-            )
-        self._media_time = self.create_publisher(
-            TimeReference, '~/media_time', qos.reliable(100), event_callbacks=events
-        )
+            self._compressed = self._publisher(CompressedImage, 'image_raw/compressed', profile)
+        self._media_time = self._publisher(TimeReference, '~/media_time', qos.reliable(100))
+        self.parameters.warn_of_unknown()
+        self._media = _open(self._options)
+        self._painter = _Painter(self._options)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play, name='play', daemon=True)
         self.get_logger().info(f'playing {self._media.name} at {self._fps():.3g} frames a second')
         self._thread.start()
+        self._is_built = True
+
+    def _publisher(self, kind: type[Any], topic: str, profile: QoSProfile) -> Publisher[Any]:
+        return create_publisher(self, self.parameters, kind, topic, profile)
 
     def close(self) -> None:
         """Stop playing and let the source go; safe to call twice."""
@@ -118,7 +125,8 @@ class CameraNode(Node):
 
     def destroy_node(self) -> None:
         """Stop playing and leave the ROS graph."""
-        self.close()
+        if self._is_built:  # Else rclpy tears down what a wrong parameter has kept from being.
+            self.close()
         super().destroy_node()
 
     def _fps(self) -> float:
@@ -245,58 +253,42 @@ def _open(options: CameraOptions) -> MediaReader:
     return open_media(options.source, fps=options.fps if is_webcam else 0.0)
 
 
-def declare_parameters(node: Node) -> None:
-    """Declare every parameter of the camera node; each is fixed while it runs."""
+def declare_parameters(table: ParameterTable) -> None:
+    """Declare every parameter of the camera node but those of QoS; each is fixed while it runs.
 
-    def declare(name: str, value: Any, description: str, **fields: Any) -> None:
-        descriptor = ParameterDescriptor(description=description, read_only=True, **fields)
-        node.declare_parameter(name, value, descriptor)
+    Raises:
+        SettingsError: What was given for one at the start does not fit.
+    """
 
-    pixels = [IntegerRange(from_value=0, to_value=20_000, step=1)]
+    def declare(name: str, value: Any, description: str, **limits: Any) -> None:
+        table.declare(name, value, description, read_only=True, **limits)
+
     declare('source', '', 'Video file, image file, folder of images, or the index of a webcam.')
     declare(
         'fps',
         0.0,
         "Frames a second; 0: the source's own (2 for a folder of images).",
-        floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1000.0)],
+        low=0.0,
+        high=1000.0,
     )
     declare('loop', value=True, description='Start over at the end; if not, the node ends there.')
-    declare(
-        'encoding',
-        'rgb8',
-        'Of the raw images.',
-        additional_constraints='One of: ' + ', '.join(CHANNELS),
-    )
+    declare('encoding', 'rgb8', 'Of the raw images.', choices=CHANNELS)
     declare('frame_id', '', 'Optical frame of the camera; empty: <node name>_optical_frame.')
     declare(
         'transport',
         'raw',
         'Raw images on image_raw, JPEG on image_raw/compressed, or both.',
-        additional_constraints='One of: ' + ', '.join(TRANSPORTS),
+        choices=TRANSPORTS,
     )
-    declare(
-        'width',
-        0,
-        "px; 0: the source's own, or what keeps the aspect beside `height`.",
-        integer_range=pixels,
-    )
-    declare(
-        'height',
-        0,
-        "px; 0: the source's own, or what keeps the aspect beside `width`.",
-        integer_range=pixels,
-    )
-    declare(
-        'jpeg_quality',
-        90,
-        'Of compressed images.',
-        integer_range=[IntegerRange(from_value=1, to_value=100, step=1)],
-    )
+    for side, other in (('width', 'height'), ('height', 'width')):
+        meaning = f"px; 0: the source's own, or what keeps the aspect beside `{other}`."
+        declare(side, 0, meaning, low=0, high=20_000)
+    declare('jpeg_quality', 90, 'Of compressed images.', low=1, high=100)
     declare(
         'qos.reliability',
         'reliable',
         'A reliable publisher serves every subscription, a best_effort one only best_effort ones.',
-        additional_constraints='One of: ' + ', '.join(qos.RELIABILITIES),
+        choices=qos.RELIABILITIES,
     )
     declare(
         'wait_for_subscriber',
@@ -307,24 +299,18 @@ def declare_parameters(node: Node) -> None:
 
 def _read(node: Node) -> CameraOptions:
     def value(name: str) -> Any:
-        return node.get_parameter(name).value
-
-    def one_of(name: str, values: Sequence[str]) -> str:
-        found = value(name)
-        if found not in values:
-            raise BadRequestError(f'{name} is one of {", ".join(values)}, not {found!r}')
-        return str(found)
+        return value_of(node, name)
 
     return CameraOptions(
         source=value('source'),
         fps=value('fps'),
         loop=value('loop'),
-        encoding=one_of('encoding', tuple(CHANNELS)),
+        encoding=value('encoding'),
         frame_id=value('frame_id') or f'{node.get_name()}_optical_frame',
-        transport=one_of('transport', TRANSPORTS),
+        transport=value('transport'),
         width=value('width'),
         height=value('height'),
         jpeg_quality=value('jpeg_quality'),
-        reliability=one_of('qos.reliability', tuple(qos.RELIABILITIES)),
+        reliability=value('qos.reliability'),
         wait_for_subscriber=value('wait_for_subscriber'),
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_vlm_ros.nodes.declaring import SettingsError, choices, declare, one_of, value_of
-from edge_vlm_ros.nodes.qos import RELIABILITIES
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
+
+from edge_vlm_ros.nodes.declaring import SettingsError, value_of
+from edge_vlm_ros.nodes.qos_overrides import Overrides
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+    from edge_vlm_ros.nodes.declaring import ParameterTable
 
 TRANSPORTS = ('raw', 'compressed')
 BYTES_PER_MEGABYTE = 1_000_000
@@ -25,7 +30,10 @@ class CameraSettings:
         topic: As subscribed, before remapping.
         transport: 'raw' (sensor_msgs/Image) or 'compressed' (sensor_msgs/CompressedImage).
         reliability: 'best_effort' or 'reliable'.
+        durability: 'volatile' or 'transient_local': also what was sent before, see `qos.camera`.
         depth: Messages that wait in the middleware.
+        qos_id: Tells its `qos_overrides` from those of another camera on its topic; '' = it is
+            the first.
         buffer_frames: Most frames kept.
         buffer_seconds: Oldest frame kept, counted from the newest.
         buffer_bytes: Most bytes kept.
@@ -39,7 +47,9 @@ class CameraSettings:
     topic: str
     transport: str = 'raw'
     reliability: str = 'best_effort'
+    durability: str = 'volatile'
     depth: int = 2
+    qos_id: str = ''
     buffer_frames: int = 300
     buffer_seconds: float = 10.0
     buffer_bytes: int = 128 * BYTES_PER_MEGABYTE
@@ -49,53 +59,77 @@ class CameraSettings:
     range16: tuple[int, int] = (0, 0)
 
 
-def declare_camera(node: Node, name: str, topic: str) -> None:
+def declare_camera(table: ParameterTable, name: str, topic: str) -> None:
     """Declare the parameters of one camera.
 
     Args:
-        node: Whose.
+        table: Of the node.
         name: As requests call it.
         topic: Its topic, unless the user names one.
+
+    Raises:
+        SettingsError: What was given for one at the start does not fit.
     """
 
-    def of_camera(part: str, value: Any, description: str, **limits: Any) -> None:
+    def of_camera(part: str, value: Any, description: str, **limits: Any) -> Any:
         text = f'Camera "{name}": {description}'
-        declare(node, f'cameras.{name}.{part}', value, text, read_only=True, **limits)
+        return table.declare(f'cameras.{name}.{part}', value, text, read_only=True, **limits)
 
-    of_camera(
+    transport = of_camera(
         'transport',
         'raw',
         'sensor_msgs/Image or sensor_msgs/CompressedImage.',
-        constraint=choices(TRANSPORTS),
+        choices=TRANSPORTS,
     )
-    is_compressed = value_of(node, f'cameras.{name}.transport') == 'compressed'
+    is_compressed = transport == 'compressed'
     default = CameraSettings(name, f'{topic}/compressed' if is_compressed else topic)
-    _declare_topic(of_camera, default)
-    _declare_buffer(of_camera, default)
-
-
-def _declare_topic(of_camera: Callable[..., None], default: CameraSettings) -> None:
-    of_camera(
+    subscribed = of_camera(
         'topic',
         default.topic,
         'topic of its images, subscribed as it stands whatever the transport; where it is not '
         'set, compressed transport means the default with "/compressed" after it.',
+        check=_problem_of_topic,
     )
-    of_camera(
-        'qos.reliability',
-        default.reliability,
-        'best_effort takes from every publisher, reliable only from reliable ones.',
-        constraint=choices(RELIABILITIES),
-    )
-    of_camera(
-        'qos.depth', default.depth, 'messages that wait in the middleware.', low=1, high=1000
-    )
+    _declare_qos(table, default, subscribed)
     of_camera(
         'newest_question_wins',
         default.newest_question_wins,
         'of the questions about it, only the newest waits: older ones of no higher priority end '
         'with ERROR_BUSY.',
     )
+    _declare_buffer(of_camera, default)
+
+
+def _declare_qos(table: ParameterTable, default: CameraSettings, topic: str) -> None:
+    """Declare how a topic is subscribed to: as `cameras.<name>.qos` and as `qos_overrides`."""
+    overrides = Overrides(table, topic, 'subscription')
+    if overrides.is_declared:  # Two cameras look at one topic.
+        overrides = Overrides(table, topic, 'subscription', default.name)
+
+    def declare(policy: str, value: Any, description: str) -> Any:
+        text = f'Camera "{default.name}": {description}'
+        return overrides.declare_as(policy, f'cameras.{default.name}.qos.{policy}', value, text)
+
+    durability = declare(
+        'durability',
+        default.durability,
+        'volatile takes what is sent from now on; transient_local also the picture that a '
+        'transient-local ("latched") publisher sent before, and nothing from a volatile one.',
+    )
+    is_kept = durability == 'transient_local'
+    reliability = declare(
+        'reliability',
+        'reliable' if is_kept else default.reliability,
+        'best_effort takes from every publisher, reliable only from reliable ones; where it is '
+        'not set, durability transient_local means reliable.',
+    )
+    if is_kept and reliability != 'reliable':
+        raise SettingsError(
+            f'cameras.{default.name}.qos.reliability is {reliability} and .durability '
+            f'{durability}: what a publisher sent before is only resent to reliable subscriptions'
+        )
+    declare('depth', default.depth, 'messages that wait in the middleware.')
+    overrides.declare('history', 'keep_last')
 
 
 def _declare_buffer(of_camera: Callable[..., None], default: CameraSettings) -> None:
@@ -127,6 +161,9 @@ def _declare_buffer(of_camera: Callable[..., None], default: CameraSettings) -> 
         'lowest and highest value of 16-bit images (mono16, 16UC1, PNG and TIFF of 16 bits), '
         'which become black and white; [0, 0]: the whole range, and an image that uses only its '
         'lowest 14 bits, as of a thermal camera, is refused, and so is 16UC1.',
+        low=0,
+        high=65535,
+        check=_problem_of_range16,
     )
     of_camera(
         'min_fps',
@@ -138,44 +175,42 @@ def _declare_buffer(of_camera: Callable[..., None], default: CameraSettings) -> 
 
 
 def read_camera(node: Node, name: str) -> CameraSettings:
-    """Read what the parameters of one camera say.
-
-    Raises:
-        SettingsError: A value makes no sense.
-    """
+    """Read what the parameters of one camera say; call after `declare_camera`."""
 
     def value(part: str) -> Any:
         return value_of(node, f'cameras.{name}.{part}')
 
-    transport = one_of(f'cameras.{name}.transport', value('transport'), TRANSPORTS)
     topic = value('topic')
-    if not topic:
-        raise SettingsError(f'cameras.{name}.topic is empty')
-    reliability = one_of(
-        f'cameras.{name}.qos.reliability', value('qos.reliability'), tuple(RELIABILITIES)
-    )
+    overrides = f'qos_overrides.{node.resolve_topic_name(topic)}.subscription'
+    low, high = value('range_16bit')
     return CameraSettings(
         name=name,
         topic=topic,
-        transport=transport,
-        reliability=reliability,
+        transport=value('transport'),
+        reliability=value('qos.reliability'),
+        durability=value('qos.durability'),
         depth=value('qos.depth'),
+        qos_id=name if node.has_parameter(f'{overrides}_{name}.depth') else '',
         buffer_frames=value('buffer.frames'),
         buffer_seconds=value('buffer.seconds'),
         buffer_bytes=round(value('buffer.megabytes') * BYTES_PER_MEGABYTE),
         buffer_fps=value('buffer.fps'),
         min_fps=value('min_fps'),
         newest_question_wins=value('newest_question_wins'),
-        range16=_range16(f'cameras.{name}.range_16bit', value('range_16bit')),
+        range16=(low, high),
     )
 
 
-def _range16(name: str, values: Sequence[int]) -> tuple[int, int]:
-    """Return the range of 16-bit images; (0, 0) where nothing is said."""
-    if len(values) == 0 or tuple(values) == (0, 0):
-        return (0, 0)
-    if len(values) != 2 or not 0 <= values[0] < values[1] <= 65535:
-        raise SettingsError(
-            f'{name} is two whole numbers from 0 to 65535, the lower one first, not {list(values)}'
-        )
-    return (values[0], values[1])
+def _problem_of_topic(topic: str) -> str:
+    try:
+        validate_topic_name(topic)
+    except InvalidTopicNameException as error:
+        return f'{topic!r} is no topic: {str(error).partition(": ")[2].partition(":")[0]}'
+    return ''
+
+
+def _problem_of_range16(values: list[int]) -> str:
+    is_range = len(values) == 2 and (values == [0, 0] or values[0] < values[1])
+    return (
+        '' if is_range else f'two whole numbers from 0 to 65535, the lower one first, not {values}'
+    )

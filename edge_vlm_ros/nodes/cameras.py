@@ -11,11 +11,18 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage as CompressedImageMsg
 from sensor_msgs.msg import Image as ImageMsg
 
-from edge_vlm_ros.core import NS_PER_S, BadFrame, BadImageError, FrameSource, StoredFrame
-from edge_vlm_ros.nodes import middleware, qos
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BadFrame,
+    BadImageError,
+    FrameSource,
+    StoredFrame,
+    clipped_name,
+)
+from edge_vlm_ros.nodes import middleware, qos, qos_overrides
 from edge_vlm_ros.nodes.conversions import image_from_ros
 from edge_vlm_ros.nodes.health import CameraHealth, FrameCounts, Publisher
-from edge_vlm_ros.nodes.node_time import CameraClock, NodeTime
+from edge_vlm_ros.nodes.node_time import ANY_AGE_NS, LONGEST_LATENCY_NS, CameraClock, NodeTime
 from edge_vlm_ros.nodes.stamp_gaps import StampGaps
 from edge_vlm_ros.vision import FrameBuffer, check_at_first_look
 
@@ -110,7 +117,8 @@ class CameraFeed:
         )
         self._newest: StoredFrame | None = None
         self._started_ns = self._last_ns = time.now().steady_ns
-        self._clock = CameraClock()
+        self._is_kept = settings.durability == 'transient_local'
+        self._clock = CameraClock(ANY_AGE_NS if self._is_kept else LONGEST_LATENCY_NS)
         self._gaps = StampGaps()
         self._received = self._lost = self._bad = self._late = self._skipped = 0
         self._bad_reason = self._last_bad_reason = ''
@@ -124,7 +132,8 @@ class CameraFeed:
         self._keep_from_ns = 0
         self._keep_every_ns = round(NS_PER_S / settings.buffer_fps) if settings.buffer_fps else 0
         self._cleared_ns = -SETTLE_NS
-        self._subscription = self._subscribe(callback_group)
+        self._callback_group = callback_group
+        self._subscription = self._subscribe()
         self.topic: str = self._subscription.topic_name
         self._source = FrameSource(settings.name, self.topic)
 
@@ -140,17 +149,23 @@ class CameraFeed:
 
     def clear(self) -> None:
         """Forget all frames, for the node's clock has jumped."""
+        self._forget()
+        if self._is_kept:  # Its publisher sends it again, but to a new subscription alone.
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = self._subscribe()
+
+    def close(self) -> None:
+        """End the subscription; the frames go with this object."""
+        self._node.destroy_subscription(self._subscription)
+        self._forget()
+
+    def _forget(self) -> None:
         self._buffer.clear()
         self._newest = None
         self._keep_from_ns = 0
         self._clock.clear()
         self._gaps.clear()
         self._cleared_ns = self._time.now().steady_ns
-
-    def close(self) -> None:
-        """End the subscription; the frames go with this object."""
-        self._node.destroy_subscription(self._subscription)
-        self.clear()
 
     def measure(self) -> None:
         """Take note of the counters; the diagnostics timer calls this once a second."""
@@ -187,6 +202,7 @@ class CameraFeed:
             topic=self.topic,
             transport=self.settings.transport,
             reliability=self.settings.reliability,
+            durability=self.settings.durability,
             min_fps=self.settings.min_fps,
             publishers=self._publishers(),
             incompatible=self._incompatible,
@@ -224,8 +240,9 @@ class CameraFeed:
         header = message.header
         stamp = header.stamp
         stamp_ns = stamp.sec * NS_PER_S + stamp.nanosec or self._arrival_stamp(now)
-        if header.frame_id != self._source.frame_id:
-            self._source = FrameSource(self.settings.name, self.topic, header.frame_id)
+        frame_id = clipped_name(header.frame_id)  # Every chunk of an answer repeats it.
+        if frame_id != self._source.frame_id:
+            self._source = FrameSource(self.settings.name, self.topic, frame_id)
         image = image_from_ros(message, self.settings.range16)
         self._largest_bytes = max(self._largest_bytes, image.nbytes)
         try:
@@ -296,14 +313,17 @@ class CameraFeed:
 
     # --- what is known beside --------------------------------------------------------------------
 
-    def _subscribe(self, callback_group: CallbackGroup) -> Subscription[ImageMessage]:
+    def _subscribe(self) -> Subscription[ImageMessage]:
         def subscribe(on_lost: Callable[[int], None] | None) -> Subscription[ImageMessage]:
             return self._node.create_subscription(
                 ImageMsg if self.settings.transport == 'raw' else CompressedImageMsg,
                 self.settings.topic,
                 self._store,
-                qos.camera(self.settings.reliability, self.settings.depth),
-                callback_group=callback_group,
+                qos.camera(
+                    self.settings.reliability, self.settings.depth, self.settings.durability
+                ),
+                callback_group=self._callback_group,
+                qos_overriding_options=qos_overrides.options(self.settings.qos_id),
                 event_callbacks=qos.subscription_events(self._on_incompatible, on_lost),
             )
 
@@ -350,6 +370,5 @@ class CameraFeed:
         self._incompatible = policy
         self._node.get_logger().warning(
             f'camera {self.settings.name}: a publisher on {self.topic} offers another {policy} '
-            f'than asked for, nothing will come from it (the parameter '
-            f'cameras.{self.settings.name}.qos.reliability is {self.settings.reliability})'
+            f'than {self.health().asked(policy)}: nothing will come from it'
         )

@@ -1,10 +1,11 @@
 """Messages to our words and back: pure functions.
 
-`FinishReason` and `ErrorCode` have the numbers of `msg/Answer.msg`, so a code needs no table.
+`FinishReason`, `ErrorCode`, `Readiness` have the numbers of `msg/Answer.msg`: none needs a table.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,7 @@ from std_msgs.msg import Header
 
 from edge_vlm_ros.core import (
     NS_PER_S,
+    YES_NO,
     Answer,
     BadRequestError,
     CompressedImage,
@@ -60,6 +62,8 @@ class RequestFacts:
         window_truncated: The buffers held less than the seconds asked for.
         frame_wait_s: How long it waited for a frame, seconds of steady time.
         note: How its frames were chosen, where the caller should know; for people.
+        scene_checked_age_s: Age of the live frame that the frames made ready were compared with;
+            -1 = there was no comparison.
     """
 
     request_id: str
@@ -68,6 +72,7 @@ class RequestFacts:
     window_truncated: bool = False
     frame_wait_s: float = 0.0
     note: str = ''
+    scene_checked_age_s: float = -1.0
 
 
 def time_from_ros(stamp: Time) -> int:
@@ -131,7 +136,22 @@ def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingO
         top_p=request.top_p or 1.0,
         top_k=request.top_k,
         seed=seed,
+        repetition_penalty=request.repetition_penalty or 1.0,
     )
+
+
+def choices_from_ros(request: AskRequest) -> tuple[str, ...]:
+    """Return the answers to choose from; none = free text.
+
+    Raises:
+        BadRequestError: `yes_no` has choices of its own.
+    """
+    if request.yes_no and request.choices:
+        raise BadRequestError(
+            f'yes_no stands for the choices yes and no: choices is empty then, not '
+            f'{len(request.choices)} texts'
+        )
+    return YES_NO if request.yes_no else tuple(request.choices)
 
 
 def message_to_ros(answer: Answer, facts: RequestFacts) -> str:
@@ -201,11 +221,20 @@ def answer_to_ros(
         message=message_to_ros(answer, facts),
         choice=answer.choice,
         choice_valid=bool(answer.choice),
+        choice_probability=_or_nan(answer.choice_probability),
         frames=[frame_ref_to_ros(frame, facts) for frame in answer.frames],
         stats=stats_to_ros(answer, facts),
         model=answer.model,
         chip=answer.chip,
+        ahead=int(answer.readiness),
+        scene_checked_age_s=facts.scene_checked_age_s,
+        approximate=False,  # No way that would be is taken.
     )
+
+
+def _or_nan(value: float | None) -> float:
+    """Return a number as messages have it: NaN where it is not known."""
+    return math.nan if value is None else value
 
 
 def frame_ref_to_ros(frame: FrameRef, facts: RequestFacts) -> FrameRefMsg:

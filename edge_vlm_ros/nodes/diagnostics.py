@@ -1,4 +1,4 @@
-"""What goes to /diagnostics: a status for engine, queue, conversations and each camera."""
+"""What goes to /diagnostics: a status for each part of the node and each camera."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from edge_vlm_ros.core import Readiness
 from edge_vlm_ros.nodes import qos
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edge_vlm_ros.nodes.ahead import AheadFacts
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
     from edge_vlm_ros.nodes.status import NodeStatus
@@ -49,7 +51,7 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
         if engine.info is not None:
             values['model'] = engine.info.model
             values['load_s'] = f'{engine.info.load_s:.1f}'
-    level = 'OK' if word in {'ready', 'inactive', 'finalized'} else 'WARN'
+    level = 'OK' if word in {'ready', 'inactive', 'deactivating', 'finalized'} else 'WARN'
     if status.failure:
         level, message = 'ERROR', status.failure
     return _status(f'{node}: engine', status.hardware, level, message, values)
@@ -94,6 +96,40 @@ def sessions_status(node: str, hardware: str, sessions: Sequence[str]) -> Diagno
     names = ', '.join(sessions[-MOST_NAMES:])
     message = f'{len(sessions)} conversations had a turn and were not reset'
     return _status(f'{node}: conversations', hardware, 'OK', message, {'names': names})
+
+
+def ahead_status(node: str, hardware: str, facts: AheadFacts) -> DiagnosticStatus:
+    """Return the status of what is made ready before anybody asks.
+
+    Args:
+        node: The node's name.
+        hardware: Chip and device numbers.
+        facts: How it does.
+    """
+    questions = facts.questions
+    hits = sum(
+        number for readiness, number in questions.items() if readiness is not Readiness.NONE
+    )
+    values: dict[str, Any] = {
+        'mode': facts.mode,
+        'chip_share': f'{facts.chip_share:.3f}',
+        'refreshes': facts.refreshes,
+        'looks': facts.looks,
+        'encodes': facts.encodes,
+        'pieces': facts.pieces,
+        'hits': hits,
+        'misses': questions.get(Readiness.NONE, 0),
+        **{each.name.lower(): questions.get(each, 0) for each in Readiness if each},
+        'hints': facts.hints,
+        'restarts': facts.restarts,
+        'failures': facts.failures,
+        'ready': ', '.join(facts.ready[-MOST_NAMES:]),
+        'ready_tokens': facts.tokens,
+        'problem': facts.problem,
+    }
+    message = facts.problem or f'{len(facts.ready)} frames are ready, {hits} questions found them'
+    level = 'WARN' if facts.problem else 'OK'
+    return _status(f'{node}: ahead', hardware, level, message, values)
 
 
 def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:

@@ -10,6 +10,8 @@ from rclpy.clock import (  # type: ignore[attr-defined] # Humble has ClockType n
 )
 from rclpy.task import Future
 
+from edge_vlm_ros.core import NoFreshFrameError
+
 if TYPE_CHECKING:
     from rclpy.callback_groups import CallbackGroup
     from rclpy.node import Node
@@ -75,3 +77,10 @@ class FrameWaits:
         for reply, (stop_ns, _) in list(self._waits.items()):
             if now_ns >= stop_ns:
                 self.end(reply)
+
+
+def with_wait(error: NoFreshFrameError, waited_s: float) -> NoFreshFrameError:
+    """Return the error of a request that has waited for a frame in vain, and say so in it."""
+    if not waited_s:
+        return error
+    return NoFreshFrameError(f'{error.message} (waited {waited_s:.1f} s for one)', error.code)

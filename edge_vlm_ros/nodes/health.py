@@ -79,6 +79,7 @@ class CameraHealth:
         topic: Fully resolved.
         transport: 'raw' or 'compressed'.
         reliability: What the subscription asks for: 'best_effort' or 'reliable'.
+        durability: Likewise: 'volatile' or 'transient_local'.
         min_fps: Fewer frames a second are worth a warning; 0 = any rate will do.
         max_age_s: Older frames are refused where a request says nothing; 0 = none is.
         publishers: On the topic, matching or not.
@@ -107,6 +108,7 @@ class CameraHealth:
     topic: str
     transport: str = 'raw'
     reliability: str = 'best_effort'
+    durability: str = 'volatile'
     min_fps: float = 1.0
     max_age_s: float = 0.0
     publishers: tuple[Publisher, ...] = ()
@@ -132,6 +134,8 @@ class CameraHealth:
     @property
     def problem(self) -> str:
         """What is wrong, for people: what was seen and who can act; '' = all is well."""
+        if self._is_kept_picture:
+            return self._damaged_picture() or self.clock_problem or self._refusal()
         if self.is_quiet:
             return f'{self._silence()}: {self._cause_of_silence()}'
         return self._damage() or self._scarcity() or self.clock_problem or self._refusal()
@@ -152,7 +156,7 @@ class CameraHealth:
     def clock_problem(self) -> str:
         """How the camera's clock and the node's differ, for people; '' = they agree."""
         offset_s = self.clock_offset_s
-        if abs(offset_s) <= FREE_OFFSET_S:
+        if abs(offset_s) <= FREE_OFFSET_S or (self._is_kept_picture and offset_s < 0):
             return ''
         if offset_s > 0:
             return (
@@ -206,6 +210,11 @@ class CameraHealth:
             f'{self.last_bad_reason}'
         )
 
+    def _damaged_picture(self) -> str:
+        if not self.bad_reason:
+            return ''
+        return f'the picture on {self.topic} cannot be decoded: {self.bad_reason}'
+
     def _scarcity(self) -> str:
         if self.watched_s > SETTLE_S and self.fps < self.min_fps:
             if self._is_starved:
@@ -225,8 +234,14 @@ class CameraHealth:
 
     def _refusal(self) -> str:
         """Say that every question is refused whatever else is well, if that is so."""
+        if self._is_kept_picture and 0 < self.max_age_s < self.age_s:
+            return (
+                f'the picture on {self.topic} is {self.age_s:.1f} s old, its publisher keeps it '
+                f'and sends no other, and max_age_s is {self.max_age_s:.1f}: questions that say '
+                'nothing of max_age_s are refused'
+            )
         oldest_s = self.age_s - self.silence_s
-        if not 0 < self.max_age_s < oldest_s:
+        if self._is_kept_picture or not 0 < self.max_age_s < oldest_s:
             return ''
         return (
             f'the frames on {self.topic} are {oldest_s:.1f} s old when they come, and max_age_s '
@@ -289,17 +304,33 @@ class CameraHealth:
 
     def _qos_mismatch(self) -> str:
         policy = self.incompatible if not self.counts.received else ''
+        if self._is_latched_asked and not any(p.is_latched for p in self._fitting):
+            policy = 'durability'
         if self.reliability == 'reliable' and not any(p.is_reliable for p in self._fitting):
             policy = 'reliability'
         if not policy:
             return ''
-        return (
-            f'its publisher offers another {policy} than the {self.reliability} asked for '
-            f'(parameter cameras.{self.name}.qos.reliability)'
-        )
+        return f'its publisher offers another {policy} than {self.asked(policy)}'
+
+    def asked(self, policy: str) -> str:
+        """Say what is asked for of a QoS policy, and by which parameter, if there is one."""
+        value = {'reliability': self.reliability, 'durability': self.durability}.get(policy)
+        if value is None:
+            return 'is asked for'
+        return f'the {value} asked for (parameter cameras.{self.name}.qos.{policy})'
+
+    @property
+    def _is_latched_asked(self) -> bool:
+        return self.durability == 'transient_local'
+
+    @property
+    def _is_kept_picture(self) -> bool:
+        """Whether what is shown is a picture that its publisher keeps, as was asked for."""
+        is_kept = bool(self._fitting) and all(each.is_latched for each in self._fitting)
+        return self._is_latched_asked and is_kept and self.counts.received > 0 and self.is_quiet
 
     def _latched(self) -> str:
-        if not all(publisher.is_latched for publisher in self._fitting):
+        if self._is_latched_asked or not all(each.is_latched for each in self._fitting):
             return ''
         if self.counts.received:
             return (
@@ -308,6 +339,6 @@ class CameraHealth:
             )
         return (
             'its publisher keeps a picture for late subscribers (transient local) that was sent '
-            'before this node subscribed, and this subscription takes what is sent now: have it '
-            'publish again, or at a rate'
+            'before this node subscribed, and this subscription takes what is sent now: set '
+            f'cameras.{self.name}.qos.durability to transient_local, or have it publish again'
         )

@@ -1,9 +1,7 @@
 """What loses images, by middleware, and what helps: free of ROS.
 
 Sources: rmw_fastrtps issues 576 and 739 (a best-effort image above the sender's shared-memory
-segment is overwritten before it is read); Cyclone DDS, "Configuration guide",
-SocketReceiveBufferSize (samples go through UDP in fragments, and the kernel drops one when the
-buffer is full).
+segment is overwritten before it is read); for Cyclone DDS see `edge_vlm_ros.cyclonedds`.
 """
 
 from __future__ import annotations
@@ -13,17 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vlm_ros.fastdds import PROFILE_NAME, PROFILE_VARIABLES
+from edge_vlm_ros.cyclonedds import PROFILE_NAME as CYCLONE_PROFILE_NAME
+from edge_vlm_ros.cyclonedds import (
+    PROFILE_VARIABLE,
+    RAISE_LIMIT,
+    STOCK_BUFFER_BYTES,
+    is_cyclone_dds,
+    receive_buffer_limit,
+)
+from edge_vlm_ros.fastdds import PROFILE_NAME, PROFILE_VARIABLES, is_fast_dds
 
 FAST_DDS_SEGMENT_BYTES = 512 * 1024
 """Shared memory of a process under Fast DDS, unless a profile says otherwise."""
 
 PROFILE_SEGMENT_BYTES = 16 << 20
 """The same under config/fastdds_shm.xml."""
-
-UDP_BUFFER_BYTES = 212_992
-"""Receive buffer of a socket on a stock Linux kernel; about what a few large fragments take."""
-
 
 FAST_DDS_HINT = (
     'Images above 512 KB do not fit the default shared memory of Fast DDS and are lost without an '
@@ -55,9 +57,9 @@ class Losses:
     @property
     def advice(self) -> str:
         """What the cause is, as far as it can be known, and who can do what about it."""
-        if 'fastrtps' in self.middleware:
+        if is_fast_dds(self.middleware):
             return self._fast_dds()
-        if 'cyclonedds' in self.middleware:
+        if is_cyclone_dds(self.middleware):
             return self._cyclone_dds()
         return (
             f'The middleware is {self.middleware or "unknown"}, and this package does not know '
@@ -86,14 +88,14 @@ class Losses:
         return FAST_DDS_HINT
 
     def _cyclone_dds(self) -> str:
-        if not self.udp_drops and not self.may_exceed(UDP_BUFFER_BYTES):
+        if not self.udp_drops and not self.may_exceed(STOCK_BUFFER_BYTES):
             return _OVERLOAD
         seen = f' (it has dropped {self.udp_drops} datagrams lately)' if self.udp_drops else ''
         return (
             'Cyclone DDS takes images through UDP, and the kernel drops what does not fit its '
             f'receive buffer, net.core.rmem_max is {receive_buffer_limit() or "not known"}{seen}: '
-            'sysctl -w net.core.rmem_max=16777216, and start this node with CYCLONEDDS_URI set to '
-            "this package's config/cyclonedds.xml (it does so itself where that is unset)"
+            f"{RAISE_LIMIT}, and start this node with {PROFILE_VARIABLE} set to this package's "
+            f'config/{CYCLONE_PROFILE_NAME} (it does so itself where that is unset)'
         )
 
 
@@ -106,13 +108,6 @@ _OVERLOAD = (
 def fast_dds_profile() -> str:
     """Return the profile of Fast DDS that this process's environment names; '' = none."""
     return next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), '')
-
-
-def receive_buffer_limit() -> int:
-    """Return the kernel's largest receive buffer of a socket, bytes; 0 = not known."""
-    with suppress(OSError, ValueError):
-        return int(Path('/proc/sys/net/core/rmem_max').read_text(encoding='ascii'))
-    return 0
 
 
 def count_udp_drops(proc: Path = Path('/proc/self')) -> int:

@@ -27,6 +27,9 @@ LONGEST_LATENCY_NS = 60 * NS_PER_S
 or relay keeps an image for so long. Up to here nobody can tell a late image from a clock that is
 behind, and the image is taken for late: that errs towards too old."""
 
+ANY_AGE_NS = 1 << 62
+"""The same of a picture that its publisher keeps for late subscribers: it may be of any age."""
+
 STANDSTILL_NS = 2 * NS_PER_S
 """Simulated time that has not moved for so long stands still; it is looked at once a second."""
 
@@ -107,9 +110,14 @@ class NodeTime:
 
 
 class CameraClock:
-    """What the stamps of a camera say of its clock."""
+    """What the stamps of a camera say of its clock.
 
-    def __init__(self) -> None:
+    Args:
+        longest_latency_ns: A larger delay is no latency: the clocks differ.
+    """
+
+    def __init__(self, longest_latency_ns: int = LONGEST_LATENCY_NS) -> None:
+        self._longest_latency_ns = longest_latency_ns
         self._delays: deque[int] = deque(maxlen=CLOCK_SAMPLES)
         self._usual_ns = 0
 
@@ -132,10 +140,10 @@ class CameraClock:
         """
         self._delays.append(delay_ns)
         self._usual_ns = sorted(self._delays)[len(self._delays) // 2]
-        if 0 <= delay_ns <= LONGEST_LATENCY_NS:
+        if 0 <= delay_ns <= self._longest_latency_ns:
             return delay_ns
         late_ns = delay_ns - self._usual_ns
-        return late_ns if 0 < late_ns <= LONGEST_LATENCY_NS else 0
+        return late_ns if 0 < late_ns <= self._longest_latency_ns else 0
 
     def clear(self) -> None:
         """Forget what was measured: the node's clock has jumped."""

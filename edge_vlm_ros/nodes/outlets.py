@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from std_msgs.msg import String
@@ -10,12 +10,17 @@ from std_msgs.msg import String
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes import diagnostics, qos
+from edge_vlm_ros.nodes.qos_overrides import create_publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rclpy.node import Node
+    from rclpy.publisher import Publisher
+    from rclpy.qos import QoSProfile
 
+    from edge_vlm_ros.nodes.ahead import AheadFacts
+    from edge_vlm_ros.nodes.declaring import ParameterTable
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
     from edge_vlm_ros.nodes.status import NodeStatus
@@ -26,21 +31,21 @@ class Outlets:
 
     Args:
         node: Whose publishers they are.
+        parameters: Of the node; overrides of the publishers' QoS are declared there.
+
+    Raises:
+        SettingsError: Such an override makes no sense.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, parameters: ParameterTable) -> None:
+        def create(kind: type[Any], topic: str, profile: QoSProfile) -> Publisher[Any]:
+            return create_publisher(node, parameters, kind, topic, profile)
+
         self._node = node
-        events = qos.no_publisher_events()
-        self._chunks = node.create_publisher(
-            AnswerChunkMsg, '~/answer', qos.ANSWER_CHUNKS, event_callbacks=events
-        )
-        self._texts = node.create_publisher(
-            String, '~/answer_text', qos.ANSWER_TEXT, event_callbacks=events
-        )
-        self._states = node.create_publisher(String, '~/state', qos.STATE, event_callbacks=events)
-        self._diagnostics = node.create_publisher(
-            DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS, event_callbacks=events
-        )
+        self._chunks = create(AnswerChunkMsg, '~/answer', qos.ANSWER_CHUNKS)
+        self._texts = create(String, '~/answer_text', qos.ANSWER_TEXT)
+        self._states = create(String, '~/state', qos.STATE)
+        self._diagnostics = create(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
         self._last_state = ''
 
     def publish_chunk(self, message: AnswerChunkMsg) -> None:
@@ -64,8 +69,9 @@ class Outlets:
         requests: OpenRequests,
         sessions: Sequence[str],
         cameras: Iterable[CameraHealth],
+        ahead: AheadFacts | None = None,
     ) -> None:
-        """Publish one status for the engine, the queue, the conversations and each camera."""
+        """Publish a status for engine, queue, conversations, work ahead of them, each camera."""
         name = self._node.get_fully_qualified_name()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
@@ -73,6 +79,7 @@ class Outlets:
             diagnostics.engine_status(name, status),
             diagnostics.queue_status(name, status.hardware, requests),
             diagnostics.sessions_status(name, status.hardware, sessions),
+            *([diagnostics.ahead_status(name, status.hardware, ahead)] if ahead else []),
             *(diagnostics.camera_status(name, health) for health in cameras),
         ]
         self._diagnostics.publish(message)

@@ -1,13 +1,12 @@
 """The vlm node's parameters: declared with description and range, read into frozen settings.
 
 What the node is (chip, model, cameras, bounds) is read-only and becomes one `VlmSettings` at
-start-up. What a request may leave open is a `RequestDefaults`, read again for every request, so a
-change at run time holds from the next question on.
+start-up. What a request may leave open is in `request_parameters`.
 
-Cameras and presets are lists of names; each name brings parameters of its own. In a YAML file
-they stand beside the list, with dots (one key cannot be a list and a map at once):
+Cameras and presets are lists of names; each name brings parameters of its own. The lists have
+names of their own, for a key of a YAML file cannot be a list and a map at once:
 
-    cameras: ['front', 'rear']
+    camera_names: ['front', 'rear']
     cameras.front.topic: '/front/image_raw'
 """
 
@@ -17,22 +16,25 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import BadRequestError, EdgeVlmError, chip_named, chip_names, parse_option
-from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
-from edge_vlm_ros.nodes.declaring import (
-    SettingsError,
-    choices,
-    declare,
-    declare_names,
-    filled,
-    one_of,
-    value_of,
+from edge_vlm_ros.core import (
+    MAX_QUESTION_BYTES,
+    BadRequestError,
+    EdgeVlmError,
+    chip_named,
+    chip_names,
+    parse_option,
 )
+from edge_vlm_ros.nodes.ahead_parameters import AheadSettings, declare_ahead, read_ahead
+from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
+from edge_vlm_ros.nodes.declaring import SettingsError, filled, value_of
+from edge_vlm_ros.nodes.request_parameters import declare_requests, length_problem
 from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving import ServingSettings
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+    from edge_vlm_ros.nodes.declaring import ParameterTable
 
 QUEUE_POLICIES = tuple(policy.value for policy in QueuePolicy)
 PRESETS = {
@@ -63,6 +65,7 @@ class VlmSettings:
         session_max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
+        ahead: What is made ready while nobody asks.
     """
 
     chip: str
@@ -79,6 +82,7 @@ class VlmSettings:
     session_max_turns: int
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
+    ahead: AheadSettings
 
     def serving(self) -> ServingSettings:
         """Return what of it concerns the queue and the conversations of the backend."""
@@ -90,92 +94,63 @@ class VlmSettings:
             newest_wins=tuple(each.name for each in self.cameras if each.newest_question_wins),
             session_ttl_s=self.session_ttl_s,
             max_session_turns=self.session_max_turns,
+            ahead_duty=self.ahead.duty,
+            live_s=self.ahead.live_s,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RequestDefaults:
-    """What a request gets where it leaves a field at 0.
-
-    Attributes:
-        max_frames: Frames of a clip.
-        max_age_s: Age of the newest frame above which a question is refused; 0 = any age.
-        frame_wait_s: Longest wait for a frame that is fresh enough; 0 = none.
-        timeout_s: Time to answer; 0 = no limit.
-        max_tokens: Answer tokens; 0 = as many as the context holds.
-        system_prompt: '' = the model family's own.
-    """
-
-    max_frames: int
-    max_age_s: float
-    frame_wait_s: float
-    timeout_s: float
-    max_tokens: int
-    system_prompt: str
-
-
-def declare_parameters(node: Node) -> None:
-    """Declare every parameter of the vlm node.
+def declare_parameters(table: ParameterTable) -> None:
+    """Declare every parameter of the vlm node, but those of its publishers' QoS.
 
     Raises:
-        SettingsError: A name in `cameras` or `presets` cannot be part of a parameter's name.
+        SettingsError: What was given for one at the start does not fit, or all together do not.
     """
-    _declare_model(node)
-    _declare_start(node)
-    _declare_queue(node)
-    _declare_requests(node)
-    cameras = declare_names(node, 'cameras', ['camera'], 'Cameras by name, as requests call them.')
+    _declare_model(table)
+    _declare_start(table)
+    _declare_queue(table)
+    declare_requests(table)
+    declare_ahead(table)
+    cameras = table.declare_names(
+        'camera_names', ['camera'], 'Cameras by name, as requests call them.', 'cameras'
+    )
     for name in cameras:
-        declare_camera(node, name, 'image_raw' if len(cameras) == 1 else f'{name}/image_raw')
-    presets = declare_names(
-        node,
-        'presets',
+        declare_camera(table, name, 'image_raw' if len(cameras) == 1 else f'{name}/image_raw')
+    presets = table.declare_names(
+        'preset_names',
         list(PRESETS),
         'Prompts of the describe service; the first is its default.',
+        'presets',
     )
     for name in presets:
-        declare(node, f'presets.{name}', PRESETS.get(name, ''), f'Question of preset "{name}".')
+        text = PRESETS.get(name, '')
+        table.declare(
+            f'presets.{name}', text, f'Question of preset "{name}".', check=_problem_of_preset
+        )
+    table.judge_together({})
 
 
 def read_settings(node: Node) -> VlmSettings:
     """Read what the node is; call after `declare_parameters`.
 
     Raises:
-        SettingsError: A value makes no sense.
+        SettingsError: The chip is of a package that is broken.
     """
-    settings = VlmSettings(
+    return VlmSettings(
         chip=_chip(value_of(node, 'chip')),
         model=value_of(node, 'model'),
         model_dirs=tuple(_expanded(path) for path in value_of(node, 'model_dirs') if path),
         device_ids=tuple(value_of(node, 'device_ids')),
-        engine_options=tuple(_option(text) for text in value_of(node, 'engine_options') if text),
+        engine_options=tuple(map(parse_option, filled(value_of(node, 'engine_options')))),
         autostart=value_of(node, 'autostart'),
         wait_for_model=value_of(node, 'wait_for_model'),
         engine_stall_s=value_of(node, 'engine_stall_s'),
         queue_size=value_of(node, 'queue_size'),
-        queue_policy=QueuePolicy(
-            one_of('queue_policy', value_of(node, 'queue_policy'), QUEUE_POLICIES)
-        ),
+        queue_policy=QueuePolicy(value_of(node, 'queue_policy')),
         session_ttl_s=value_of(node, 'session_ttl_s'),
         session_max_turns=value_of(node, 'session_max_turns'),
-        cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'cameras'))),
-        presets=tuple(filled(value_of(node, 'presets'))),
-    )
-    for name in settings.presets:
-        if not value_of(node, f'presets.{name}').strip():
-            raise SettingsError(f'presets.{name} is empty: give preset "{name}" a question')
-    return settings
-
-
-def read_request_defaults(node: Node) -> RequestDefaults:
-    """Read what requests may leave open, as it is now."""
-    return RequestDefaults(
-        max_frames=value_of(node, 'max_frames'),
-        max_age_s=value_of(node, 'max_age_s'),
-        frame_wait_s=value_of(node, 'frame_wait_s'),
-        timeout_s=value_of(node, 'timeout_s'),
-        max_tokens=value_of(node, 'max_tokens'),
-        system_prompt=value_of(node, 'system_prompt'),
+        cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'camera_names'))),
+        presets=tuple(filled(value_of(node, 'preset_names'))),
+        ahead=read_ahead(node, filled(value_of(node, 'camera_names'))),
     )
 
 
@@ -186,65 +161,61 @@ def read_preset(node: Node, settings: VlmSettings, name: str) -> str:
         BadRequestError: There is no preset of that name.
     """
     if not settings.presets:
-        raise BadRequestError('there are no presets: the parameter `presets` is empty')
+        raise BadRequestError('there are no presets: the parameter `preset_names` is empty')
     name = name or settings.presets[0]
     if name not in settings.presets:
         raise BadRequestError(f'no preset {name!r}; there are {", ".join(settings.presets)}')
     return str(value_of(node, f'presets.{name}'))
 
 
-def _declare_model(node: Node) -> None:
-    declare(
-        node,
+def _declare_model(table: ParameterTable) -> None:
+    table.declare(
         'chip',
         'cpu',
         'What runs the model.',
         read_only=True,
-        constraint=choices(chip_names()),
+        choices=chip_names(),
     )
-    declare(
-        node,
+    table.declare(
         'model',
         '',
         "Model: a name of the catalogue or a path; empty: the chip's default.",
         read_only=True,
     )
-    declare(
-        node,
+    table.declare(
         'model_dirs',
         [''],
         'Folders to look for models in, before the usual ones; ~ and $NAME are expanded.',
         read_only=True,
     )
-    declare(
-        node,
+    table.declare(
         'device_ids',
         [0],
         'Numbers of the chips to use, on machines with several.',
         read_only=True,
+        low=0,
+        high=255,
     )
-    declare(
-        node,
+    table.declare(
         'engine_options',
         [''],
         'Options of the model\'s family ("resize=fast"; "max_tiles=4" where it tiles) and of the '
         'chip\'s engine (cpu: "threads=2"), each as "name=value"; a name that neither has ends '
         'the start with a list of those they have; empty: none.',
         read_only=True,
+        check=_problem_of_options,
     )
 
 
-def _declare_start(node: Node) -> None:
-    declare(
-        node,
+def _declare_start(table: ParameterTable) -> None:
+    table.declare(
         'autostart',
         value=True,
         description='Configure and activate at start; a failed start then ends the process '
         'with exit status 1.',
         read_only=True,
     )
-    declare(
-        node,
+    table.declare(
         'wait_for_model',
         value=False,
         description='Active means able to answer: with autostart the node is activated once the '
@@ -252,8 +223,15 @@ def _declare_start(node: Node) -> None:
         'and wait for the model.',
         read_only=True,
     )
-    declare(
-        node,
+    table.declare(
+        'drain_s',
+        2.0,
+        's; how long requests that run or wait may take to end when the node is deactivated '
+        '(ERROR_NOT_READY for new ones), before the others are cancelled; 0: none.',
+        low=0.0,
+        high=3600.0,
+    )
+    table.declare(
         'engine_stall_s',
         0.0,
         's; an engine that gives no sign of life for so long is ended and started again; 0: as '
@@ -264,9 +242,8 @@ def _declare_start(node: Node) -> None:
     )
 
 
-def _declare_queue(node: Node) -> None:
-    declare(
-        node,
+def _declare_queue(table: ParameterTable) -> None:
+    table.declare(
         'queue_size',
         8,
         'Requests that run or wait, at most; `queue_policy` says what becomes of one more.',
@@ -274,8 +251,7 @@ def _declare_queue(node: Node) -> None:
         low=1,
         high=1000,
     )
-    declare(
-        node,
+    table.declare(
         'queue_policy',
         QueuePolicy.QUEUE.value,
         'What becomes of a request that comes while another is answered. reject: ERROR_BUSY. '
@@ -283,10 +259,9 @@ def _declare_queue(node: Node) -> None:
         'the oldest one that waits, of the lowest priority, ends with ERROR_BUSY. preempt: unless '
         'its priority is lower, the one that runs ends with ERROR_PREEMPTED and what it has said.',
         read_only=True,
-        constraint=choices(QUEUE_POLICIES),
+        choices=QUEUE_POLICIES,
     )
-    declare(
-        node,
+    table.declare(
         'session_ttl_s',
         1800.0,
         's; a conversation that was not used for so long is forgotten.',
@@ -294,8 +269,7 @@ def _declare_queue(node: Node) -> None:
         low=1.0,
         high=1e6,
     )
-    declare(
-        node,
+    table.declare(
         'session_max_turns',
         0,
         'Turns of a conversation that are kept, the oldest go first; 0: as many as the context '
@@ -306,59 +280,6 @@ def _declare_queue(node: Node) -> None:
     )
 
 
-def _declare_requests(node: Node) -> None:
-    declare(
-        node,
-        'max_frames',
-        8,
-        'Frames of a clip, where a request says 0; a model that takes fewer gets fewer.',
-        low=1,
-        high=256,
-    )
-    declare(
-        node,
-        'max_age_s',
-        2.0,
-        's; where a request says 0: a newest frame older than this is refused with '
-        'ERROR_STALE_FRAME; 0: any age will do.',
-        low=0.0,
-        high=1e9,
-    )
-    declare(
-        node,
-        'frame_wait_s',
-        1.0,
-        's; how long a request waits for a frame where there is none or only too old ones, within '
-        'its own timeout; then it is refused with ERROR_NO_FRAME or ERROR_STALE_FRAME; '
-        '0: at once.',
-        low=0.0,
-        high=3600.0,
-    )
-    declare(
-        node,
-        'timeout_s',
-        120.0,
-        's; where a request says 0: the answer ends after so long with FINISH_DEADLINE; '
-        '0: no limit.',
-        low=0.0,
-        high=1e6,
-    )
-    declare(
-        node,
-        'max_tokens',
-        256,
-        'Tokens of an answer at most, where a request says 0; 0: as many as the context holds.',
-        low=0,
-        high=1_000_000,
-    )
-    declare(
-        node,
-        'system_prompt',
-        '',
-        "Who the model is to be, where a request says nothing; empty: the model family's own.",
-    )
-
-
 def _chip(name: str) -> str:
     try:
         return chip_named(name).name
@@ -366,11 +287,19 @@ def _chip(name: str) -> str:
         raise SettingsError(f'chip: {error.message}') from error
 
 
-def _option(text: str) -> tuple[str, str | int]:
+def _problem_of_options(texts: list[str]) -> str:
     try:
-        return parse_option(text)
+        for text in filled(texts):
+            parse_option(text)
     except BadRequestError as error:
-        raise SettingsError(f'engine_options: {error.message}') from error
+        return error.message
+    return ''
+
+
+def _problem_of_preset(text: str) -> str:
+    if not text.strip():
+        return f'{text!r} is empty: a preset needs a question'
+    return length_problem(text, MAX_QUESTION_BYTES)
 
 
 def _expanded(path: str) -> str:

@@ -6,14 +6,12 @@ import ctypes
 import os
 from pathlib import Path
 
+from edge_vlm_ros import cyclonedds
 from edge_vlm_ros.fastdds import is_profile_chosen, shipped_profile, variables_to_set
 
 # malloc.h of glibc.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
-
-CYCLONE_PROFILE_NAME = 'cyclonedds.xml'
-CYCLONE_VARIABLE = 'CYCLONEDDS_URI'
 
 
 def keep_freed_memory(trim_bytes: int = 256 << 20, mmap_bytes: int = 32 << 20) -> bool:
@@ -63,9 +61,8 @@ def use_large_receive_buffers() -> str:
     Returns:
         What CYCLONEDDS_URI was set to; '' when the user has set one or ours is not installed.
     """
-    profile = shipped_profile(CYCLONE_PROFILE_NAME)
-    if profile is None or os.environ.get(CYCLONE_VARIABLE):
+    profile = shipped_profile(cyclonedds.PROFILE_NAME)
+    if profile is None or cyclonedds.chosen_profile():
         return ''
-    # As it stands: Cyclone DDS decodes no %20.
-    os.environ[CYCLONE_VARIABLE] = f'file://{profile}'
-    return os.environ[CYCLONE_VARIABLE]
+    os.environ[cyclonedds.PROFILE_VARIABLE] = cyclonedds.uri_of(profile)
+    return cyclonedds.chosen_profile()

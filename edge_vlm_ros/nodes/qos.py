@@ -37,6 +37,13 @@ RELIABILITIES = {
 }
 
 
+HISTORIES = {'keep_last': HistoryPolicy.KEEP_LAST, 'keep_all': HistoryPolicy.KEEP_ALL}
+DURABILITIES = {
+    'volatile': DurabilityPolicy.VOLATILE,
+    'transient_local': DurabilityPolicy.TRANSIENT_LOCAL,
+}
+
+
 def reliable(depth: int) -> QoSProfile:
     """Return the profile of topics whose messages must all arrive."""
     return QoSProfile(
@@ -57,17 +64,18 @@ def latched() -> QoSProfile:
     )
 
 
-def camera(reliability: str, depth: int) -> QoSProfile:
+def camera(reliability: str, depth: int, durability: str = 'volatile') -> QoSProfile:
     """Return the profile of a camera topic.
 
     A best-effort subscription takes from both kinds of publisher, a reliable one only from a
-    reliable publisher.
+    reliable publisher. A volatile one takes what is sent from now on; a transient-local one also
+    what was sent before, from a publisher that kept it and resends it (which takes reliability).
     """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
         reliability=RELIABILITIES[reliability],
-        durability=DurabilityPolicy.VOLATILE,
+        durability=DURABILITIES[durability],
     )
 
 
@@ -81,6 +89,8 @@ pushes the oldest out: no error says so, and the caller waits forever. With a de
 """
 
 ANSWER_TEXT = reliable(10)
+HINT = camera('best_effort', 10)
+"""A hint is for now: from any publisher, and none is worth sending again."""
 DIAGNOSTICS = reliable(10)
 STATE = latched()
 

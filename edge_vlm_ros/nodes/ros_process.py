@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.impl.logging_severity import LoggingSeverity
+from rclpy.logging import get_logger, get_logger_effective_level, set_logger_level
 from rclpy.signals import SignalHandlerOptions
 
+from edge_vlm_ros.nodes.declaring import one_line
 from edge_vlm_ros.nodes.process_setup import (
     keep_freed_memory,
     use_large_receive_buffers,
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
     from rclpy.executors import Executor
 
+RCLError = rclpy_implementation.RCLError
+UnknownROSArgsError = rclpy_implementation.UnknownROSArgsError
+
 
 @contextmanager
 def ros_process(args: Sequence[str] | None = None) -> Iterator[Executor]:
@@ -31,14 +38,25 @@ def ros_process(args: Sequence[str] | None = None) -> Iterator[Executor]:
 
     Args:
         args: The command line, with the program's name; None = this process's.
+
+    Raises:
+        SystemExit: The command line or a parameter file is not understood; the log says which.
     """
     keep_freed_memory()
     use_shared_memory_profile()  # The middleware reads both when rclpy is initialised.
     use_large_receive_buffers()
-    rclpy.init(
-        args=list(sys.argv if args is None else args),
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
+    set_logger_level('rcl', LoggingSeverity.FATAL)  # It would say first that something is wrong.
+    try:
+        rclpy.init(
+            args=list(sys.argv if args is None else args),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+    except (RCLError, UnknownROSArgsError) as error:
+        # A parameter file that cannot be read, a value that is no YAML: rcl names it.
+        get_logger('edge_vlm_ros').fatal(one_line(error))
+        raise SystemExit(1) from None
+    if get_logger_effective_level('rcl') == LoggingSeverity.FATAL:  # `--log-level` set no other.
+        set_logger_level('rcl', LoggingSeverity.UNSET)
     executor = SingleThreadedExecutor()
     try:
         yield executor

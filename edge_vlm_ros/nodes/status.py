@@ -10,8 +10,11 @@ from edge_vlm_ros.serving import EnginePhase
 if TYPE_CHECKING:
     from edge_vlm_ros.serving import EngineState
 
-Lifecycle: TypeAlias = Literal['unconfigured', 'inactive', 'active', 'finalized']
-"""The primary states of a lifecycle node, as `lifecycle_msgs/State` names them."""
+Lifecycle: TypeAlias = Literal['unconfigured', 'inactive', 'active', 'deactivating', 'finalized']
+"""The primary states of a lifecycle node, as `lifecycle_msgs/State` names them.
+
+And one on the way: 'deactivating', while the requests that are open may end (`Draining`).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class NodeStatus:
     """How the node is at one moment.
 
     Attributes:
-        lifecycle: The primary state.
+        lifecycle: The state.
         chip: The parameter.
         model: The parameter, '' = the chip's default; None before the parameters were read.
         device_ids: The parameter.
@@ -45,8 +48,8 @@ class NodeStatus:
         """
         if self.failure:
             return f'failed: {self.failure}'
-        if self.lifecycle == 'finalized':
-            return 'finalized'
+        if self.lifecycle in {'deactivating', 'finalized'}:
+            return self.lifecycle
         if self.engine is None:
             return 'unconfigured'
         if self.engine.phase is EnginePhase.STARTING:

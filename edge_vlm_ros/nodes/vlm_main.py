@@ -1,7 +1,7 @@
 """Start the `vlm` node in a process of its own: `ros2 run edge_vlm_ros vlm_node`.
 
-Exit status: 0 after SIGINT or SIGTERM, 1 when the node could not start (with `autostart`) or its
-model process gave up.
+Exit status: 0 after SIGINT or SIGTERM, 1 when a parameter makes no sense, when the node could not
+start (with `autostart`) or its model process gave up.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rclpy.exceptions import ParameterException
 from rclpy.logging import get_logger
 
-from edge_vlm_ros.nodes.declaring import SettingsError
+from edge_vlm_ros.nodes.declaring import SettingsError, one_line
 from edge_vlm_ros.nodes.ros_process import ros_process
 from edge_vlm_ros.nodes.spinning import spin_until, spin_while, stop_on_signals
 from edge_vlm_ros.nodes.vlm_node import VlmNode
@@ -31,8 +32,8 @@ def main(args: Sequence[str] | None = None) -> int:
     with ros_process(args) as executor:
         try:
             node = VlmNode()
-        except SettingsError as error:
-            get_logger('vlm').fatal(str(error))
+        except (SettingsError, ParameterException) as error:
+            get_logger('vlm').fatal(one_line(error))
             return 1
         executor.add_node(node)
         with stop_on_signals(executor) as stop:

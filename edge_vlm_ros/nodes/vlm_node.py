@@ -7,24 +7,23 @@ inactive, `~/state` says `loading` (and how far), and services, parameters and d
 as ever. *Activate* subscribes to the cameras and takes requests; those that come before the model
 is loaded wait for it, each no longer than its own timeout. Where loading fails after all (a
 damaged file, a dead chip), the node deactivates and cleans up by itself: it is unconfigured then,
-the reason in the log, in diagnostics and in every refused request. *Deactivate* ends the requests,
-at once and whatever the chip does, and keeps the weights; *cleanup* frees them.
+the reason in the log, in diagnostics and in every refused request. *Deactivate* takes no more
+requests, gives those that are open `drain_s` to end (`Draining`), then ends them, whatever the
+chip does, and keeps the weights; *cleanup* frees them.
 
 With `wait_for_model` active means able to answer: *activate* fails, and says why, while the model
 is not loaded; `autostart` activates when it is. A model process that dies later leaves the node
 active: its questions wait for the next one.
 
 Here the parts are wired together: `Answering` takes the requests, `Outlets` says what goes out,
-`CameraFeed's keep frames, a `ModelProcess` answers. One thread runs every callback.
+`Watching` has the cameras, a `ModelProcess` answers. One thread runs every callback.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rclpy.action.server import ActionServer
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import (  # type: ignore[attr-defined] # Humble has ClockType nowhere else
     Clock,
@@ -36,40 +35,34 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.task import Future
 
-from edge_vlm_ros.action import Ask as AskAction
 from edge_vlm_ros.core import (
     CancelledError,
     EdgeVlmError,
     NotReadyError,
     SteadyClock,
 )
-from edge_vlm_ros.nodes import qos
 from edge_vlm_ros.nodes.answering import Answering
-from edge_vlm_ros.nodes.cameras import CameraFeed, time_of
-from edge_vlm_ros.nodes.declaring import SettingsError
+from edge_vlm_ros.nodes.cameras import time_of
+from edge_vlm_ros.nodes.declaring import SettingsError, value_of
+from edge_vlm_ros.nodes.draining import Draining
 from edge_vlm_ros.nodes.engine_log import EngineLog
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox
 from edge_vlm_ros.nodes.frame_waits import FrameWaits
 from edge_vlm_ros.nodes.outlets import Outlets
+from edge_vlm_ros.nodes.parameter_sets import ParameterSets
 from edge_vlm_ros.nodes.parameters import (
-    RequestDefaults,
     VlmSettings,
     declare_parameters,
     read_preset,
-    read_request_defaults,
     read_settings,
 )
+from edge_vlm_ros.nodes.request_parameters import RequestDefaults, read_request_defaults
+from edge_vlm_ros.nodes.request_services import open_services
 from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
-from edge_vlm_ros.serving import (
-    EnginePhase,
-    EngineState,
-    ModelProcess,
-    ModelSpec,
-    check_spec,
-)
+from edge_vlm_ros.nodes.watching import Watching
+from edge_vlm_ros.serving import EnginePhase, EngineState, ModelProcess, ModelSpec, check_spec
 from edge_vlm_ros.serving.process import ProcessSettings
-from edge_vlm_ros.srv import Ask, Cancel, Describe, ResetSession
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleState
@@ -78,28 +71,22 @@ if TYPE_CHECKING:
 
 TICK_S = 1.0
 
-RESULT_TIMEOUT_S = 900
-"""How long the result of a goal can be fetched; the default differs by distribution.
 
-From the goal's end, but on Humble from its *acceptance*: a shorter time would drop the result of
-an answer that takes long there. A goal's images are freed when it ends, not when its result is
-(`Answering.on_goal`).
-"""
-
-
-class VlmNode(LifecycleNode):
+class VlmNode(ParameterSets, LifecycleNode):
     """Answers questions about what the cameras see.
 
     Args:
         options: For `rclpy.lifecycle.LifecycleNode`: namespace, parameter_overrides, context, ...
 
     Raises:
-        SettingsError: `cameras` or `presets` holds what cannot be a name.
+        SettingsError: A parameter was given what makes no sense.
     """
+
+    _is_built = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__('vlm', **options)
-        declare_parameters(self)
+        declare_parameters(self.parameters)
         self.settings: VlmSettings | None = None
         self.failed: Future[str] = Future()
         """Done when the start failed, or the model process gave up; its result is the reason."""
@@ -109,16 +96,24 @@ class VlmNode(LifecycleNode):
         self._failure = ''
         self._process: ModelProcess | None = None
         self._engine_log = EngineLog(self.get_logger())
-        self._feeds: dict[str, CameraFeed] = {}
         steady = SteadyClock()
         self._time = time_of(self, steady)
         self._group = ReentrantCallbackGroup()
         self._inbox = ExecutorInbox(self, self._group)
         self._frame_waits = FrameWaits(self, steady, self._group)
-        self._outlets = Outlets(self)
+        self._watching = Watching(
+            self,
+            time=self._time,
+            inbox=self._inbox,
+            callback_group=self._group,
+            on_frame=self._frame_waits.frame_came,
+            defaults=self.defaults,
+        )
+        self._outlets = Outlets(self, self.parameters)
+        self.parameters.warn_of_unknown()
         self._answering = Answering(
             self,
-            cameras=self._feeds,
+            cameras=self._watching.feeds,
             publisher=self._outlets,
             parameters=self,
             waits=self._frame_waits,
@@ -128,7 +123,8 @@ class VlmNode(LifecycleNode):
             policy=str(self.get_parameter('queue_policy').value),
         )
         self._same_name = SameName(self)
-        self._open_services()
+        self._action = open_services(self, self._answering, self._group)
+        self._draining = Draining(self, self, steady, self._group)
         self._timer = self.create_timer(
             TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -138,6 +134,7 @@ class VlmNode(LifecycleNode):
             ),
             post_callback=self._on_time_jump,
         )
+        self._is_built = True
         self._status_changed()
 
     def start(self) -> bool:
@@ -173,29 +170,46 @@ class VlmNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and take requests."""
         assert self.settings is not None
+        assert self._process is not None
         unready = self._unready()
         if unready:
             self.get_logger().error(f'cannot activate: {unready} (parameter wait_for_model)')
             return TransitionCallbackReturn.FAILURE
         try:
-            for camera in self.settings.cameras:
-                feed = CameraFeed(
-                    self, camera, self._time, self._group, self._frame_waits.frame_came
-                )
-                self._feeds[camera.name] = feed
+            self._watching.open(self.settings, self._process)
         except Exception as error:  # noqa: BLE001 - rclpy would hide it
             self._close_cameras()
             self._fail(f'cannot activate: {type(error).__name__}: {error}')
             return TransitionCallbackReturn.FAILURE
+        self._answering.ahead = self._watching.ahead
         self._enter('active')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End all requests and the camera subscriptions; the model stays loaded."""
+        """End all requests that are left and the cameras; the model stays loaded."""
         self._enter('inactive')
         self._answering.end_all(CancelledError('the node was deactivated'))
         self._close_cameras()
         return super().on_deactivate(state)
+
+    def begin_drain(self) -> float:
+        """Take no more requests; return the time for those that are open (see `Drained`)."""
+        seconds = float(value_of(self, 'drain_s')) if self.open_requests else 0.0
+        if self._lifecycle != 'active' or not seconds:
+            return 0.0
+        self._enter('deactivating')
+        self.get_logger().info(f'{self.open_requests} requests have {seconds:g} s to end')
+        return seconds
+
+    @property
+    def open_requests(self) -> int:
+        """How many have not ended (see `Drained`)."""
+        return len(self._answering.requests)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing has ended the active state yet (see `Drained`)."""
+        return self._lifecycle == 'deactivating'
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model."""
@@ -235,9 +249,10 @@ class VlmNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """End everything and leave the ROS graph."""
-        self.close()
-        self._jump.unregister()
-        self._action.destroy()
+        if self._is_built:  # Else rclpy tears down what a wrong parameter has kept from being.
+            self.close()
+            self._jump.unregister()
+            self._action.destroy()
         super().destroy_node()
 
     @property
@@ -310,7 +325,7 @@ class VlmNode(LifecycleNode):
     def _unload(self, error: EdgeVlmError) -> None:
         """Go back to unconfigured, the model process having given up."""
         self._answering.end_all(error)
-        if self._lifecycle == 'active':
+        if self._lifecycle in {'active', 'deactivating'}:
             self.trigger_deactivate()
         if self._lifecycle == 'inactive':
             self.trigger_cleanup()
@@ -322,9 +337,8 @@ class VlmNode(LifecycleNode):
         self._answering.backend = None
 
     def _close_cameras(self) -> None:
-        for feed in self._feeds.values():
-            feed.close()
-        self._feeds.clear()
+        self._answering.ahead = None
+        self._watching.close()
 
     # --- requests and what goes out --------------------------------------------------------------
 
@@ -338,31 +352,9 @@ class VlmNode(LifecycleNode):
             raise NotReadyError(self._status().refusal)
         return read_preset(self, self.settings, name)
 
-    def _open_services(self) -> None:
-        answering = self._answering
-        shared: dict[str, Any] = {'callback_group': self._group, 'qos_profile': qos.SERVICE}
-        self.create_service(Ask, 'ask', answering.on_ask, **shared)
-        self.create_service(Describe, 'describe', answering.on_describe, **shared)
-        self.create_service(Cancel, '~/cancel', answering.on_cancel, **shared)
-        self.create_service(ResetSession, '~/reset_session', answering.on_reset_session, **shared)
-        self._action = ActionServer(
-            self,
-            AskAction,
-            '~/ask',
-            answering.on_goal,
-            callback_group=self._group,
-            cancel_callback=answering.on_cancel_goal,
-            goal_service_qos_profile=qos.SERVICE,
-            result_service_qos_profile=qos.SERVICE,
-            cancel_service_qos_profile=qos.SERVICE,
-            feedback_pub_qos_profile=qos.ANSWER_CHUNKS,
-            result_timeout=RESULT_TIMEOUT_S,
-        )
-
     def _tick(self) -> None:
         self._time.now()  # It sees simulated time stand still only while it is looked at.
-        for feed in self._feeds.values():
-            feed.measure()
+        self._watching.measure()
         self._same_name.check()
         self._publish_diagnostics()
 
@@ -384,13 +376,14 @@ class VlmNode(LifecycleNode):
         self._outlets.publish_state(status)
 
     def _publish_diagnostics(self) -> None:
-        max_age_s = self.defaults().max_age_s
-        health = [replace(feed.health(), max_age_s=max_age_s) for feed in self._feeds.values()]
-        answering = self._answering
+        answering, ahead = self._answering, self._watching.ahead
         self._outlets.publish_diagnostics(
-            self._status(), answering.requests, answering.sessions, health
+            self._status(),
+            answering.requests,
+            answering.sessions,
+            self._watching.health(),
+            ahead.facts() if ahead is not None else None,
         )
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
-        for feed in self._feeds.values():
-            feed.clear()
+        self._watching.clear()

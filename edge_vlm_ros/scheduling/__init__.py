@@ -36,6 +36,7 @@ from edge_vlm_ros.scheduling.question_queue import (
     oldest_of_lowest,
 )
 from edge_vlm_ros.scheduling.scheduler import Scheduler, SchedulerSettings
+from edge_vlm_ros.scheduling.watched_window import WatchedWindow, WindowSettings
 from edge_vlm_ros.scheduling.work import (
     Decode,
     Encode,
@@ -90,6 +91,8 @@ __all__ = [
     'Scheduler',
     'SchedulerSettings',
     'Tick',
+    'WatchedWindow',
+    'WindowSettings',
     'Work',
     'WorkDone',
     'oldest_of_lowest',

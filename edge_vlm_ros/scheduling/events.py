@@ -55,6 +55,7 @@ class QuestionAsked:
         deadline_ns: Steady time when it must be done; 0 = no deadline.
         priority: Among the questions that wait.
         session_id: The conversation it belongs to; '' = none.
+        preempts: Under PREEMPT it takes the chip, if its priority allows; False = it waits.
     """
 
     request_id: str
@@ -62,6 +63,7 @@ class QuestionAsked:
     deadline_ns: int = 0
     priority: Priority = Priority.NORMAL
     session_id: str = ''
+    preempts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

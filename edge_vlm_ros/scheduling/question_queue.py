@@ -122,7 +122,8 @@ class QuestionQueue:
 
     def preempts(self, newcomer: QuestionAsked, running: QuestionAsked) -> bool:
         """Return whether a newcomer takes the chip from the question whose turn it is."""
-        return self.policy is QueuePolicy.PREEMPT and newcomer.priority >= running.priority
+        is_able = newcomer.preempts and newcomer.priority >= running.priority
+        return self.policy is QueuePolicy.PREEMPT and is_able
 
 
 def oldest_of_lowest(waiting: Collection[_Ranked]) -> _Ranked | None:

@@ -30,11 +30,20 @@ def check_question(question: Question, images: int, info: ChipModelInfo) -> None
             f'{len(question.frames)} frames make at least {images} images, the model takes '
             f'{limits.max_images} in one prompt'
         )
+    if limits.has_logits:
+        return
     sampling = question.sampling
-    wants_sampling = sampling.temperature > 0 or sampling.top_p < 1 or sampling.top_k > 0
-    if wants_sampling and limits.samples_on_chip and not limits.has_logits:
+    wanted = {
+        'temperature': sampling.temperature > 0,
+        'top_p': sampling.top_p < 1,
+        'top_k': sampling.top_k > 0,
+        'seed': sampling.seed > 0,
+        'repetition_penalty': sampling.repetition_penalty != 1,
+    }
+    refused = [name for name, is_wanted in wanted.items() if is_wanted]
+    if refused:
         raise BadRequestError(
-            f'{info.model} on {info.chip} chooses tokens on the chip: '
-            'temperature, top_p and top_k cannot be set',
+            f'{info.model} on {info.chip} chooses the best token on the chip and gives no scores: '
+            f'{" and ".join(refused)} cannot be set; max_tokens, stop and choices can',
             ErrorCode.UNSUPPORTED_OPTION,
         )

@@ -10,6 +10,7 @@ from edge_vlm_ros.core import (
     BusyError,
     CancelledError,
     DeadlineError,
+    DeviceError,
     EdgeVlmError,
     ErrorCode,
     PreemptedError,
@@ -43,7 +44,8 @@ def _outdated() -> EdgeVlmError:
     return BusyError('a newer question about the same camera came while this one waited')
 
 
-def _preempted() -> EdgeVlmError:
+def preempted_error() -> EdgeVlmError:
+    """Say why a question that was answered, or next to be, is over."""
     return PreemptedError('a newer question of at least this priority took the chip')
 
 
@@ -55,7 +57,7 @@ _TURNED_OUT = {
     Ending.CANCELLED: _cancelled,
     Ending.REPLACED: replaced_error,
     Ending.OUTDATED: _outdated,
-    Ending.PREEMPTED: _preempted,
+    Ending.PREEMPTED: preempted_error,
 }
 """A new error each: one that was raised would carry its traceback along."""
 
@@ -88,4 +90,6 @@ def known_error(error: BaseException) -> EdgeVlmError:
     message = f'{type(error).__name__}: {error}'
     if isinstance(error, ImportError):
         return SetupError(message, ErrorCode.INTERNAL)
+    if isinstance(error, MemoryError):
+        return DeviceError(f'out of memory: {error}')
     return EdgeVlmError(message)

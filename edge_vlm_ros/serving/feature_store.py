@@ -15,6 +15,7 @@ from edge_vlm_ros.core import (
     VisionFeatures,
 )
 from edge_vlm_ros.engines import Engine
+from edge_vlm_ros.engines.checks import check_features
 from edge_vlm_ros.families.base import ModelFamily
 from edge_vlm_ros.scheduling import Encoded, Prepared
 from edge_vlm_ros.serving.shown_frames import FrameGroup, PreparedFrames, ShownFrames
@@ -82,11 +83,13 @@ class FeatureStore:
 
         Raises:
             EdgeVlmError: As `prepare` and `Engine.encode`.
+            DeviceError: The features are no numbers; they are not kept.
         """
         if group.key not in self._prepared:  # Shown in an earlier turn, its features given up.
             self.prepare(group)
         prepared = self._prepared.pop(group.key)
         features = self._engine.encode(prepared.inputs)
+        check_features(features)
         self._kept[group.key] = _Kept(features, prepared.without_pixels())
         return Encoded(_nbytes(features))
 
@@ -99,6 +102,10 @@ class FeatureStore:
         """Count the values that the vision tower will be given; 0 = it is not prepared."""
         prepared = self._prepared.get(key)
         return 0 if prepared is None else prepared.inputs.pixels.size
+
+    def has(self, key: FeatureKey) -> bool:
+        """Return whether there are features under a key."""
+        return key in self._kept
 
     def features(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, VisionFeatures]:
         """Return the features under these keys, where there are any."""

@@ -50,9 +50,14 @@ class FittedPrompt:
     notes: tuple[str, ...] = ()
 
     @property
+    def frames(self) -> tuple[ShownFrames, ...]:
+        """All frames in the prompt; `VisionSpan.image` is an index into them."""
+        return (*self.conversation.frames, *self.new_frames)
+
+    @property
     def keys(self) -> tuple[FeatureKey, ...]:
-        """Names of all frames in the prompt; `VisionSpan.image` is an index into them."""
-        return tuple(frame.key for frame in (*self.conversation.frames, *self.new_frames))
+        """Their names."""
+        return tuple(frame.key for frame in self.frames)
 
     @property
     def before(self) -> PromptPart:

@@ -14,7 +14,7 @@ from edge_vlm_ros.core import DeviceError
 from edge_vlm_ros.serving.kv_record import KvRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edge_vlm_ros.core import FeatureKey, PromptPart
     from edge_vlm_ros.engines import Engine
@@ -42,16 +42,23 @@ class KvSlots:
 
     Args:
         engine: Whose caches they are.
+        has_features: Whether the features under a key are kept.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, has_features: Callable[[FeatureKey], bool]) -> None:
         self._engine = engine
+        self._has_features = has_features
         self._records = [KvRecord() for _ in range(engine.limits.kv_slots)]
         self._used = [0] * len(self._records)
         self._uses = 0
         self._slot = 0
         self._prefix_slot = -1
         self._prefix_tokens = 0
+
+    def look(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
+        """Count the tokens at the start of a prompt that `begin` would go on from."""
+        held = max(record.shared(prompt, keys) for record in self._records)
+        return self._usable(min(held, len(prompt) - 1), prompt, keys)
 
     def begin(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> Begun:
         """Choose a cache for a question's prompt, and cut it to what the two share.
@@ -68,7 +75,7 @@ class KvSlots:
             slot = self._spare_slot()
         # The last token is always run: its scores choose the answer's first token.
         held = shared[slot]
-        return Begun(held, self._cut(slot, min(held, len(prompt) - 1), prompt))
+        return Begun(held, self._cut(slot, min(held, len(prompt) - 1), prompt, keys))
 
     def begin_ahead(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> Begun:
         """Choose a cache for a prefix, and cut it, unless all of the prefix is there.
@@ -85,7 +92,7 @@ class KvSlots:
         if held == len(prompt):
             self._select(slot)
             return Begun(held, held)
-        reused = self._cut(slot, held, prompt)
+        reused = self._cut(slot, held, prompt, keys)
         return Begun(held, reused, is_restart=reused < before)
 
     def is_whole(self, tokens: int) -> None:
@@ -95,6 +102,11 @@ class KvSlots:
     def append(self, part: PromptPart, keys: Sequence[FeatureKey]) -> None:
         """Take note of tokens that were appended to the chosen cache."""
         self._records[self._slot].append(part, keys)
+
+    def cut(self, length: int) -> None:
+        """Forget tokens of an answer in the chosen cache: every token from `length` on."""
+        self._engine.kv.truncate(length)
+        self._records[self._slot].truncate(length)
 
     def reset(self) -> None:
         """Forget all that the caches hold: after an error nobody knows what that is."""
@@ -125,12 +137,16 @@ class KvSlots:
         self._used[slot] = self._uses
         self._slot = slot
 
-    def _cut(self, slot: int, shared: int, prompt: PromptPart) -> int:
+    def _usable(self, shared: int, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
+        at_hand = {image for image, key in enumerate(keys) if self._has_features(key)}
+        return self._engine.usable_prefix(shared, prompt, at_hand)
+
+    def _cut(self, slot: int, shared: int, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
         """Cut a cache to what the engine goes on from; return how much that is."""
         self._select(slot)
         if self._slot != slot:  # It is not to be had.
-            return self._cut(self._slot, 0, prompt)
-        reused = self._engine.usable_prefix(shared, prompt)
+            return self._cut(self._slot, 0, prompt, keys)
+        reused = self._usable(shared, prompt, keys)
         self._engine.kv.truncate(reused)
         self._records[slot].truncate(reused)
         if slot == self._prefix_slot and reused < self._prefix_tokens:

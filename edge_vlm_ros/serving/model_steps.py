@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge_vlm_ros.core import (
+    NS_PER_S,
     CancelledError,
     Clock,
     EdgeVlmError,
     FeatureKey,
-    FinishReason,
     Frame,
     FrameSource,
     PromptPart,
     Question,
     SamplingOptions,
+    ShownAs,
     VisionFeatures,
     join_parts,
 )
 from edge_vlm_ros.engines.base import ChosenToken, StopCheck
 from edge_vlm_ros.scheduling import (
-    Decoded,
     Encode,
     GivenUp,
     LeftOut,
@@ -38,20 +38,23 @@ from edge_vlm_ros.scheduling import (
     Work,
 )
 from edge_vlm_ros.serving.ahead_desk import LastPrefix, PrefixTooLongError, Wish
-from edge_vlm_ros.serving.conversation import SessionStore, answer_part
+from edge_vlm_ros.serving.answer_steps import AnswerSteps
+from edge_vlm_ros.serving.conversation import Conversation, SessionStore
+from edge_vlm_ros.serving.cost_model import CostModel
 from edge_vlm_ros.serving.feature_store import FeatureStore, NothingDecodedError
-from edge_vlm_ros.serving.fitting import PromptFitter
+from edge_vlm_ros.serving.fitting import FittedPrompt, PromptFitter
 from edge_vlm_ros.serving.kv_slots import KvSlots
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
+from edge_vlm_ros.serving.planner import Estimate, LatencyPlanner, Planned
 from edge_vlm_ros.serving.running import Running, Turn
-from edge_vlm_ros.serving.shown_frames import FrameGroup, count_frames
+from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames, count_frames
 from edge_vlm_ros.serving.step import Step
-from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler
 
 _NS_PER_MS = 1e6
 _WARM_UP_QUESTION = 'What is this?'
 _WARM_UP_PX = 64
+_LONG_NS = NS_PER_S // 2
 
 LONG_QUESTION = (
     'What is to the left of what is in the middle of the picture now, and why is it there?'
@@ -81,9 +84,11 @@ class ModelSteps:
         self._clock = clock
         self._sessions = sessions
         self._store = FeatureStore(loaded.engine, loaded.family)
-        self._slots = KvSlots(loaded.engine)
+        self._slots = KvSlots(loaded.engine, self._store.has)
+        self._answers = AnswerSteps(loaded, self._slots, clock)
         self._fitter = PromptFitter(loaded.family, loaded.engine.limits, sessions.max_turns)
         self._costs = StageCosts()
+        self.costs = CostModel()
         self._warm_pixels = 0
         self._making: _Ahead | None = None
         self.ahead = LastPrefix()
@@ -91,6 +96,7 @@ class ModelSteps:
     def warm_up(self) -> StageCosts:
         """Run one small question through every stage; return what each cost."""
         engine, family = self._engine, self._family
+        self.costs = CostModel()
         times_ns = [self._clock.now_ns()]
         pixels = np.full((_WARM_UP_PX, _WARM_UP_PX, 3), 127, dtype=np.uint8)
         inputs = family.preprocess(Frame(pixels, 0, FrameSource('')))
@@ -107,7 +113,12 @@ class ModelSteps:
         engine.decode(token, prompt.next_position)
         times_ns.append(self._clock.now_ns())
         engine.kv.truncate(0)
+        if prefill_ns < _LONG_NS:  # A second size tells what a token costs and what a piece.
+            self._warm_up_prefill(family.render_suffix(_WARM_UP_QUESTION, 0), features)
+            engine.kv.truncate(0)
         self._warm_pixels = inputs.pixels.size
+        self.costs.encode_ms = (times_ns[2] - times_ns[1]) / _NS_PER_MS
+        self.costs.decode_ms = (times_ns[4] - times_ns[3]) / _NS_PER_MS
         self._costs = StageCosts(
             prepare_ms=(times_ns[1] - times_ns[0]) / _NS_PER_MS,
             encode_ms=(times_ns[2] - times_ns[1]) / _NS_PER_MS,
@@ -124,7 +135,9 @@ class ModelSteps:
         for tokens in self._plan(len(prompt)):
             started_ns = self._clock.now_ns()
             self._engine.prefill(prompt.slice(start, start + tokens), {0: features})
-            costs.append((tokens, self._clock.now_ns() - started_ns))
+            took_ns = self._clock.now_ns() - started_ns
+            costs.append((tokens, took_ns))
+            self.costs.note_prefill(tokens, start, took_ns / _NS_PER_MS)
             start += tokens
         return max(costs)
 
@@ -164,7 +177,7 @@ class ModelSteps:
             return encoded
         if isinstance(work, Prefill):
             return self._prefill(turn.prompt, turn.keys, turn.features, work, should_stop)
-        return self._decode(running, turn)
+        return self._answers.decode(running, turn)
 
     def do_ahead(self, work: Work, subject: FrameGroup | Wish, should_stop: StopCheck) -> Outcome:
         """Do one work item that is no question's.
@@ -239,7 +252,14 @@ class ModelSteps:
             running.shown[key] = self._store.shown(group)  # Ready before: kept, or made ahead.
         running.note_damage()
         frames = [running.shown[key] for key in running.groups]
-        fitted = self._fitter.fit(question, before, frames)
+        if question.max_latency_s:
+            planned = self._plan_within(running, before, frames)
+            fitted = planned.fitted
+            sampling = replace(question.sampling, max_tokens=planned.max_tokens)
+            question = replace(question, sampling=sampling)
+            running.notes += planned.notes
+        else:
+            fitted = self._fitter.fit(question, before, frames)
         running.notes += fitted.notes
         prompt = fitted.prompt
         turn = Turn(
@@ -247,9 +267,7 @@ class ModelSteps:
             conversation=fitted.conversation,
             new_frames=fitted.new_frames,
             prompt=prompt,
-            sampler=TokenSampler(question.sampling),
-            stop_rule=StopRule(self._family.stop_tokens, max_tokens=question.sampling.max_tokens),
-            detokenizer=StreamingDetokenizer(self._family.tokenizer),
+            answer=self._answers.begin(question, prompt),
         )
         begun = self._slots.begin(prompt, turn.keys)
         turn.reused_tokens = begun.reused
@@ -259,6 +277,50 @@ class ModelSteps:
         turn.readiness = fitted.readiness(begun.shared, is_encoded=is_encoded)
         running.turn = turn
         return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
+
+    def _plan_within(
+        self, running: Running, before: Conversation, frames: Sequence[ShownFrames]
+    ) -> Planned:
+        """Choose what to show and say within the time that is asked for."""
+        question = running.question
+        planner = LatencyPlanner(
+            fit=lambda shown: self._fitter.fit(question, before, shown),
+            estimate=self._estimate,
+            shrink=self._shrink,
+        )
+        spent_s = (self._clock.now_ns() - running.asked_ns) / NS_PER_S
+        return planner.plan(
+            frames,
+            question.sampling.max_tokens or self._engine.limits.context_tokens,
+            question.max_latency_s - spent_s,
+            question.max_latency_s,
+        )
+
+    def _estimate(self, fitted: FittedPrompt) -> Estimate:
+        """Say what a prompt costs now, with what is kept and cached of it."""
+        prompt, frames, costs = fitted.prompt, fitted.frames, self.costs
+        reused = self._slots.look(prompt, fitted.keys)
+        needed = {span.image for span in prompt.spans if span.stop > reused}
+        runs = sum(
+            self._runs(frames[image]) for image in needed if not self._store.has(frames[image].key)
+        )
+        pieces = self._engine.plan_prefill(len(prompt) - reused, reused)
+        milliseconds = runs * costs.encode_ms + costs.prefill_ms(pieces, reused) + costs.decode_ms
+        return Estimate(milliseconds / 1e3, costs.decode_ms / 1e3)
+
+    def _runs(self, frame: ShownFrames) -> float:
+        """Say how many times the start-up's run of the vision tower a frame costs."""
+        pixels = self._store.pixels(frame.key)
+        return max(1.0, pixels / self._warm_pixels) if self._warm_pixels else 1.0
+
+    def _shrink(self, frame: ShownFrames) -> ShownFrames | None:
+        """Show a lone image as one of several: with fewer tiles or patches."""
+        group = replace(frame.group, key=replace(frame.key, shown_as=ShownAs.AMONG_OTHERS))
+        self._store.prepare(group)
+        smaller = self._store.shown(group)
+        self._store.forget([group.key])  # Made again if it is chosen: nobody else knows of it.
+        is_smaller = smaller.prepared.inputs.tokens < frame.prepared.inputs.tokens
+        return smaller if is_smaller else None
 
     def _plan(self, tokens: int) -> tuple[int, ...]:
         """Ask the engine in which pieces it wants the tokens that follow what its cache holds."""
@@ -275,6 +337,7 @@ class ModelSteps:
         work: Prefill,
         should_stop: StopCheck,
     ) -> Outcome:
+        started_ns = self._clock.now_ns()
         part = prompt.slice(work.start, work.stop)
         by_image = {image: features[key] for image, key in enumerate(keys) if key in features}
         try:
@@ -284,43 +347,9 @@ class ModelSteps:
                 raise EdgeVlmError(f'prefill was given up unasked: {error.message}') from error
             return GivenUp()
         self._slots.append(part, keys)
+        took_ms = (self._clock.now_ns() - started_ns) / _NS_PER_MS
+        self.costs.note_prefill(len(part), work.start, took_ms)
         return Prefilled()
-
-    def _decode(self, running: Running, turn: Turn) -> Decoded:
-        started_ns = self._clock.now_ns()
-        engine = self._engine
-        if turn.tokens:
-            position = turn.prompt.next_position + len(turn.tokens) - 1
-            engine.decode(turn.tokens[-1], position)
-            said = answer_part(turn.tokens[-1:], position, like=turn.prompt)
-            self._slots.append(said, ())
-        chosen = engine.next_token(running.question.sampling)
-        if isinstance(chosen, ChosenToken):
-            token = chosen.token
-        else:
-            token = turn.sampler.choose(chosen.values)
-        now_ns = self._clock.now_ns()
-        if not running.first_token_ns:
-            running.first_token_ns = now_ns
-            running.head_ns = now_ns - started_ns
-        running.last_token_ns = now_ns
-        delta = ''
-        if turn.stop_rule.accept(token):
-            turn.tokens.append(token)
-            delta = turn.stop_rule.show(turn.detokenizer.push(token))
-        running.reason = turn.stop_rule.reason
-        is_full = engine.kv.length >= engine.limits.context_tokens
-        if running.reason is FinishReason.NONE and is_full:
-            running.reason = FinishReason.CONTEXT
-        is_last = running.reason is not FinishReason.NONE
-        if is_last:
-            delta += turn.stop_rule.show(turn.detokenizer.flush()) + turn.stop_rule.finish()
-            running.tail = delta
-        else:
-            running.stream.push(delta)
-        if delta and not running.first_text_ns:
-            running.first_text_ns = self._clock.now_ns()
-        return Decoded(is_last)
 
     def forget(self, keys: Iterable[FeatureKey]) -> None:
         """Give up what is kept under these keys."""

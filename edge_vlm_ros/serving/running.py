@@ -23,13 +23,13 @@ from edge_vlm_ros.core import (
     Timings,
     VisionFeatures,
 )
-from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, Render, Work
+from edge_vlm_ros.scheduling import Encode, Prefill, Prepare, QuestionAsked, Render, Work
 from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
 from edge_vlm_ros.serving.frame_refs import claimed_size, reference
 from edge_vlm_ros.serving.model_info import ModelInfo
 from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames
 from edge_vlm_ros.serving.stream import AnswerStream
-from edge_vlm_ros.text import StopRule, StreamingDetokenizer, TokenSampler, match_choice
+from edge_vlm_ros.text import ClosedAnswer, FreeText, match_choice
 
 
 @dataclass(slots=True)
@@ -41,10 +41,8 @@ class Turn:
         conversation: What the question follows on: `before`, less the turns that had to go.
         new_frames: Frames shown for the first time in this turn.
         prompt: All tokens before the answer.
-        sampler: Chooses the answer's tokens.
-        stop_rule: Says when it ends.
-        detokenizer: Turns them into text.
-        tokens: The answer's, the stop token not among them.
+        answer: The answer as far as it goes.
+        run: Its tokens that the KV cache holds after the prompt.
         reused_tokens: Tokens of the prompt that the KV cache held already.
         features: By key; those that the rest of the prompt needs.
         readiness: How much was there before the question came.
@@ -54,10 +52,8 @@ class Turn:
     conversation: Conversation
     new_frames: tuple[ShownFrames, ...]
     prompt: PromptPart
-    sampler: TokenSampler
-    stop_rule: StopRule
-    detokenizer: StreamingDetokenizer
-    tokens: list[int] = field(default_factory=list)
+    answer: FreeText | ClosedAnswer
+    run: list[int] = field(default_factory=list)
     reused_tokens: int = 0
     features: dict[FeatureKey, VisionFeatures] = field(default_factory=dict)
     readiness: Readiness = Readiness.NONE
@@ -126,11 +122,36 @@ class Running:
         """Where TTFT and total time start, steady nanoseconds."""
         return self.question.asked_ns or self.submitted_ns
 
+    @property
+    def asked(self) -> QuestionAsked:
+        """What the scheduler needs to know of it."""
+        question = self.question
+        return QuestionAsked(
+            question.request_id,
+            tuple(self.groups),
+            question.deadline_ns,
+            question.priority,
+            question.session_id,
+            question.preempts,
+        )
+
     def begin(self, started_ns: int) -> None:
         """Take note that its first work item begins."""
         if not self.started_ns:
             self.started_ns = started_ns
             self.stream.begin(started_ns)
+
+    def note_token(self, started_ns: int, now_ns: int) -> None:
+        """Take note that a token was chosen, or the choices were scored.
+
+        Args:
+            started_ns: Steady time when that began, nanoseconds.
+            now_ns: Steady time.
+        """
+        if not self.first_token_ns:
+            self.first_token_ns = now_ns
+            self.head_ns = now_ns - started_ns
+        self.last_token_ns = now_ns
 
     def spend(self, work: Work, started_ns: int, stopped_ns: int) -> None:
         """Add to what a kind of work has cost."""
@@ -156,7 +177,7 @@ class Running:
             prompt_tokens=len(turn.prompt) if turn else 0,
             cached_prompt_tokens=turn.reused_tokens if turn else 0,
             vision_tokens=turn.prompt.vision_tokens if turn else 0,
-            answer_tokens=len(turn.tokens) if turn else 0,
+            answer_tokens=len(turn.answer.tokens) if turn else 0,
         )
 
     def frame_refs(self) -> tuple[FrameRef, ...]:
@@ -202,7 +223,7 @@ class Running:
         """
         question, turn = self.question, self.turn
         if error is None and turn is not None:
-            past = PastTurn(question.text, turn.new_frames, tuple(turn.tokens))
+            past = PastTurn(question.text, turn.new_frames, tuple(turn.answer.said))
             after = turn.conversation.with_turn(turn.prompt, past, question.system_prompt)
             sessions.put(question.session_id, turn.before, after)
         make_answer = partial(
@@ -215,6 +236,7 @@ class Running:
     ) -> Answer:
         """Make the final answer; `error` says why it is not whole, None = it is."""
         question = self.question
+        choice, probability = self._choice(text) if error is None else ('', None)
         return Answer(
             request_id=question.request_id,
             text=text,
@@ -226,10 +248,17 @@ class Running:
             timings=self.timings(now_ns),
             model=model,
             chip=chip,
-            choice=match_choice(text, question.choices) if question.choices and not error else '',
+            choice=choice,
+            choice_probability=probability,
             bad_frames=self.bad_frames,
             readiness=self.turn.readiness if self.turn else Readiness.NONE,
         )
+
+    def _choice(self, text: str) -> tuple[str, float | None]:
+        """Return which of the choices the answer is, and how probable, where that is known."""
+        if self.turn is not None and isinstance(self.turn.answer, ClosedAnswer):
+            return self.turn.answer.choice, self.turn.answer.probability
+        return match_choice(text, self.question.choices), None
 
 
 def _shown(frames: Iterable[ShownFrames]) -> Iterator[tuple[StoredFrame, tuple[int, int]]]:

@@ -39,3 +39,8 @@ class ServingSettings:
     max_session_turns: int = 0
     ahead_duty: float = 1.0
     live_s: float = 30.0
+
+    @property
+    def max_held(self) -> int:
+        """Questions that may wait for the model to be loaded: those that would run or wait."""
+        return 1 if self.queue_policy is QueuePolicy.REJECT else 1 + self.max_waiting

@@ -42,7 +42,6 @@ from edge_vlm_ros.scheduling import (
     Outcome,
     PrefixFailed,
     PrefixReady,
-    QuestionAsked,
     QuestionOwner,
     Scheduler,
     SchedulerSettings,
@@ -167,14 +166,7 @@ class ChipWorker:
                 finals = [Final(running, refusal)]
             else:
                 self._running[request_id] = running
-                asked = QuestionAsked(
-                    request_id,
-                    tuple(groups),
-                    question.deadline_ns,
-                    question.priority,
-                    question.session_id,
-                )
-                finals = self._apply(self._scheduler.handle(asked))
+                finals = self._apply(self._scheduler.handle(running.asked))
                 self._changed.notify_all()
         self._deliver(finals)
         return stream

@@ -13,8 +13,11 @@ from edge_vlm_ros.text.chat_template import (
     encode_pieces,
 )
 from edge_vlm_ros.text.choices import match_choice
+from edge_vlm_ros.text.closed_answer import ClosedAnswer
 from edge_vlm_ros.text.detokenizer import StreamingDetokenizer
+from edge_vlm_ros.text.free_text import FreeText
 from edge_vlm_ros.text.sentencepiece import SENTENCEPIECE_FILE
+from edge_vlm_ros.text.spelling import Spelling, spell
 from edge_vlm_ros.text.stop_rule import StopRule
 from edge_vlm_ros.text.token_sampler import TokenSampler
 from edge_vlm_ros.text.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -28,8 +31,11 @@ __all__ = [
     'SENTENCEPIECE_FILE',
     'TOKENIZER_FILE',
     'ChatTemplate',
+    'ClosedAnswer',
+    'FreeText',
     'Piece',
     'Special',
+    'Spelling',
     'StopRule',
     'StreamingDetokenizer',
     'TokenSampler',
@@ -37,4 +43,5 @@ __all__ = [
     'TurnMarkup',
     'encode_pieces',
     'match_choice',
+    'spell',
 ]

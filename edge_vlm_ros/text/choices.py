@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -34,17 +35,17 @@ def match_choice(answer: str, choices: Iterable[str]) -> str:
 
     Args:
         answer: Free text.
-        choices: To choose from; those without a word in them match only as the whole
-            answer.
+        choices: To choose from; those without a word in them, or with the words of another, match
+            only as the whole answer.
     """
     listed = list(dict.fromkeys(choice for choice in choices if choice.strip()))
     for choice in listed:
         if answer.strip() == choice.strip():
             return choice
-    by_words: dict[_Words, str] = {}
-    for choice in listed:
-        by_words.setdefault(_words(choice), choice)
-    by_words.pop((), None)
+    by_words = {_words(choice): choice for choice in listed}
+    numbers = Counter(map(_words, listed))
+    # 'C' and 'C++' have the same words: the words name neither.
+    by_words = {words: by_words[words] for words in by_words if words and numbers[words] == 1}
     if (whole := by_words.get(_words(answer))) is not None:
         return whole
     clauses = [_words(clause) for clause in _CLAUSE.split(answer)]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge_vlm_ros.core import SamplingOptions
 
 _Floats: TypeAlias = 'NDArray[np.float32] | NDArray[np.float64]'
@@ -49,6 +51,11 @@ _BLOCK = 512
 class TokenSampler:
     """Choose tokens as `SamplingOptions` say: temperature, then top-k, then top-p of what is left.
 
+    Before all that comes the repetition penalty, on tokens that the answer has already. The prompt
+    does not count, unlike with transformers: there an answer avoids the words of its question, and
+    where a conversation has turns already, the token that ends one.
+    Source: Keskar et al. 2019, CTRL, section 4.1; transformers, RepetitionPenaltyLogitsProcessor.
+
     Among equal logits the lowest id counts as the higher. The same options and logits give the
     same tokens. Use from one thread at a time.
 
@@ -61,16 +68,19 @@ class TokenSampler:
         self._generator = np.random.default_rng(options.seed % 2**64)
         self._scratch = np.empty(0, np.float32)
 
-    def choose(self, logits: _Logits) -> int:
+    def choose(self, logits: _Logits, seen: Sequence[int] = ()) -> int:
         """Return the id of the next token.
 
         Args:
             logits: Any float type, (vocabulary,); left unchanged.
+            seen: The answer's tokens so far, for the repetition penalty.
 
         Raises:
             DeviceError: The logits hold NaN or +inf, or nothing but -inf: the device computed
                 nonsense.
         """
+        if seen and self._options.repetition_penalty != 1:
+            logits = _penalised(logits, seen, self._options.repetition_penalty)
         if self._options.temperature < _COLDEST:
             best = int(np.argmax(logits))  # the first NaN, if there is one
             _check(logits, float(logits[best]))
@@ -127,6 +137,23 @@ class TokenSampler:
         np.subtract(logits, top, out=weights, dtype=np.float32, casting='same_kind')
         np.divide(weights, self._options.temperature, out=weights)
         return np.exp(weights, out=weights)
+
+
+def _penalised(logits: _Logits, seen: Sequence[int], penalty: float) -> _Logits:
+    ids = np.unique(np.fromiter(seen, np.intp, len(seen)))
+    changed: _Logits = logits.copy()
+    with np.errstate(over='ignore'):  # -3e38 becomes -inf.
+        changed[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    return changed
+
+
+def check_logits(logits: _Logits) -> None:
+    """Refuse scores that cannot be compared.
+
+    Raises:
+        DeviceError: They hold NaN or +inf, or nothing but -inf: the device computed nonsense.
+    """
+    _check(logits, float(logits.max()))
 
 
 def _check(logits: _Logits, top: float) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         aspect_ratio_mask,
         choose_canvas,
     )
+    from edge_vlm_ros.vision.change import Thumbnail, has_changed, thumbnail
     from edge_vlm_ros.vision.colour import decode_frame, decode_image
     from edge_vlm_ros.vision.first_look import check_at_first_look
     from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
@@ -52,6 +53,7 @@ _MODULES = {
     'Patching': 'patches',
     'Resizer': 'resize',
     'SUPPORTED_ENCODINGS': 'raw_layout',
+    'Thumbnail': 'change',
     'TileGrid': 'tiles',
     'Tiling': 'tiles',
     'aspect_ratio_id': 'canvas',
@@ -64,6 +66,7 @@ _MODULES = {
     'decode_frame': 'colour',
     'decode_image': 'colour',
     'dynamic_tiles': 'tiles',
+    'has_changed': 'change',
     'open_media': 'media',
     'patch_places': 'patches',
     'pixels_for_canvas': 'preprocess',
@@ -73,6 +76,7 @@ _MODULES = {
     'resize_exact_bilinear': 'resize',
     'resize_fast': 'resize',
     'smart_size': 'patches',
+    'thumbnail': 'change',
 }
 
 __all__ = [
@@ -88,6 +92,7 @@ __all__ = [
     'Normaliser',
     'Patching',
     'Resizer',
+    'Thumbnail',
     'TileGrid',
     'Tiling',
     'aspect_ratio_id',
@@ -100,6 +105,7 @@ __all__ = [
     'decode_frame',
     'decode_image',
     'dynamic_tiles',
+    'has_changed',
     'open_media',
     'patch_places',
     'pixels_for_canvas',
@@ -109,6 +115,7 @@ __all__ = [
     'resize_exact_bilinear',
     'resize_fast',
     'smart_size',
+    'thumbnail',
 ]
 
 

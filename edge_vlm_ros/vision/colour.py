@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import BadImageError, CompressedImage, Frame
-from edge_vlm_ros.vision.compressed import BAYER_CODES, bytes_of, decode_compressed
+from edge_vlm_ros.vision.compressed import BAYER_CODES, decode_compressed
 from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
+from edge_vlm_ros.vision.message_bytes import bytes_of
 from edge_vlm_ros.vision.raw_layout import SUPPORTED_ENCODINGS, check_layout, encoding_of
 from edge_vlm_ros.vision.wide import narrow
 

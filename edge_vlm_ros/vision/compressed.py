@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import BadImageError
 from edge_vlm_ros.vision.image_header import ImageHeader, read_header
 from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, check_size
+from edge_vlm_ros.vision.message_bytes import bytes_of
 from edge_vlm_ros.vision.wide import narrow
 
 if TYPE_CHECKING:
-    from edge_vlm_ros.core import Buffer, CompressedImage, RgbImage
+    from edge_vlm_ros.core import CompressedImage, RgbImage
 
 BAYER_CODES = {
     'bayer_bggr': cv2.COLOR_BayerRG2RGB,
@@ -30,6 +31,9 @@ BAYER_CODES = {
     'bayer_rggb': cv2.COLOR_BayerBG2RGB,
 }
 """OpenCV codes by ROS name, for 8 and 16 bits; its newer names are missing in OpenCV 4.5."""
+
+SMALL_PX = 256
+"""An image with a shorter side than this is decoded whole, however little of it is wanted."""
 
 
 def decode_compressed(image: CompressedImage) -> RgbImage:
@@ -43,18 +47,8 @@ def decode_compressed(image: CompressedImage) -> RgbImage:
         BadImageError: Empty, in a format that is not read, distances, too large, truncated,
             damaged, or of 16 bits with nearly black content and no `range16`.
     """
-    # image_transport writes '<encoding>; jpeg compressed <encoding>', others just 'jpeg'.
-    encoding, _, codec = image.format.partition(';')
-    encoding = encoding.strip()
-    is_depth = encoding.upper() in DEPTH_ENCODINGS and image.range16 == (0, 0)
-    if 'compressedDepth' in codec or is_depth:
-        raise BadImageError(
-            f'format {image.format!r} holds distances, not colours; use the colour topic'
-        )
-    data = bytes_of(image.data).tobytes()
-    header = read_header(data)
-    check_size(header.width, header.height)
-    header.check_whole(len(data))
+    encoding = colour_encoding(image)
+    data, header = _checked(image)
     pattern = encoding.lower().rstrip('0123456789')
     if pattern in BAYER_CODES:
         return _from_bayer(data, header, BAYER_CODES[pattern], image.range16)
@@ -64,22 +58,49 @@ def decode_compressed(image: CompressedImage) -> RgbImage:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def bytes_of(data: Buffer) -> NDArray[np.uint8]:
-    """View a message's data as bytes, uint8, (bytes,); copied only when it is a list of numbers.
+def colour_encoding(image: CompressedImage) -> str:
+    """Return the encoding that an image was compressed from; '' where its format does not say.
 
     Raises:
-        BadImageError: It is no buffer, and no list of numbers from 0 to 255 either.
+        BadImageError: It holds distances, and nobody said which of them are black and white.
     """
-    try:
-        view: NDArray[np.uint8] = np.frombuffer(data, np.uint8)  # type: ignore[arg-type]
-    except (TypeError, ValueError, BufferError):
-        pass
-    else:
-        return view
-    try:  # an empty buffer, or a plain list of numbers
-        return np.frombuffer(bytes(data), np.uint8)
-    except (TypeError, ValueError) as error:
-        raise BadImageError(f'data is not made of bytes: {error}') from error
+    # image_transport writes '<encoding>; jpeg compressed <encoding>', others just 'jpeg'.
+    encoding, _, codec = image.format.partition(';')
+    encoding = encoding.strip()
+    is_depth = encoding.upper() in DEPTH_ENCODINGS and image.range16 == (0, 0)
+    if 'compressedDepth' in codec or is_depth:
+        raise BadImageError(
+            f'format {image.format!r} holds distances, not colours; use the colour topic'
+        )
+    return encoding
+
+
+def decode_small(image: CompressedImage) -> NDArray[np.uint8]:
+    """Decode an image file at an eighth of its sides: for JPEG a fraction of the whole work.
+
+    Returns:
+        uint8, (H / 8, W / 8, 3), or larger for a small one; owned by the caller. Good to compare
+        with another's, not to look at: in no order of colours that is said.
+
+    Raises:
+        BadImageError: As `decode_compressed`.
+    """
+    colour_encoding(image)
+    data, header = _checked(image)
+    if header.bits > 8:  # OpenCV would keep the upper 8, whichever of them are used.
+        return decode_compressed(image)[::8, ::8]
+    is_small = min(header.width, header.height) < SMALL_PX
+    flags = cv2.IMREAD_COLOR if is_small else cv2.IMREAD_REDUCED_COLOR_8
+    return np.asarray(_decode(data, header, flags), np.uint8)
+
+
+def _checked(image: CompressedImage) -> tuple[bytes, ImageHeader]:
+    """Return a file whose header promises an image that may be decoded, and the header."""
+    data = bytes_of(image.data).tobytes()
+    header = read_header(data)
+    check_size(header.width, header.height)
+    header.check_whole(len(data))
+    return data, header
 
 
 def _decode(data: bytes, header: ImageHeader, flags: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.long_answer import long_words
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +24,7 @@ def test_it_answers_and_ends_with_0(ask, grey_image):
 
 
 def test_words_come_before_the_answer_is_whole(script, slow_command):
-    script.write_text("answers: [{answer: '" + 'word ' * 1000 + "'}]\nlatency: {decode_s: 0.02}")
+    script.write_text("answers: [{answer: '" + long_words(1000) + "'}]\nlatency: {decode_s: 0.02}")
     with subprocess.Popen(slow_command, stdout=subprocess.PIPE) as process:
         for _ in range(5):  # of 20 s
             assert 0 < len(os.read(process.stdout.fileno(), 4096)) < 2000
@@ -109,6 +111,8 @@ def _fill(message, fields):
     for name, value in fields.items():
         if isinstance(value, dict):
             _fill(getattr(message, name), value)
+        elif value is None:  # JSON has no NaN.
+            setattr(message, name, math.nan)
         elif not isinstance(value, list):
             setattr(message, name, value)
 
@@ -127,10 +131,60 @@ def test_json_fits_the_types_of_a_real_message(ask, grey_image, monkeypatch):
     assert (frame.width, frame.height) == (64, 48)
 
 
-@pytest.mark.parametrize(('question', 'choice'), [('Yes or no?', 'Yes'), ('Which way?', '')])
-def test_json_says_which_choice_it_was(ask, question, choice):
-    answer = json.loads(ask('--choice', 'No', 'Yes', '--json', '--', question).stdout)
-    assert (answer['choice'], answer['choice_valid']) == (choice, bool(choice))
+@pytest.mark.parametrize(
+    'words', [['--choice', 'Yes', 'No', '--'], ['--choice', 'Yes', '--choice', 'No', '--']]
+)
+def test_the_answer_is_one_of_the_choices(ask, words):
+    answer = json.loads(ask('--json', *words, 'Yes or no?').stdout)
+    assert (answer['text'], answer['choice'], answer['choice_valid']) == ('Yes', 'Yes', True)
+    assert answer['choice_probability'] == 1.0
+    assert ask(*words, 'Yes or no?').stdout == 'Yes\n'
+
+
+def test_yes_or_no_has_choices_of_its_own(ask):
+    done = ask('--yes-no', '--stats', 'Which way?')
+    assert done.stdout in {'yes\n', 'no\n'}
+    assert f"; choice '{done.stdout.strip()}', probability 0.500" in done.stderr
+    refused = ask('--yes-no', '--choice', 'a', '--', 'Which way?')
+    assert refused.returncode == 2
+    assert '--yes-no has choices of its own' in refused.stderr
+
+
+def test_a_probability_that_is_not_known_is_null(ask):
+    found = ask('--json', 'Which way?').stdout
+    assert '"choice_probability": null' in found
+    assert json.loads(found)['choice_probability'] is None
+
+
+def test_an_answer_ends_before_a_stop_string(ask):
+    done = ask('--stop', 'five', '--stop', ' three', 'slow')
+    assert done.stdout == 'one two\n'
+    assert json.loads(ask('--stop', 'two', '--json', 'slow').stdout)['finish_reason'] == 4
+
+
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        (['--choice', 'Yes', 'yes', '--'], 'choices[0] and choices[1] are the same'),
+        (['--choice', ' ', '--'], 'choices[0] is blank'),
+        (['--stop', ''], 'stop[0] is empty'),
+        (['--repetition-penalty', '9'], 'repetition_penalty is from 0.1 to 2, not 9.0'),
+        (['--repetition-penalty', 'nan'], 'repetition_penalty is from 0.1 to 2, not nan'),
+    ],
+)
+def test_what_makes_no_sense_for_an_answer_ends_with_2(ask, words, says):
+    done = ask(*words, 'Well?')
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_an_answer_that_repeats_itself_ends_with_3_and_one_line(ask, script):
+    script.write_text(f"answers: [{{answer: '{'!' * 32}'}}]")
+    done = ask('Well?')
+    assert done.returncode == 3
+    assert 'the model repeats itself' in done.stderr
+    assert done.stdout.strip('!\n') == ''
+    assert json.loads(ask('--json', 'Well?').stdout)['error_code_name'] == 'BAD_OUTPUT'
 
 
 BAD_INPUT = {

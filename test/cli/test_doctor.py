@@ -8,9 +8,11 @@ import sys
 
 import pytest
 
+from edge_vlm_ros import cyclonedds
 from edge_vlm_ros.cli import probes
 from edge_vlm_ros.cli.findings import Finding, State, as_text
 from edge_vlm_ros.cli.installing import PythonHome, PythonKind
+from edge_vlm_ros.cli.middleware_probes import find_shared_memory
 from edge_vlm_ros.cli.python_probes import Package, find_python
 from edge_vlm_ros.fastdds import PROFILE_VARIABLES, shipped_profile
 
@@ -27,7 +29,7 @@ def no_profile(monkeypatch):
 
 
 def _profile():
-    return probes.find_shared_memory()[0]
+    return find_shared_memory('rmw_fastrtps_cpp')[0]
 
 
 def test_a_profile_that_is_not_set_comes_with_the_line_that_sets_it(no_profile):
@@ -71,9 +73,64 @@ def test_a_profile_without_room_or_without_a_file_is_a_warning(
     assert str(path) in _profile().found
 
 
-def test_another_middleware_needs_no_profile(no_profile, monkeypatch):
-    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_cyclonedds_cpp')
-    assert _profile().state is State.OK
+CYCLONE = 'rmw_cyclonedds_cpp'
+OURS = cyclonedds.uri_of(shipped_profile(cyclonedds.PROFILE_NAME))
+
+
+@pytest.mark.parametrize(
+    ('limit', 'state', 'remedy'),
+    [
+        (212_992, State.WARNING, 'sysctl -w net.core.rmem_max=16777216'),
+        (0, State.WARNING, 'sysctl -w net.core.rmem_max=16777216'),
+        (16 << 20, State.OK, ''),
+    ],
+)
+def test_cyclone_dds_needs_a_kernel_that_allows_large_buffers(monkeypatch, limit, state, remedy):
+    monkeypatch.setattr(cyclonedds, 'receive_buffer_limit', lambda: limit)
+    found = find_shared_memory(CYCLONE)[1]
+    assert (found.name, found.state) == ('net.core.rmem_max', state)
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    ('uri', 'state'),
+    [
+        ('', State.OK),
+        (OURS, State.OK),
+        (OURS.removeprefix('file://'), State.OK),
+        ('<CycloneDDS><Domain/></CycloneDDS>', State.WARNING),
+        ('file:///nowhere/at/all.xml', State.WARNING),
+    ],
+)
+def test_cyclone_dds_needs_a_profile_where_images_are_received(monkeypatch, uri, state):
+    monkeypatch.setenv(cyclonedds.PROFILE_VARIABLE, uri)
+    found = find_shared_memory(CYCLONE)[0]
+    assert (found.name, found.state) == ('profile', state)
+    assert bool(found.remedy) == (uri not in {OURS, OURS.removeprefix('file://')})
+    if found.remedy:
+        assert f'export CYCLONEDDS_URI={OURS}' in found.remedy
+
+
+@pytest.mark.parametrize(
+    ('override', 'state'),
+    [('', State.ABSENT), ('mode="client"; transport/shared_memory/enabled=true', State.OK)],
+)
+def test_zenoh_takes_shared_memory_where_it_is_told_to(monkeypatch, override, state):
+    monkeypatch.setenv('ZENOH_CONFIG_OVERRIDE', override)
+    assert find_shared_memory('rmw_zenoh_cpp')[0].state is state
+
+
+def test_an_unknown_middleware_is_called_so():
+    (found,) = find_shared_memory('rmw_of_tomorrow')
+    assert found.state is State.WARNING
+    assert 'rmw_of_tomorrow is unknown' in found.found
+
+
+@pytest.mark.parametrize('other', [CYCLONE, 'rmw_zenoh_cpp', 'rmw_of_tomorrow'])
+def test_no_other_middleware_gets_the_advice_for_fast_dds(no_profile, other):
+    said = str(find_shared_memory(other))
+    assert 'FASTDDS' not in said
+    assert '512' not in said
 
 
 @pytest.mark.parametrize(
@@ -83,8 +140,8 @@ def test_another_middleware_needs_no_profile(no_profile, monkeypatch):
 def test_small_or_full_shared_memory_is_a_warning(monkeypatch, megabytes, free, state):
     total, left = megabytes * 256, free * 256
     room = os.statvfs_result((4096, 4096, total, left, left, 0, 0, 0, 0, 255))
-    monkeypatch.setattr(probes.os, 'statvfs', lambda _: room)
-    found = probes.find_shared_memory()[1]
+    monkeypatch.setattr(os, 'statvfs', lambda _: room)
+    found = find_shared_memory('rmw_fastrtps_cpp')[1]
     assert found.state is state
     assert f'{megabytes} MiB' in found.found
 
@@ -120,6 +177,15 @@ def test_a_middleware_that_is_not_installed_is_a_warning(monkeypatch):
     monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_no_such_thing')
     found = {finding.name: finding for finding in probes.find_ros()}
     assert found['middleware'].state is State.WARNING
+
+
+@pytest.mark.ros
+def test_the_middleware_is_the_one_that_ros_says_runs(no_profile, monkeypatch):
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    assert probes.middleware() == get_rmw_implementation_identifier()
+    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_no_such_thing')
+    assert probes.middleware() == 'rmw_no_such_thing', 'what was asked for'
 
 
 def test_without_ros_the_doctor_says_how_to_get_it(monkeypatch, tmp_path):

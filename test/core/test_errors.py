@@ -15,6 +15,7 @@ from edge_vlm_ros.core import (
     ModelFileError,
     NoFreshFrameError,
 )
+from edge_vlm_ros.core.errors import MAX_MESSAGE_CHARS
 
 
 @pytest.mark.parametrize('kind', [BadImageError, BusyError, ModelFileError, NoFreshFrameError])
@@ -32,3 +33,26 @@ def test_a_code_may_be_sharper_than_the_class() -> None:
 
 def test_a_bad_image_is_the_callers_to_mend() -> None:
     assert issubclass(BadImageError, BadRequestError)
+
+
+def test_a_message_is_short_whatever_it_quotes() -> None:
+    value = 'x' * (20 << 20)
+    error = BadRequestError(f'no camera {value!r}; there are: front')
+    for text in (error.message, str(error)):
+        assert len(text) <= MAX_MESSAGE_CHARS
+        assert text.startswith("no camera 'xxx")
+        assert text.endswith("xxx'; there are: front")
+    crossed = pickle.loads(pickle.dumps(error))
+    assert crossed.message == error.message
+
+
+def test_a_message_of_the_usual_length_is_left_alone() -> None:
+    text = 'y' * MAX_MESSAGE_CHARS
+    assert BadRequestError(text).message == text
+
+
+def test_a_message_can_be_sent_whatever_the_name_of_a_file() -> None:
+    name = b'caf\xe9 \xff.axmodel'.decode('utf-8', 'surrogateescape')
+    error = ModelFileError(f'{name}: no such file (色)')
+    assert error.message.encode('utf-8')
+    assert error.message == 'caf\\udce9 \\udcff.axmodel: no such file (色)'

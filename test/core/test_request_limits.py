@@ -35,8 +35,12 @@ def test_what_people_ask_is_far_below_the_limits():
          'have 140000 bytes together, the limit is 131072'),
         ({'request_id': 'x' * 257}, r'request_id has 257 bytes .* limit is 256'),
         ({'session_id': 'ä' * 129}, r'session_id has 258 bytes .* limit is 256'),
+        ({'max_latency_s': -0.1}, 'max_latency_s is from 0 to 1000000, not -0.1'),
+        ({'max_latency_s': 1e9}, 'max_latency_s is from 0 to 1000000, not 1000000000'),
+        ({'max_latency_s': float('nan')}, 'max_latency_s is from 0 to 1000000, not nan'),
     ],
-    ids=['prompt', 'utf8', 'choices', 'choice', 'choices_sum', 'sum', 'request_id', 'session_id'],
+    ids=['prompt', 'utf8', 'choices', 'choice', 'choices_sum', 'sum', 'request_id', 'session_id',
+         'hasty', 'patient', 'no_number'],
 )  # fmt: skip
 def test_a_field_above_its_limit_is_refused_with_value_and_limit(fields, says):
     question = Question(**{'text': 'What?', **fields})

@@ -64,7 +64,7 @@ def test_an_uncommented_field_is_refused(tmp_path):
 def test_a_comment_over_two_lines_is_one_meaning():
     request, _ = read_interface(ROOT / 'srv' / 'Ask.srv').sections
     (choices,) = (f for f in request.fields if f.name == 'choices')
-    assert 'is returned in answer.choice' in choices.meaning
+    assert 'word for word, where the chip gives scores' in choices.meaning
 
 
 def anchors(path):

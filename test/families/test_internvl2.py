@@ -58,7 +58,7 @@ def test_two_turns_of_words(form, make):
     family = make(form)
     parts = [family.render_prefix([], SYSTEM)]
     parts.append(family.render_suffix('Who are you?', parts[-1].next_position))
-    parts.append(text_part(family.tokenizer.encode('A robot.'), parts[-1].next_position))
+    parts.append(text_part(family.encode_answer('A robot.'), parts[-1].next_position))
     parts.append(family.render_next_turn([], 0, parts[-1].next_position))
     parts.append(family.render_suffix('机器人前面', parts[-1].next_position))
     whole = join_parts(parts)

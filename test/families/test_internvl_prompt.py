@@ -166,7 +166,7 @@ def test_two_turns_are_the_conversation_as_transformers_renders_it(
     first, answer, second = (text.strip() for text in words)
     parts = [plain.render_prefix(images(*counts), '')]
     parts.append(plain.render_suffix(first, parts[-1].next_position))
-    parts.append(text_part(plain.tokenizer.encode(answer), parts[-1].next_position))
+    parts.append(text_part(plain.encode_answer(answer), parts[-1].next_position))
     parts.append(plain.render_next_turn(images(*later), len(counts), parts[-1].next_position))
     parts.append(plain.render_suffix(second, parts[-1].next_position))
     whole = join_parts(parts)

@@ -123,7 +123,7 @@ def test_two_turns_are_the_conversation_as_it_is_rendered_at_once(
 ):
     first, answer, second = (text.strip() for text in words)
     parts = [ask(family, number, first)]
-    parts.append(text_part(family.tokenizer.encode(answer), parts[-1].next_position))
+    parts.append(text_part(family.encode_answer(answer), parts[-1].next_position))
     parts.append(family.render_next_turn(images(later), number, parts[-1].next_position))
     parts.append(family.render_suffix(second, parts[-1].next_position))
     whole = join_parts(parts)

@@ -207,7 +207,7 @@ def test_two_turns_are_the_conversation_as_it_is_rendered_at_once(
 ):
     first, answer, second = (text.strip() for text in words)
     parts = [ask(family, shown, first)]
-    ids = family.tokenizer.encode(answer)
+    ids = list(family.encode_answer(answer))
     said = text_part(ids, parts[-1].next_position)
     positions = np.broadcast_to(said.positions, (3, len(ids)))
     parts.append(type(said)(said.tokens, positions, said.next_position))

@@ -291,6 +291,10 @@ class Projector:
         """Take the stamps from another clock from now on."""
         self._clock = clock
 
+    def show(self, brightness):
+        """Send images of another brightness from now on."""
+        self._brightness = brightness
+
     def _show(self):
         if self.is_on:
             self.stamps.append(self._clock())

@@ -91,7 +91,9 @@ def test_an_option_that_it_lacks_ends_the_start_with_the_list(other_robot, path,
 def test_without_its_package_there_is_no_such_chip(other_robot):
     started = other_robot.vlm({'chip': 'parrot'})
     assert started.wait() == 1
-    assert "there is no chip 'parrot'; chips are: cpu, scripted, " in started.output()
+    (line,) = started.output().splitlines()
+    assert 'chip takes one of cpu, scripted, ' in line
+    assert line.endswith("not 'parrot'")
 
 
 def test_the_command_line_lists_it_and_asks_it(edge_vlm, models):
@@ -123,7 +125,8 @@ def test_a_file_of_another_chip_is_refused(here, models):
 
 def test_the_new_engine_keeps_the_laws(here, models):
     engine = open_engine('parrot', find_model('parrot', '', [models]))
-    assert broken_laws(engine, rows=4, except_for=frozenset()) == []
+    only_one = {'other tokens have other scores'}  # It says its sentence whatever was said.
+    assert broken_laws(engine, rows=4, except_for=frozenset(only_one)) == []
 
 
 def test_what_the_new_engine_leaves_out_is_refused(here, models):

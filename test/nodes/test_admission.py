@@ -32,7 +32,7 @@ from edge_vlm_ros.nodes.admission import Admission, admit  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
 from edge_vlm_ros.nodes.health import CameraHealth, FrameCounts  # noqa: E402
 from edge_vlm_ros.nodes.node_time import Moment  # noqa: E402
-from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
+from edge_vlm_ros.nodes.request_parameters import RequestDefaults  # noqa: E402
 from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
 S = 10**9
@@ -382,6 +382,14 @@ def test_a_question_takes_the_defaults_where_a_request_says_nothing():
     assert (question.system_prompt, question.sampling.max_tokens) == ('Be kind.', 50)
     assert (question.asked_ns, question.deadline_ns) == (5, 5 + 10 * S)
     request = Ask.Request(question='Eh?', timeout_s=1.0, max_tokens=3, choices=['a'])
+    assert admit(Ask.Request(question='Eh?', yes_no=True), facts, DEFAULTS).question.choices == (
+        'yes',
+        'no',
+    )
+    told = Ask.Request(question='Eh?', stop=['\n'], repetition_penalty=1.25)
+    told = admit(told, facts, DEFAULTS).question
+    assert (told.stop, told.sampling.repetition_penalty) == (('\n',), 1.25)
+    assert question.sampling.repetition_penalty == 1.0
     question = admit(request, facts, DEFAULTS).question
     assert (question.deadline_ns, question.sampling.max_tokens) == (5 + S, 3)
     assert question.choices == ('a',)
@@ -392,6 +400,15 @@ def test_a_question_takes_the_defaults_where_a_request_says_nothing():
     [
         ({'system_prompt': 'x' * 70_000}, 'system_prompt has 70000'),
         ({'choices': ['yes'] * 300}, 'choices has 300 entries'),
+        ({'choices': ['yes', '']}, r'choices\[1\] is blank'),
+        ({'choices': ['yes', 'Yes']}, r'choices\[0\] and choices\[1\] are the same'),
+        ({'yes_no': True, 'choices': ['a']}, 'yes_no stands for'),
+        ({'yes_no': True, 'stop': ['a']}, 'stop is for free text'),
+        ({'stop': ['x'] * 17}, 'stop has 17 entries, the limit is 16'),
+        ({'stop': ['x' * 257]}, r'stop\[0\] has 257 bytes'),
+        ({'stop': ['']}, r'stop\[0\] is empty'),
+        ({'repetition_penalty': 2.5}, 'repetition_penalty is from 0.1 to 2, not 2.5'),
+        ({'repetition_penalty': -1.0}, 'repetition_penalty is from 0.1 to 2, not -1.0'),
         ({'cameras': ['front'] * 65}, 'cameras has 65 entries'),
         ({'images': [Image()] * 257}, 'more than 256 images'),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import replace
 
@@ -91,9 +92,25 @@ def test_an_answer_is_stamped_with_its_newest_frame():
     assert [frame.age_s for frame in message.frames] == [3.0, 1.0]
     assert [frame.camera for frame in message.frames] == ['front', 'front']
     assert (message.choice, message.choice_valid) == ('Yes.', True)
+    assert math.isnan(message.choice_probability), 'not known'
     stats = message.stats
     assert (stats.newest_frame_age_s, stats.newest_frame_age_at_first_token_s) == (1.0, 1.5)
     assert (stats.tokens_per_second, stats.window_truncated) == (2.0, True)
+
+
+def test_a_choice_has_its_probability():
+    message = conversions.answer_to_ros(answer(choice='Yes.', choice_probability=0.75), FACTS)
+    assert message.choice_probability == 0.75
+
+
+def test_yes_no_stands_for_two_choices():
+    from edge_vlm_ros.srv import Ask
+
+    assert conversions.choices_from_ros(Ask.Request()) == ()
+    assert conversions.choices_from_ros(Ask.Request(choices=['a', 'b'])) == ('a', 'b')
+    assert conversions.choices_from_ros(Ask.Request(yes_no=True)) == ('yes', 'no')
+    with pytest.raises(BadRequestError, match=r'yes_no stands for .* not 1 texts'):
+        conversions.choices_from_ros(Ask.Request(yes_no=True, choices=['a']))
 
 
 def test_a_chunk_tells_its_frame_before_the_end_and_its_reason_at_the_end():

@@ -72,7 +72,14 @@ def test_silence_of_a_second_is_a_problem_for_a_fast_camera_only():
             'another reliability than the reliable asked for (parameter cameras.front.qos',
         ),
         (replace(NOTHING, incompatible='deadline'), 'another deadline'),
-        (replace(NOTHING, publishers=(Publisher(is_latched=True),)), 'before this node subscr'),
+        (
+            replace(NOTHING, durability='transient_local', reliability='reliable'),
+            'another durability than the transient_local asked for (parameter cameras.front.qos.d',
+        ),
+        (
+            replace(NOTHING, publishers=(Publisher(is_latched=True),)),
+            'set cameras.front.qos.durability to transient_local',
+        ),
         (replace(SILENT, publishers=(Publisher(is_latched=True),)), 'sends a picture once'),
     ],
 )

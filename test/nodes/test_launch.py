@@ -69,6 +69,7 @@ def arguments(path):
 def test_the_arguments_of_the_launch_file_are_described():
     found = arguments(ROOT / 'launch' / 'vlm.launch.py')
     assert set(found) == {
+        'ahead',
         'autostart',
         'cameras',
         'chip',
@@ -95,11 +96,21 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
         'use_sim_time': False,
     }
     given |= {'cameras': 'front, rear', 'image_topic': '/f', 'device_ids': '0,1', 'model': 'demo'}
+    given |= {'ahead': 'prefill'}
     chosen = overrides(lambda name: given.get(name, ''))
-    assert chosen['cameras'] == ['front', 'rear']
+    assert chosen['ahead_mode'] == 'prefill'
+    assert chosen['camera_names'] == ['front', 'rear']
     assert chosen['cameras.front.topic'] == '/f'
     assert chosen['device_ids'] == [0, 1]
     assert chosen['model'] == 'demo'
+
+
+@pytest.mark.parametrize('text', ['a', '0,', '0;1', '-1', '0.5', ','])
+def test_device_ids_that_are_no_numbers_are_named(text):
+    overrides = load(ROOT / 'launch' / 'vlm.launch.py').overrides
+    given = {'device_ids': text}
+    with pytest.raises(RuntimeError, match=f'device_ids:={text}: chip numbers with commas'):
+        overrides(lambda name: given.get(name, ''))
 
 
 @pytest.mark.parametrize(

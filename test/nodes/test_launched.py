@@ -102,3 +102,18 @@ def test_a_node_that_ends_is_started_again_where_that_is_wanted(tmp_path, here, 
 def test_a_value_that_is_no_choice_starts_nothing(launch, name, value):
     with pytest.raises(RuntimeError, match=f'{name}.*{value}'):
         launch('vlm.launch.py', **{name: value})
+
+
+def test_a_parameter_file_that_is_not_there_starts_nothing(launch, tmp_path):
+    missing = tmp_path / 'mine.yaml'
+    for path, what in ((missing, 'does not exist'), (tmp_path, 'is no file')):
+        with pytest.raises(RuntimeError, match=f'params_file:={path}: {path} {what}'):
+            launch('vlm.launch.py', params_file=str(path))
+
+
+def test_a_file_of_the_first_versions_gets_the_new_name_in_one_line(launch, other_robot):
+    old = other_robot.script('/**: {ros__parameters: {cameras: [front]}}', 'old.yaml')
+    (node,) = launch('vlm.launch.py', chip='scripted', params_file=str(old))
+    assert node.wait() == 1
+    (line,) = node.output().splitlines()
+    assert "write camera_names: ['front']" in line

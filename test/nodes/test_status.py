@@ -33,6 +33,11 @@ ACTIVE = replace(INACTIVE, lifecycle='active')
         ),
         (replace(ACTIVE, engine=replace(LOADING, restarts=1)), 'restarting', ''),
         (replace(ACTIVE, engine=STALLED), 'stalled: no sign of life for 3 s', ''),
+        (
+            replace(ACTIVE, lifecycle='deactivating'),
+            'deactivating',
+            'the node is deactivating',
+        ),
         (NodeStatus('finalized', 'cpu'), 'finalized', 'the node is finalized'),
         (replace(INACTIVE, lifecycle='finalized'), 'finalized', 'the node is finalized'),
     ],

@@ -79,6 +79,13 @@ def test_the_chip_says_what_the_cpu_says(client, other_robot):
     ]
     assert [answer.error_code for answer in answers] == [0, 0]
     assert answers[0].text == answers[1].text
+    closed = [
+        asked.ask('Which color is the box?', images=[image], choices=['red', 'blue', 'light red'])
+        for asked in (client, other_robot.client)
+    ]
+    assert [answer.error_code for answer in closed] == [0, 0], closed[0].message
+    assert closed[0].choice == closed[0].text == closed[1].choice
+    assert closed[0].choice_probability == pytest.approx(closed[1].choice_probability, abs=0.1)
 
 
 def test_loading_is_told_part_by_part(client):

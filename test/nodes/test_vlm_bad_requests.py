@@ -101,6 +101,9 @@ def bad_fields():
         'question of 1 MB of CJK': ({'question': '世' * 2**18}, 'BAD_REQUEST', '65536'),
         'question beyond the context': ({'question': 'word ' * 9000}, 'PROMPT_TOO_LONG', '4095'),
         'unknown camera': ({'cameras': ['cellar']}, 'UNKNOWN_CAMERA', 'cellar'),
+        'session of 1 MB': ({'session_id': 'x' * 2**20}, 'BAD_REQUEST', 'session_id'),
+        'camera of 1 MB': ({'cameras': ['x' * 2**20]}, 'BAD_REQUEST', 'cameras'),
+        'encoding of 1 MB': (raw(encoding='x' * 2**20), 'BAD_REQUEST', 'encoding'),
         'camera without a name': ({'cameras': ['']}, 'UNKNOWN_CAMERA', 'camera'),
         'too many images': ({'images': [*raw()['images'] * 7]}, 'TOO_MANY_FRAMES', '6'),
         'a deadline of ages': ({'timeout_s': 1e30}, 'BAD_REQUEST', '1000000'),
@@ -117,6 +120,11 @@ def bad_fields():
         'endless last_seconds': ({'last_seconds': INF}, 'BAD_REQUEST', 'last_seconds'),
         'endless timeout_s': ({'timeout_s': INF}, 'BAD_REQUEST', 'timeout_s'),
         'endless temperature': ({'temperature': INF}, 'BAD_REQUEST', 'temperature'),
+        'penalty of NaN': ({'repetition_penalty': NAN}, 'BAD_REQUEST', 'repetition_penalty'),
+        'blank choice': ({'choices': ['yes', ' ']}, 'BAD_REQUEST', 'choices[1] is blank'),
+        'the same choices': ({'choices': ['No', 'no']}, 'BAD_REQUEST', 'choices[1] are the same'),
+        'two ways to choose': ({'choices': ['a'], 'yes_no': True}, 'BAD_REQUEST', 'yes_no'),
+        'an empty stop': ({'stop': ['']}, 'BAD_REQUEST', 'stop[0] is empty'),
         'top_p above 1': ({'top_p': 1.5}, 'BAD_REQUEST', 'top_p'),
         'negative top_p': ({'top_p': -0.5}, 'BAD_REQUEST', 'top_p'),
     }
@@ -158,9 +166,9 @@ def test_bad_images_have_their_code_each(client, robot):
     check_alive(client, robot)
 
 
-def test_a_hundred_bad_images_leave_room_for_a_good_question(client, robot):
+def test_a_thousand_bad_images_leave_room_for_a_good_question(client, robot):
     fields = compressed(b'\xff\xd8\xff broken')
-    for _ in range(25):
+    for _ in range(250):
         futures = [client.ask_later('see', **fields) for _ in range(4)]
         codes = {client.result(future).answer.error_code for future in futures}
         assert codes == {102}

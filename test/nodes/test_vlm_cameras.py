@@ -36,7 +36,7 @@ def test_publishers_of_every_reliability(other_robot):
         {
             'chip': 'scripted',
             'model': robot.script(SCRIPT),
-            'cameras': str(list(names)).replace(' ', ''),
+            'camera_names': str(list(names)).replace(' ', ''),
             'max_age_s': 5.0,
             'cameras.strict.qos.reliability': 'reliable',
             **parameters,
@@ -177,7 +177,7 @@ def test_bad_images_of_a_camera_are_told_and_the_next_good_one_is_answered(other
         {
             'chip': 'scripted',
             'model': robot.script(SCRIPT),
-            'cameras': "['raw','jpeg']",
+            'camera_names': "['raw','jpeg']",
             'cameras.jpeg.transport': 'compressed',
             'max_age_s': 0.0,
         }

@@ -27,7 +27,7 @@ def cameras(robot):
     parameters = {
         'chip': 'scripted',
         'model': robot.script(SCRIPT),
-        'cameras': str(names).replace(' ', ''),
+        'camera_names': str(names).replace(' ', ''),
         'max_age_s': 4.0,
         **{f'cameras.{name}.topic': f'/{name}' for name in names},
     }
@@ -139,7 +139,7 @@ def test_causes_that_the_graph_knows_are_named(other_robot):
         {
             'chip': 'scripted',
             'model': robot.script(SCRIPT),
-            'cameras': str(list(names)).replace(' ', ''),
+            'camera_names': str(list(names)).replace(' ', ''),
             **{f'cameras.{name}.topic': topic for name, topic in names.items()},
             'cameras.two.transport': 'compressed',
             'frame_wait_s': 0.0,
@@ -151,7 +151,7 @@ def test_causes_that_the_graph_knows_are_named(other_robot):
     causes = {
         'one': 'CompressedImage, not sensor_msgs/msg/Image (set cameras.one.transport',
         'two': 'Image, not sensor_msgs/msg/CompressedImage (set cameras.two.transport',
-        'three': 'before this node subscribed',
+        'three': 'set cameras.three.qos.durability to transient_local',
         'four': 'nothing arrives',
     }
     for name, cause in causes.items():

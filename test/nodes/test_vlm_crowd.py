@@ -6,11 +6,12 @@ import threading
 from collections import Counter
 
 import pytest
+from support.long_answer import long_words
 
 SCRIPT = f"""
 answers:
-  - {{question: long, answer: '{'on and ' * 30}on'}}
-  - {{question: endless, answer: '{'on and ' * 200}on'}}
+  - {{question: long, answer: '{long_words(42)}'}}
+  - {{question: endless, answer: '{long_words(280)}'}}
   - {{question: slow, answer: 'one two three four five six seven eight nine ten eleven twelve'}}
   - {{answer: 'I see {{images}} images of {{means}}.'}}
 latency: {{decode_s: 0.02}}
@@ -166,16 +167,18 @@ def test_of_three_hundred_callers_at_once_each_gets_a_reply(client, robot):
 def test_those_that_wait_see_their_turn_and_urgent_ones_come_first(client):
     from edge_vlm_ros.srv import Ask
 
-    names = ['first', 'later', 'urgent']
-    futures = [
+    # The first one takes until it is cancelled, however late diagnostics come; until it has begun
+    # an urgent one would go before it.
+    futures = [client.ask_later('endless', request_id='first', images=[client.grey(9)])]
+    client.until(lambda: bool(client.chunks_of('first')), what='its first words')
+    futures += [
         client.ask_later(
-            # The first one takes until it is cancelled, however late diagnostics come.
-            'endless' if name == 'first' else 'slow',
+            'slow',
             request_id=name,
             images=[client.grey(9)],
             priority=Ask.Request.PRIORITY_URGENT if name == 'urgent' else 0,
         )
-        for name in names
+        for name in ('later', 'urgent')
     ]
     client.until(
         lambda: values_of_queue(client)['order'] == 'first, urgent, later', what='the order'
@@ -258,7 +261,7 @@ def test_of_a_camera_whose_newest_question_wins_older_ones_that_wait_end(other_r
         other_robot,
         'queue',
         queue_size=4,
-        cameras='[front]',
+        camera_names='[front]',
         **{'cameras.front.topic': '/image_raw', 'cameras.front.newest_question_wins': True},
     )
     client.project()

@@ -32,6 +32,36 @@ def test_a_still_is_described_word_by_word(client):
     assert parts + stats.decode_s <= stats.total_s * 1.05
 
 
+def solid(size, *rgb):
+    from sensor_msgs.msg import Image
+
+    image = Image(encoding='rgb8', width=size, height=size, step=3 * size)
+    image.data.frombytes(bytes(rgb) * size * size)
+    return image
+
+
+def test_closed_answers_are_restricted_and_as_probable_as_the_model_says(client):
+    """The same question over the service, with the choices in any order and one by one."""
+    question = 'What color is the box?'
+    colors = ['red', 'blue', 'green', 'yellow', 'red and blue']
+    image = solid(112, 200, 30, 30)
+    first, second = (
+        client.ask(question, images=[image], choices=choices) for choices in (colors, colors[::-1])
+    )
+    assert (first.error_code, first.finish_reason) == (0, first.FINISH_STOP), first.message
+    assert first.choice in colors
+    assert first.text == first.choice == second.choice
+    assert first.choice_valid
+    assert 1 / len(colors) < first.choice_probability <= 1.0
+    assert first.choice_probability == pytest.approx(second.choice_probability, abs=2e-3)
+    others = [color for color in colors if color != first.choice]
+    rest = client.ask(question, images=[image], choices=others)
+    assert rest.choice in others, 'always one of them'
+    yes_no = client.ask('Is there a box?', images=[image], yes_no=True)
+    assert yes_no.choice in {'yes', 'no'}
+    assert yes_no.choice_probability >= 0.5
+
+
 def test_a_clip_of_eight_frames_takes_eight_images(client):
     client.spin(1.5)
     answer = client.ask('What is moving?', last_seconds=4.0, max_frames=8)

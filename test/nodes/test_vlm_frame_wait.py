@@ -19,7 +19,7 @@ def client(robot):
     parameters = {
         'chip': 'scripted',
         'model': robot.script(SCRIPT),
-        'cameras': "['front','dead']",
+        'camera_names': "['front','dead']",
         'cameras.front.topic': 'image_raw',
         'frame_wait_s': LONG_S,
         'queue_size': 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def client(robot):
     parameters = {
         'chip': 'scripted',
         'model': robot.script(SCRIPT),
-        'cameras': "['front','dead']",
+        'camera_names': "['front','dead']",
         'cameras.front.topic': 'image_raw',
         'max_age_s': 5.0,
         'queue_size': 4,
@@ -134,8 +135,24 @@ def test_the_action_streams_the_same_chunks(client):
 def test_a_choice_is_told(client):
     answer = client.ask('red', choices=['You asked: red', 'green'])
     assert (answer.choice, answer.choice_valid) == ('You asked: red', True)
-    answer = client.ask('red', choices=['blue', 'green'])
-    assert (answer.choice, answer.choice_valid) == ('', False)
+    assert answer.choice_probability == 1.0
+    answer = client.ask('red', choices=['blue', 'green'], request_id='closed')
+    assert answer.choice in {'blue', 'green'}, 'the answer is always one of them'
+    assert answer.choice_valid
+    assert answer.choice_probability == pytest.approx(0.5)
+    assert 'not what the model would have said' in answer.message
+    assert ''.join(chunk.delta for chunk in client.all_chunks_of('closed')) == answer.choice
+    assert math.isnan(client.ask('red').choice_probability)
+
+
+def test_yes_or_no_and_stop_strings(client):
+    answer = client.ask('red', yes_no=True)
+    assert answer.choice in {'yes', 'no'}
+    answer = client.ask('red', stop=['asked'])
+    assert (answer.text, answer.finish_reason) == ('You ', answer.FINISH_STOP_STRING)
+    refused = client.ask('red', yes_no=True, choices=['a'])
+    assert refused.error_code == refused.ERROR_BAD_REQUEST
+    assert math.isnan(refused.choice_probability)
 
 
 def test_an_image_in_the_request_comes_before_the_cameras(client):
@@ -281,7 +298,7 @@ def test_every_parameter_is_described(client):
     found = client.result(describer.call_async(request)).descriptors
     assert len(found) > 25
     assert [d.name for d in found if not d.description] == []
-    assert {'chip', 'model', 'cameras'} <= {d.name for d in found if d.read_only}
+    assert {'chip', 'model', 'camera_names'} <= {d.name for d in found if d.read_only}
 
 
 def test_a_changed_parameter_holds_from_the_next_question_on(client):

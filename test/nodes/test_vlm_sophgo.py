@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
@@ -64,6 +65,17 @@ def test_the_node_answers_as_on_the_cpu_and_lives_through_refusals(
     assert answers[0].text == answers[1].text
     assert answers[0].text
     assert answers[0].chip == 'bm1684x'
+
+    # Its head gives tokens and no scores: the choice is the one that the text names.
+    closed = robot.client.ask(
+        'Is there a red box?', within_s=SLOW_S, images=[red_box()], yes_no=True
+    )
+    assert closed.error_code == 0, closed.message
+    assert closed.text == answers[0].text
+    assert math.isnan(closed.choice_probability)
+    refused = robot.client.ask('Is there a red box?', images=[red_box()], repetition_penalty=1.1)
+    assert refused.error_code == refused.ERROR_UNSUPPORTED_OPTION
+    assert 'repetition_penalty cannot be set; max_tokens, stop and choices can' in refused.message
 
 
 @pytest.mark.parametrize(

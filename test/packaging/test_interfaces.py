@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_vlm_ros.core import ErrorCode, FinishReason
+from edge_vlm_ros.core import ErrorCode, FinishReason, Readiness
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(f for d in ('msg', 'srv', 'action') for f in (ROOT / d).iterdir())
@@ -67,6 +67,10 @@ def test_the_messages_and_the_code_have_the_same_error_codes(name):
 @pytest.mark.parametrize('name', ['Answer', 'AnswerChunk'])
 def test_the_messages_and_the_code_have_the_same_finish_reasons(name):
     assert constants(name, 'FINISH_') == {reason.name: reason.value for reason in FinishReason}
+
+
+def test_the_message_and_the_code_have_the_same_degrees_of_readiness():
+    assert constants('Answer', 'AHEAD_') == {each.name: each.value for each in Readiness}
 
 
 @pytest.mark.ros

@@ -9,6 +9,7 @@ import time
 import pytest
 from support import packages
 from support.canned_backend import CannedBackend
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import BadRequestError, ErrorCode, FinishReason, Question
 from edge_vlm_ros.engines import open_engine
@@ -62,7 +63,7 @@ def canned_process(canned_chip):
 def backend(request, scripted):
     """Each kind of backend; it answers a question with 'long' in it for minutes."""
     answers = [
-        {'question': 'long', 'answer': 'word ' * 400},
+        {'question': 'long', 'answer': long_words(400)},
         {'answer': 'A short answer. {question}'},
     ]
     script = scripted(answers=answers, latency={'decode_s': 0.05})

@@ -14,7 +14,7 @@ from edge_vlm_ros.core import (
     Question,
     ShownAs,
 )
-from edge_vlm_ros.serving.model_steps import _decode
+from edge_vlm_ros.serving.feature_store import _decode
 from edge_vlm_ros.serving.shown_frames import FrameGroup, name_frame
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from support.asker import QUICK, children, model_processes_of
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import ErrorCode
 from edge_vlm_ros.serving import EnginePhase
 from edge_vlm_ros.serving.process import ProcessSettings, launcher
 
-TALK = {'question': 'Talk', 'answer': 'word ' * 400}
+TALK = {'question': 'Talk', 'answer': long_words(400)}
 HERE = {'answer': 'Here: {question}'}
 SLOWLY = {'decode_s': 0.01}
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from support.clock import ManualClock
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import NS_PER_S, ErrorCode, FinishReason, Question
 from edge_vlm_ros.engines import never
@@ -19,7 +20,7 @@ from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving import ServingSettings, VlmPipeline
 from edge_vlm_ros.serving.loading import load_model
 
-SCRIPT = {'answers': [{'question': 'next', 'answer': '{means}'}, {'answer': 'word ' * 50}]}
+SCRIPT = {'answers': [{'question': 'next', 'answer': '{means}'}, {'answer': long_words(50)}]}
 STAGES = ['queued', 'encode', 'prefill', 'first token', 'decode']
 SOON_S = 0.2
 
@@ -129,7 +130,7 @@ def check_provenance(answer, stage):
     assert (timings.run_s == 0) == (stage == 'queued')
     assert timings.queue_s + timings.run_s == pytest.approx(timings.total_s)
     assert bool(answer.text) == (stage == 'decode')
-    assert ('word ' * 50).startswith(answer.text)
+    assert long_words(50).startswith(answer.text)
     assert bool(timings.answer_tokens) == (stage == 'decode')
 
 

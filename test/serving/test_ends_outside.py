@@ -7,8 +7,16 @@ import signal
 
 import pytest
 from support.asker import HANG_S, QUICK, model_processes_of
+from support.long_answer import long_words
 
-from edge_vlm_ros.core import NS_PER_S, ErrorCode, FinishReason, Priority, SteadyClock
+from edge_vlm_ros.core import (
+    NS_PER_S,
+    BadRequestError,
+    ErrorCode,
+    FinishReason,
+    Priority,
+    SteadyClock,
+)
 from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving import ServingSettings
 
@@ -58,7 +66,7 @@ def test_an_answer_ended_for_a_process_that_stands_says_how_long_it_waited_and_r
 ):
     """The whole process is stopped, so not even the thread that cancels questions runs there."""
     asker = ask_process(
-        QUICK, answers=[{'answer': 'word ' * 1000}], latency={'decode_s': 0.01}
+        QUICK, answers=[{'answer': long_words(1000)}], latency={'decode_s': 0.01}
     ).ready()
     (pid,) = model_processes_of(os.getpid())
     seen = shown(frame)
@@ -80,7 +88,7 @@ def test_an_answer_ended_for_a_process_that_stands_says_how_long_it_waited_and_r
         timings = check(answer, codes[by], seen)
         assert answer.finish_reason is FinishReason.of_error(codes[by])
         assert answer.text
-        assert ('word ' * 1000).startswith(answer.text)
+        assert long_words(1000).startswith(answer.text)
         assert (answer.chip, bool(answer.model)) == ('scripted', True)
         assert timings.run_s > 0
         assert timings.queue_s < timings.time_to_first_token_s < timings.total_s
@@ -108,3 +116,53 @@ def test_while_the_model_loads_a_newer_question_takes_the_place_of_the_oldest_of
     refused = asker.answer('low')
     assert refused.error_code is ErrorCode.BUSY
     assert [ref.stamp_ns for ref in refused.frames] == [seen.stamp_ns]
+
+
+def test_while_the_model_loads_a_newer_question_preempts_the_one_whose_turn_is_next(
+    ask_process, frame
+):
+    settings = ServingSettings(max_waiting=1, queue_policy=QueuePolicy.PREEMPT)
+    asker = ask_process(settings=settings, **LOADS_LONG)
+    seen = shown(frame)
+    asker.ask('What?', 'a', frames=(seen,))
+    asker.ask('What?', 'b', frames=(seen,))
+    assert list(asker.finals()) == ['a']
+    answer = asker.answer('a')
+    check(answer, ErrorCode.PREEMPTED, seen)
+    assert answer.finish_reason is FinishReason.PREEMPTED
+    asker.ask('What?', 'low', frames=(seen,), priority=Priority.BACKGROUND)
+    assert list(asker.finals()) == ['a'], 'it waits'
+    asker.ask('What?', 'lower', frames=(seen,), priority=Priority.BACKGROUND)
+    assert asker.answer('lower').error_code is ErrorCode.BUSY
+    asker.ask('What?', 'urgent', frames=(seen,), priority=Priority.URGENT)
+    check(asker.answer('b'), ErrorCode.PREEMPTED, seen)
+    assert list(asker.finals()) == ['a', 'lower', 'b']
+    with pytest.raises(BadRequestError) as refused:
+        asker.ask('What?', 'urgent', frames=(seen,), priority=Priority.URGENT)
+    assert refused.value.code is ErrorCode.DUPLICATE_REQUEST
+    assert list(asker.finals()) == ['a', 'lower', 'b'], 'a refused question ends no other'
+
+
+def test_what_waited_for_the_model_does_not_preempt_what_waited_before_it(ask_process):
+    """All come to the loaded model in one burst; each is answered, the highest priority first."""
+    settings = ServingSettings(queue_policy=QueuePolicy.PREEMPT)
+    for load_s in (1.0, 5.0, 25.0):  # On a busy machine the model may be there before they are.
+        latency = {'load_s': load_s}
+        asker = ask_process(settings=settings, latency=latency, answers=[{'answer': 'yes'}])
+        asker.ask('What?', 'first', priority=Priority.URGENT)
+        asker.ask('What?', 'second')
+        asker.ask('What?', 'third')
+        if asker.process.held == 3:
+            break
+    for name in ('first', 'second', 'third'):
+        assert asker.answer(name).success, asker.answer(name)
+    assert list(asker.finals()) == ['first', 'second', 'third']
+
+
+def test_with_reject_one_question_waits_for_the_model(ask_process):
+    settings = ServingSettings(queue_policy=QueuePolicy.REJECT)
+    asker = ask_process(settings=settings, **LOADS_LONG)
+    asker.ask('What?', 'a')
+    asker.ask('What?', 'b')
+    assert asker.answer('b').error_code is ErrorCode.BUSY
+    assert list(asker.finals()) == ['b']

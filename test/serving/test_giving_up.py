@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import CancelledError, ErrorCode, FinishReason, Question, SamplingOptions
 from edge_vlm_ros.engines import never
@@ -18,7 +19,7 @@ SLOW = {
     'answers': [{'answer': '{question}'}],
     'latency': {'prefill_history_s': {100: 0.0, 4096: 20.0}, 'layers': 400},
 }
-LONG_TEXT = 'x' * 200
+LONG_TEXT = long_words(40).replace(' ', '-')
 PIECE_S = 20.0
 
 

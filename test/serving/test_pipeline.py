@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.long_answer import long_words
 from support.patience import Patience
 
 from edge_vlm_ros.core import (
@@ -27,7 +28,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.serving import ServingSettings, VlmPipeline
 
 STAGE_S = 2.0
-LONG = {'answers': [{'answer': 'word ' * 400}], 'latency': {'decode_s': 0.01}}
+LONG = {'answers': [{'answer': long_words(400)}], 'latency': {'decode_s': 0.01}}
 
 
 def wait_until(condition, timeout_s=10.0):
@@ -197,7 +198,7 @@ def test_fifty_questions_at_once_each_see_their_own_frame(open_scripted, frame):
 def test_a_cancel_is_answered_at_once_in_every_phase(open_scripted, frame, stage):
     slow = {'encode': 'encode_tile_s', 'prefill': 'prefill_call_s', 'decode': 'decode_s'}
     latency = {slow[stage]: STAGE_S} if stage in slow else {'decode_s': 0.01}
-    pipeline = open_scripted(answers=[{'answer': 'word ' * 100}], latency=latency)
+    pipeline = open_scripted(answers=[{'answer': long_words(100)}], latency=latency)
     if stage == 'queue':
         begun(pipeline.ask(Question('The one before')))
     stream = pipeline.ask(Question('What?', frames=(frame(),)))
@@ -256,7 +257,7 @@ def test_a_deadline_gives_what_was_said_so_far(open_scripted):
         assert answer.finish_reason is FinishReason.DEADLINE
         assert answer.error_code is ErrorCode.DEADLINE
     assert answers[0].text
-    assert ('word ' * 399).startswith(answers[0].text), 'it was not cut'
+    assert long_words(399).startswith(answers[0].text), 'it was not cut'
     assert answers[1].text == ''
 
 
@@ -275,18 +276,12 @@ def test_the_answer_ends_at_max_tokens(open_scripted):
 
 
 def test_the_answer_ends_where_the_context_ends(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'x' * 500}], limits={'context_tokens': 100})
+    pipeline = open_scripted(answers=[{'answer': long_words(100)}], limits={'context_tokens': 100})
     answer = pipeline.ask(Question('Say')).answer(60)
     assert answer.finish_reason is FinishReason.CONTEXT
     # The last token needs no room: nothing follows it.
     assert answer.timings.prompt_tokens + answer.timings.answer_tokens == 101
     assert answer.success
-
-
-def test_the_choice_is_read_from_the_answer(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'Yes, it is.'}])
-    assert pipeline.ask(Question('Open?', choices=('yes', 'no'))).answer(60).choice == 'yes'
-    assert pipeline.ask(Question('Open?', choices=('red', 'blue'))).answer(60).choice == ''
 
 
 def bad_questions():
@@ -395,11 +390,27 @@ def test_a_conversation_forgets_its_oldest_turns_before_it_shows_more_than_the_m
     assert ask().text == '2'
 
 
-def test_sampling_is_refused_where_the_chip_chooses(open_scripted):
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'temperature': 0.5},
+        {'top_p': 0.5},
+        {'top_k': 3},
+        {'seed': 7},
+        {'repetition_penalty': 1.1},
+        {'temperature': 0.5, 'seed': 7},
+    ],
+    ids=str,
+)
+def test_what_a_chip_that_chooses_cannot_do_is_refused_by_name(open_scripted, options):
     pipeline = open_scripted(limits={'samples_on_chip': True, 'has_logits': False})
-    hot = Question('Say', sampling=SamplingOptions(temperature=0.5))
-    assert pipeline.ask(hot).answer(60).error_code is ErrorCode.UNSUPPORTED_OPTION
+    hot = Question('Say', sampling=SamplingOptions(**options))
+    answer = pipeline.ask(hot).answer(60)
+    assert answer.error_code is ErrorCode.UNSUPPORTED_OPTION
+    assert f': {" and ".join(options)} cannot be set; max_tokens, stop and' in answer.message
     assert pipeline.ask(Question('Say')).answer(60).text == 'Say'
+    brief = Question('Say', stop=('y',), sampling=SamplingOptions(max_tokens=5))
+    assert pipeline.ask(brief).answer(60).text == 'Sa', "these are the host's"
 
 
 def test_a_thousand_bad_images_leave_nothing_behind(open_scripted, frame):
@@ -413,7 +424,7 @@ def test_a_thousand_bad_images_leave_nothing_behind(open_scripted, frame):
 
 
 def test_whoever_stops_listening_holds_up_nobody(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'word ' * 20}])
+    pipeline = open_scripted(answers=[{'answer': long_words(20)}])
     for chunk in pipeline.ask(Question('Talk')):
         assert chunk.sequence == 0
         break

@@ -12,13 +12,13 @@ from edge_vlm_ros.serving import VlmPipeline
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = 'xylophone'
 SCRIPT = f"""
-answers: [{{answer: 'It is the {SECRET}.'}}]
+answers: [{{question: 'loop', answer: '{SECRET * 40}'}}, {{answer: 'It is the {SECRET}.'}}]
 faults: [{{at: decode, kind: error, question: 'broken', token: 1, message: 'too hot'}}]
 """
 
 
-@pytest.mark.parametrize('text', ['the', 'broken'])
-def test_no_word_of_a_question_or_an_answer_is_logged_above_debug(tmp_path, caplog, text):
+@pytest.mark.parametrize(('text', 'is_good'), [('the', True), ('broken', False), ('loop', False)])
+def test_no_word_of_a_question_or_an_answer_is_logged_above_debug(tmp_path, caplog, text, is_good):
     (tmp_path / 'script.yaml').write_text(SCRIPT)
     image = RawImage('rgb8', 64, 48, 192, bytes(48 * 192))
     frame = StoredFrame(FrameSource(f'camera_{SECRET}'), 1, image)
@@ -30,10 +30,11 @@ def test_no_word_of_a_question_or_an_answer_is_logged_above_debug(tmp_path, capl
                 frames=(frame,),
                 session_id=session,
                 system_prompt=f'Like {SECRET}.',
-                choices=(SECRET, 'no'),
+                choices=(SECRET, 'no') if is_good else (),
+                stop=() if is_good else (f'{SECRET}!',),
             )
             answer = vlm.ask(question).answer()
-            assert answer.success == (text != 'broken')
+            assert answer.success == is_good
         with pytest.raises(EdgeVlmError):
             vlm.ask(Question(SECRET, system_prompt=SECRET * 20_000))
     assert caplog.records

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from serving.conftest import make_frame
 from support.clock import ManualClock
+from support.long_answer import long_words
 
 from edge_vlm_ros.core import (
     ErrorCode,
@@ -92,7 +93,7 @@ def test_all_sessions_can_be_reset(open_scripted, frame):
 def test_a_turn_that_came_to_nothing_leaves_no_trace(open_scripted, frame, trouble):
     def talk(is_disturbed):
         pipeline = open_scripted(
-            answers=[{'question': 'long', 'answer': 'word ' * 100}, *ECHO['answers']],
+            answers=[{'question': 'long', 'answer': long_words(100)}, *ECHO['answers']],
             faults=[{'at': 'decode', 'question': 'crash', 'token': 2}],
             latency={'decode_s': 0.001},
         )
@@ -171,10 +172,10 @@ def test_the_system_prompt_of_a_session_stays(open_scripted):
 
 
 def test_a_session_that_fills_the_context_forgets_its_oldest_turns_and_says_so(open_scripted):
-    pipeline = open_scripted(answers=[{'answer': 'x' * 60}], limits={'context_tokens': 400})
+    pipeline = open_scripted(answers=[{'answer': long_words(12)}], limits={'context_tokens': 400})
     answers = [ask(pipeline, f'Question {n}') for n in range(12)]
     assert {answer.error_code for answer in answers} == {ErrorCode.NONE}
-    assert {answer.text for answer in answers} == {'x' * 60}, 'none is cut'
+    assert {answer.text for answer in answers} == {long_words(12)}, 'none is cut'
     told = [n for n, answer in enumerate(answers) if 'forgotten' in answer.message]
     assert len(told) > 1
     assert min(later - earlier for earlier, later in pairwise(told)) > 1, 'not in every turn'
@@ -185,7 +186,7 @@ def test_a_session_that_fills_the_context_forgets_its_oldest_turns_and_says_so(o
 
 def test_the_frames_asked_about_stay_when_their_turn_is_forgotten(open_scripted, frame):
     pipeline = open_scripted(
-        answers=[{'question': 'Talk', 'answer': 'x' * 60}, *ECHO['answers']],
+        answers=[{'question': 'Talk', 'answer': long_words(12)}, *ECHO['answers']],
         limits={'context_tokens': 400},
     )
     ask(pipeline, 'How bright?', frames=(frame(10),))
@@ -237,7 +238,7 @@ class TalkMachine(RuleBasedStateMachine):
 
     SCRIPT: ClassVar = {
         'answers': [
-            {'question': 'long', 'answer': 'word ' * 100},
+            {'question': 'long', 'answer': long_words(100)},
             {'answer': '{images}: {means}'},
         ],
         'latency': {'decode_s': 0.0005},

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
+    BadRequestError,
     CancelledError,
     DeviceError,
     EdgeVlmError,
+    ErrorCode,
     NotReadyError,
     PromptPart,
     PromptTooLongError,
@@ -43,6 +45,7 @@ _NO_SLOT = (ValueError, r'there is no slot -?\d+ of the KV cache: this engine ha
 
 LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     'head before any token': _NO_TOKEN,
+    'scores before any token': _NO_TOKEN,
     'pixels of another size': (EdgeVlmError, r'pixels have shape .*, expected \(tiles, 3, '),
     'another number of rows': (
         EdgeVlmError,
@@ -81,6 +84,7 @@ LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     'closed: prefill': _CLOSED,
     'closed: prefill of nothing': _CLOSED,
     'closed: next_token': _CLOSED,
+    'closed: logits': _CLOSED,
     'closed: decode': _CLOSED,
     'closed: select_kv': _CLOSED,
 }
@@ -118,6 +122,7 @@ def broken_laws(engine: GuardedEngine, *, rows: int, except_for: frozenset[str])
     for slot in range(engine.limits.kv_slots):
         engine.select_kv(slot)
         _try_ends(trial)
+        _try_scores(trial)
         _try_context(trial)
     _try_closed(trial, rows)
     missing = LAWS.keys() - trial.tried - except_for
@@ -158,13 +163,14 @@ class _Trial:
             start += tokens
 
     def holds(self, what: str, *, truth: bool) -> None:
-        if not truth:
+        if not truth and what not in self._except_for:
             self.broken.append(what)
 
 
 def _try_vision(trial: _Trial, rows: int) -> None:
     engine = trial.engine
     trial.refuses('head before any token', engine.next_token, GREEDY)
+    trial.refuses('scores before any token', engine.logits)
     trial.refuses('pixels of another size', engine.encode, _tile(engine.limits.tile_px + 1, rows))
     trial.refuses('another number of rows', engine.encode, _tile(engine.limits.tile_px, rows + 1))
 
@@ -225,6 +231,39 @@ def _try_ends(trial: _Trial) -> None:
     prompt = text_part(range(9), 0)
     usable = engine.usable_prefix(5, prompt)
     trial.holds(f'usable_prefix gave {usable} of 5', truth=0 <= usable <= 5)
+
+
+def _try_scores(trial: _Trial) -> None:
+    """Try what closed answers stand on: scores beside a chip's own choice, and after a cut."""
+    engine = trial.engine
+    engine.kv.truncate(0)
+    trial.append(text_part((1, 2, 3), 0))
+    if not engine.limits.has_logits:
+        try:
+            engine.logits()
+        except BadRequestError as error:
+            is_refused = error.code is ErrorCode.UNSUPPORTED_OPTION
+        else:
+            is_refused = False
+        trial.holds('scores that the head does not give are refused', truth=is_refused)
+        return
+
+    def scores_after(*tokens: int) -> NDArray[np.float32]:
+        engine.kv.truncate(3)
+        for place, token in enumerate(tokens, 3):
+            engine.decode(token, place)
+        values: NDArray[np.float32] = engine.logits().values.copy()
+        return values
+
+    first = scores_after(4, 5)
+    trial.holds('one score for each id', truth=first.shape == (engine.limits.vocab_size,))
+    chosen = engine.next_token(GREEDY)
+    token = chosen.token if isinstance(chosen, ChosenToken) else int(chosen.values.argmax())
+    trial.holds('the chip chooses the best of its scores', truth=token == int(first.argmax()))
+    other = scores_after(6)
+    again = scores_after(4, 5)
+    trial.holds('other tokens have other scores', truth=not np.array_equal(first, other))
+    trial.holds('a branch that was left says the same again', truth=np.array_equal(first, again))
 
 
 def _try_context(trial: _Trial) -> None:
@@ -364,6 +403,7 @@ def _try_closed(trial: _Trial, rows: int) -> None:
     trial.refuses('closed: prefill', engine.prefill, part, {})
     trial.refuses('closed: prefill of nothing', engine.prefill, text_part((), 0), {})
     trial.refuses('closed: next_token', engine.next_token, GREEDY)
+    trial.refuses('closed: logits', engine.logits)
     trial.refuses('closed: decode', engine.decode, 1, 0)
     trial.refuses('closed: select_kv', engine.select_kv, 0)
 

@@ -21,6 +21,8 @@ MODULES = (
     'axera',
     'sophgo',
     'ends',
+    'frame_wait',
+    'recovery',
     'node_overhead',
     'camera',
     'node_memory',

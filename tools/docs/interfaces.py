@@ -48,16 +48,17 @@ def _tables(section: Section, file: InterfaceFile, files: list[InterfaceFile]) -
     if not section.constants:
         return blocks
     for other in files[: files.index(file)]:
-        if any(_values(described) == _values(section) for described in other.sections):
-            return [*blocks, f'The constants are those of {_link(other.name, other)}.']
+        if any(_values(section) <= _values(described) for described in other.sections):
+            where = _link(other.name, other)
+            return [*blocks, f'The constants are those of the same names in {where}.']
     for group in section.constants:
         rows = [(f'`{c.name}`', c.value, escape(c.meaning)) for c in group.declarations]
         blocks += [escape(group.caption), table(('constant', 'value', 'meaning'), rows)]
     return blocks
 
 
-def _values(section: Section) -> list[tuple[Declaration, ...]]:
-    return [group.declarations for group in section.constants]
+def _values(section: Section) -> set[tuple[Declaration, ...]]:
+    return {group.declarations for group in section.constants}
 
 
 def _field_row(field: Declaration, files: list[InterfaceFile]) -> tuple[str, str, str]:

@@ -21,6 +21,8 @@ from tools.docs.markdown import escape, table
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+    from edge_vlm_ros.nodes.declaring import ParameterTable
+
 _HEADER = ('parameter', 'default', 'takes', 'meaning')
 
 
@@ -53,7 +55,7 @@ def parts(root: Path) -> dict[str, str]:
     from edge_vlm_ros.nodes.parameters import declare_parameters
 
     one = declared('vlm', declare_parameters)
-    many = declared('vlm', declare_parameters, cameras=['camera', 'other'])
+    many = declared('vlm', declare_parameters, camera_names=['camera', 'other'])
     own = [p for p in one if not p.name.startswith(('cameras.', 'presets.'))]
     presets = [p for p in one if p.name.startswith('presets.')]
     return {
@@ -71,9 +73,9 @@ def parts(root: Path) -> dict[str, str]:
 
 
 def declared(
-    node_name: str, declare: Callable[[Node], None], **overrides: Sequence[str]
+    node_name: str, declare: Callable[[ParameterTable], None], **overrides: Sequence[str]
 ) -> list[DeclaredParameter]:
-    """Return the parameters that `declare` adds to a node, in that order.
+    """Return the parameters that `declare` adds to a node, in that order; no `qos_overrides`.
 
     Args:
         node_name: Of the node that is made for it and gone afterwards.
@@ -82,6 +84,8 @@ def declared(
     """
     import rclpy
     from rclpy.parameter import Parameter
+
+    from edge_vlm_ros.nodes.declaring import ParameterTable
 
     context = rclpy.Context()
     rclpy.init(context=context, args=[])
@@ -95,8 +99,9 @@ def declared(
                 parameter_overrides=[Parameter(n, value=v) for n, v in overrides.items()],
             )
         present = set(node.get_parameters_by_prefix(''))
-        declare(node)
-        names = [name for name in node.get_parameters_by_prefix('') if name not in present]
+        declare(ParameterTable(node))
+        added = [name for name in node.get_parameters_by_prefix('') if name not in present]
+        names = [name for name in added if not name.startswith('qos_overrides.')]
         found = [_read(node, name) for name in names]
         node.destroy_node()
     finally:

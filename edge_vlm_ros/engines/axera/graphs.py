@@ -172,6 +172,8 @@ def read_stack(layer: Declared, layers: int, post: Declared) -> StackShapes:
     )
     for g, group in enumerate(tensors):
         _check_group(layer, g, group, shapes)
+    if not shapes.decode[0].capacity:
+        raise _misfit(layer, 'mask', 'room for tokens before the one that is decoded', 'none')
     if shapes.prefill[0].history:
         raise _misfit(layer, 'mask', 'a group for the first chunk', f'{shapes.prefill[0]}')
     return shapes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ class Model:
 
     def _open(self, content: mmap.mmap) -> ctypes.c_void_p:
         handle = ctypes.c_void_p()
-        extra = HandleExtra(name=self.path.stem.encode())
+        extra = HandleExtra(name=os.fsencode(self.path.stem))
         # ctypes takes the address of writable memory only. The array is let go at once: a map
         # that somebody looks at cannot be closed.
         address = np.frombuffer(content, np.uint8).ctypes.data
@@ -161,6 +162,8 @@ class Model:
             self._library.call(
                 'AX_ENGINE_GetGroupIOInfo', self._handle, number, ctypes.byref(info)
             )
+        if ctypes.cast(info, ctypes.c_void_p).value is None:
+            raise ModelFileError(f'{self.path}: shape group {number} has no tensors')
         found = info.contents
         return Group(
             tuple(_tensor(self.path, found.inputs[i], number) for i in range(found.input_count)),
@@ -178,7 +181,7 @@ def _mapped(path: Path) -> mmap.mmap:
 
 
 def _tensor(path: Path, meta: IoMeta, group: int) -> Tensor:
-    name = meta.name.decode()
+    name = meta.name.decode('utf-8', 'backslashreplace')
     shape = tuple(meta.shape[i] for i in range(meta.rank))
     dtype = _DTYPES.get(meta.data_type)
     if dtype is None:

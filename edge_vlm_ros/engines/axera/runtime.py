@@ -16,6 +16,7 @@ import importlib.metadata
 import inspect
 import io
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ OLDEST_PACKAGE = (0, 1, 3)
 SDK_WITH_BF16 = {'ax650': '2.18', 'ax630c': '3.12'}
 """Oldest board SDK whose driver knows bfloat16 tensors; source: pyaxengine's README."""
 BFLOAT16 = 'bfloat16'
+MOST_VALUES = 1 << 28
+"""Of one tensor; the caches and scores of the published sets have up to some millions."""
+
 _ON_CARD = 'AXCLRTExecutionProvider'
 
 # What the package calls the boards: its enum of chip types (on the chip itself), and the name that
@@ -358,6 +362,11 @@ def _described(group: tuple[list[Any], list[Any]]) -> ShapeGroup:
 
 def _tensor(declared: Any) -> TensorInfo:
     shape = tuple(int(size) for size in declared.shape)
+    if not shape or min(shape) < 1 or math.prod(shape) > MOST_VALUES:
+        raise ValueError(
+            f'{declared.name} has the sizes {list(shape)}: each is from 1 on, and together they '
+            f'make {MOST_VALUES} values at most'
+        )
     return TensorInfo(str(declared.name), shape, np.dtype(declared.dtype).name)
 
 

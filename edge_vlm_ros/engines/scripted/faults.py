@@ -28,19 +28,24 @@ class FaultMaker:
         self._sleep = sleep
         self._calls: Counter[int] = Counter()
 
-    def meet(self, stage: str, question: str = '', token: int | None = None) -> None:
-        """Fail if a fault of the script is due.
+    def meet(self, stage: str, question: str = '', token: int | None = None) -> bool:
+        """Fail if a fault of the script is due; return whether the chip computes nonsense.
 
         Raises:
             DeviceError: A fault of kind 'error', or a 'hang' that ended.
         """
+        is_nonsense = False
         for number, fault in enumerate(self._faults):
             if fault.at == stage and _selects(fault, question, token):
                 count = self._calls[number]
                 self._calls[number] += 1
                 last = fault.after + fault.times if fault.times else count + 1
                 if fault.after <= count < last:
-                    self._fail(fault)
+                    if fault.kind == 'nan':
+                        is_nonsense = True
+                    else:
+                        self._fail(fault)
+        return is_nonsense
 
     def _fail(self, fault: Fault) -> None:
         if fault.kind == 'exit':

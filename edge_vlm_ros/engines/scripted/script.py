@@ -34,7 +34,8 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       kv_slots: 2
     faults:
       - at: decode            # load, encode, prefill, decode or next_token
-        kind: error           # error, hang, exit (the process ends) or segfault
+        kind: error           # error, hang, exit (the process ends), segfault, or at next_token
+                              # nan: the scores are, and a chip that chooses says token 0
         question: 'crash'     # only while this is found in the question; not for load and encode
         token: 2              # only at this answer token, from 0; for decode and next_token
         after: 0              # calls let through first, of those that the lines above select
@@ -61,7 +62,7 @@ from edge_vlm_ros.core.bounded_yaml import read_yaml_file
 
 _T = TypeVar('_T')
 STAGES = ('load', 'encode', 'prefill', 'decode', 'next_token')
-KINDS = ('error', 'hang', 'exit', 'segfault')
+KINDS = ('error', 'hang', 'exit', 'segfault', 'nan')
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ class Fault:
                 f'fault {self.kind!r} at {self.at!r}: kinds are {", ".join(KINDS)}, '
                 f'stages are {", ".join(STAGES)}'
             )
+        if self.kind == 'nan' and self.at != 'next_token':
+            raise ValueError(f'scores are of next_token: there is no nan at {self.at}')
         if self.question and self.at in {'load', 'encode'}:
             raise ValueError(f'a fault at {self.at} knows no question')
         if self.token is not None and self.at not in {'decode', 'next_token'}:

@@ -21,7 +21,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
     text_part,
 )
-from edge_vlm_ros.engines.base import NextToken, StopCheck
+from edge_vlm_ros.engines.base import Logits, NextToken, StopCheck
 from edge_vlm_ros.engines.checks import check_piece
 from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
@@ -169,6 +169,10 @@ class SophgoEngine(GuardedEngine):
     def _head(self, sampling: SamplingOptions) -> NextToken:
         assert self._row is not None
         return self._parts.head.next_token(self._row, sampling, self.kv.length)
+
+    def _scores(self) -> Logits:
+        assert self._row is not None
+        return self._parts.head.logits(self._row)
 
     def _close(self) -> None:
         self._row = None

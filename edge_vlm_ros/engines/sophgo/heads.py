@@ -44,6 +44,14 @@ class HeadRunner(Protocol):
         """
         ...
 
+    def logits(self, row: DeviceTensor) -> Logits:
+        """Score the token that follows; of a head that gives scores.
+
+        Args:
+            row: The last hidden state, (1, hidden).
+        """
+        ...
+
 
 class Head(Protocol):
     """The nets after the last layer, as they declare themselves."""
@@ -221,6 +229,10 @@ class _TokenRunner:
         self._head.run()
         return ChosenToken(self._slot.take())
 
+    def logits(self, row: DeviceTensor) -> Logits:
+        """Give none; `EngineLimits.has_logits` is false."""
+        raise AssertionError(row)
+
 
 class _LogitsRunner:
     """`lm_head` with logits, and the nets that choose from them."""
@@ -240,8 +252,7 @@ class _LogitsRunner:
 
     def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> NextToken:
         """Choose on the chip where a net does just that, else give the logits."""
-        self._head.bind_input(0, row)
-        self._head.run()
+        self._run_head(row)
         if sampling.temperature < _COLDEST:
             if self._greedy is not None:
                 self._slot.forget()
@@ -251,12 +262,22 @@ class _LogitsRunner:
             return ChosenToken(self._sampler.choose(sampling, draw))
         return Logits(self._logits.read())
 
+    def logits(self, row: DeviceTensor) -> Logits:
+        """Give the logits, whatever could choose from them."""
+        self._run_head(row)
+        return Logits(self._logits.read())
+
+    def _run_head(self, row: DeviceTensor) -> None:
+        self._head.bind_input(0, row)
+        self._head.run()
+
 
 class _SamplerRunner:
     """`sample_head` or `penalty_sample_head`: candidates with probabilities, one drawn here.
 
     Among at most 50 candidates the net keeps those before the one that crosses top_p, and the
-    first five always: a little other than `text.TokenSampler`. The repetition penalty stays off.
+    first five always: a little other than `text.TokenSampler`. The repetition penalty stays off:
+    with one, the host chooses from the logits, as for every chip.
 
     Source: LLM-TPU's exporters of both heads; their numbers checked on the emulator.
     """

@@ -14,14 +14,13 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_vlm_ros.core import (
     NS_PER_S,
+    Answer,
     AnswerChunk,
-    BadRequestError,
-    BusyError,
     CancelledError,
     Clock,
     DeviceError,
@@ -31,10 +30,10 @@ from edge_vlm_ros.core import (
     Question,
     SteadyClock,
 )
-from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End, Outbox
+from edge_vlm_ros.serving.process.held_questions import to_ask
 from edge_vlm_ros.serving.process.messages import (
     AskMessage,
     CancelMessage,
@@ -166,16 +165,25 @@ class ModelProcess(Wishes):
             on_chunk=on_chunk,
             on_begun=on_begun,
         )
+        now_ns = self._clock.now_ns()
+        answer: Answer | None = None
+        end_other: Callable[[], None] | None = None
         with self._lock:
-            replaced = self._replace_held(question)
-            refusal = self._refusal(question)
-            if refusal is None:
-                self._open.hold(question, stream, self._clock.now_ns())
-                self._give_held()
-        if replaced is not None:
-            replaced()
-        if refusal is not None:
-            stream.finish(lambda _: refused(question, refusal, self._clock.now_ns(), self.info))
+            self._open.check_new(question.request_id)
+            try:
+                self._check_ready()
+                end_other = self._open.make_room(question, self._settings, now_ns)
+            except EdgeVlmError as error:
+                answer = refused(question, error, now_ns, self.info)
+            else:
+                self._open.hold(question, stream, now_ns)
+                if self._outbox is not None:
+                    self._give(self._open.give())
+        if end_other is not None:
+            end_other()
+        if answer is not None:
+            refusal = answer
+            stream.finish(lambda _: refusal)
         return stream
 
     def cancel(self, request_id: str = '') -> int:
@@ -207,38 +215,21 @@ class ModelProcess(Wishes):
             # Bounded by what it does; the limit is for callbacks that never return.
             supervisor.join(self._bounds.close_s + _CLOSING_KILL_S + _MARGIN_S)
 
-    def _refusal(self, question: Question) -> EdgeVlmError | None:
-        """Say why no more questions are taken, if that is so; the caller holds the lock."""
+    def _check_ready(self) -> None:
+        """Refuse questions that no model would answer; the caller holds the lock.
+
+        Raises:
+            NotReadyError: The model failed, or was closed.
+        """
         state = self._state
         will_answer = state.phase not in {EnginePhase.FAILED, EnginePhase.CLOSED}
         if self._closing.is_set() or not will_answer:
-            return NotReadyError(f'the model is not ready: {state.message or state.phase.value}')
-        held, most = self._open.held, 1 + self._settings.max_waiting
-        if held >= most:
-            return BusyError(
-                f'{held} questions wait for the model to be loaded, the queue holds {most}'
-            )
-        try:
-            self._open.check_session(question.session_id)
-        except BadRequestError as error:
-            return error
-        return None
+            raise NotReadyError(f'the model is not ready: {state.message or state.phase.value}')
 
-    def _replace_held(self, question: Question) -> Callable[[], None] | None:
-        """Make room among those that are held, where that is the policy; return what ends it.
-
-        The caller holds the lock, and calls what is returned outside it.
-        """
-        is_policy = self._settings.queue_policy is QueuePolicy.REPLACE_OLDEST
-        if not is_policy or self._open.held < 1 + self._settings.max_waiting:
-            return None
-        return self._open.replace_held(question.priority, self._clock.now_ns())
-
-    def _give_held(self) -> None:
-        """Queue the questions that are held, if there is a model; the caller holds the lock."""
-        if self._outbox is not None:
-            for question in self._open.give():
-                self._put(AskMessage(question))
+    def _give(self, questions: Sequence[Question]) -> None:
+        """Ask the process; the caller holds the lock."""
+        for question in questions:
+            self._put(AskMessage(question))
 
     def _put(self, message: Request) -> None:
         """Queue a message; the caller holds the lock."""
@@ -366,7 +357,7 @@ class ModelProcess(Wishes):
         if state.is_ready:
             with self._lock:
                 self._outbox = run.outbox
-                self._give_held()
+                self._give(to_ask(self._open.give(), self._settings.queue_policy))
             self._turn_to(run.outbox)
         self._report(state)
 

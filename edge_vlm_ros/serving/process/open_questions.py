@@ -12,19 +12,19 @@ from edge_vlm_ros.core import (
     Answer,
     AnswerChunk,
     BadRequestError,
+    BusyError,
     CancelledError,
     DeadlineError,
     EdgeVlmError,
     ErrorCode,
-    Priority,
     Question,
     Timings,
 )
-from edge_vlm_ros.scheduling import oldest_of_lowest
-from edge_vlm_ros.serving.endings import replaced_error
 from edge_vlm_ros.serving.frame_refs import frames_of
 from edge_vlm_ros.serving.model_info import ModelInfo, signed
+from edge_vlm_ros.serving.process.held_questions import has_to_go
 from edge_vlm_ros.serving.process.known_sessions import KnownSessions, lost_session
+from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
 
 
@@ -87,23 +87,59 @@ class OpenQuestions:
         with self._lock:
             return self._since_ns if self._open else 0
 
-    def hold(self, question: Question, stream: AnswerStream, now_ns: int) -> None:
-        """Take a question in; it is held until `give` hands it out.
+    def check_new(self, request_id: str) -> None:
+        """Refuse a request_id that is taken.
 
         Raises:
-            BadRequestError: Its request_id is that of a question which is open
-                (DUPLICATE_REQUEST).
+            BadRequestError: It is that of a question which is open (DUPLICATE_REQUEST).
         """
-        request_id = question.request_id
         with self._lock:
             if request_id in self._open:
                 raise BadRequestError(
                     f'a question with request_id {request_id!r} is still running',
                     ErrorCode.DUPLICATE_REQUEST,
                 )
+
+    def make_room(
+        self, question: Question, settings: ServingSettings, now_ns: int
+    ) -> Callable[[], None] | None:
+        """See that one more question may be held, as the queue of a loaded model would.
+
+        Where nothing is held, as while a process takes questions, nothing stands in its way.
+
+        Args:
+            question: Would be held.
+            settings: The queue's bounds and its policy.
+            now_ns: Steady time.
+
+        Returns:
+            What ends the one that has to go, to be called outside every lock; None = none has to.
+
+        Raises:
+            BadRequestError: Its conversation was lost (UNKNOWN_SESSION; see `check_session`).
+            BusyError: There is no room.
+        """
+        self.check_session(question.session_id)
+        with self._lock:
+            held = [known for known in self._open.values() if known.is_held]
+            gone = has_to_go([known.question for known in held], question.priority, settings)
+            if gone is not None:
+                known = self._open.pop(gone[0].request_id)
+                return partial(self._end, known, gone[1], now_ns)
+        if len(held) >= settings.max_held:
+            raise BusyError(
+                f'{len(held)} questions wait for the model to be loaded, the queue holds '
+                f'{settings.max_held}'
+            )
+        return None
+
+    def hold(self, question: Question, stream: AnswerStream, now_ns: int) -> None:
+        """Take in a question whose request_id is new; it is held until `give` hands it out."""
+        with self._lock:
             if not self._open:
                 self._since_ns = now_ns
-            self._open[request_id] = _Open(question, stream, question.asked_ns or now_ns)
+            asked_ns = question.asked_ns or now_ns
+            self._open[question.request_id] = _Open(question, stream, asked_ns)
 
     def give(self) -> list[Question]:
         """Hand out the questions that are held, oldest first; from now on a process has them."""
@@ -119,20 +155,6 @@ class OpenQuestions:
             known = self._open.get(request_id)
         if known is not None:
             known.stream.begin(begun_ns)
-
-    def replace_held(self, priority: Priority, now_ns: int) -> Callable[[], None] | None:
-        """Take out the oldest of the lowest priority of those that are held, for a newcomer.
-
-        Returns:
-            What ends it, to be called outside every lock; None = all have a higher priority.
-        """
-        with self._lock:
-            held = [known for known in self._open.values() if known.is_held]
-            victim = oldest_of_lowest([known.question for known in held])
-            if victim is None or victim.priority > priority:
-                return None
-            known = self._open.pop(victim.request_id)
-        return partial(self._end, known, replaced_error(), now_ns)
 
     def relay(self, chunk: AnswerChunk) -> None:
         """Pass on a chunk of the model process; dropped when its question is over."""

@@ -7,8 +7,12 @@ from support.sophgo.engine_runs import open_fixture
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Blocks of one size from an empty cache, and blocks that go on after a history.
-BUILDS = ('internvl3_static_bf16_bm1684x', 'internvl3_history_bf16_bm1688')
+# Blocks of one size from an empty cache, blocks that go on after a history, and heads with scores.
+BUILDS = (
+    'internvl3_static_bf16_bm1684x',
+    'internvl3_history_bf16_bm1688',
+    'internvl3_sample_bf16_bm1684x',
+)
 
 
 def tried(name, path):

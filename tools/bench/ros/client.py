@@ -14,7 +14,7 @@ from typing import Any, final
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from edge_vlm_ros.srv import Ask  # noqa: TID251 (a ROS client, as users write them)
+from edge_vlm_ros.srv import Ask, Cancel  # noqa: TID251 (a ROS client, as users write them)
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -74,6 +74,7 @@ class Bench:
         self._node.create_subscription(String, 'vlm/state', self._on_state, latched)
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._client: Any = self._node.create_client(Ask, 'ask')
+        self._canceller: Any = self._node.create_client(Cancel, 'vlm/cancel')
         self.spin_until(lambda: self._state == 'ready' and self._client.service_is_ready())
 
     def ask(self, question: str, timeout_s: float = TIMEOUT_S) -> Any:
@@ -82,11 +83,19 @@ class Bench:
         Raises:
             RuntimeError: The question was not answered well.
         """
-        call: Any = self._client.call_async(Ask.Request(question=question))
+        call = self.ask_later(question)
         self._executor.spin_until_future_complete(call, timeout_sec=timeout_s)
         if not call.done() or not call.result().success:
             raise RuntimeError(f'no answer within {timeout_s} s, or an error: {call.result()}')
         return call.result().answer
+
+    def ask_later(self, question: str, **fields: Any) -> Any:
+        """Ask; return the future of the reply."""
+        return self._client.call_async(Ask.Request(question=question, **fields))
+
+    def cancel(self) -> None:
+        """Cancel all requests; the node's word for it is not waited for."""
+        self._canceller.call_async(Cancel.Request())
 
     def next_diagnostics(self) -> dict[str, dict[str, str]]:
         """Wait for diagnostics that are made from now on: values by name of the status."""
