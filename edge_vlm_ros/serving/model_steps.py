@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_vlm_ros.core import (
     NS_PER_S,
+    BadImageError,
     CancelledError,
     Clock,
     EdgeVlmError,
@@ -39,7 +40,7 @@ from edge_vlm_ros.scheduling import (
 )
 from edge_vlm_ros.serving.ahead_desk import LastPrefix, PrefixTooLongError, Wish
 from edge_vlm_ros.serving.answer_steps import AnswerSteps
-from edge_vlm_ros.serving.conversation import Conversation, SessionStore
+from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
 from edge_vlm_ros.serving.cost_model import CostModel
 from edge_vlm_ros.serving.feature_store import FeatureStore, NothingDecodedError
 from edge_vlm_ros.serving.fitting import FittedPrompt, PromptFitter
@@ -48,7 +49,13 @@ from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
 from edge_vlm_ros.serving.planner import Estimate, LatencyPlanner, Planned
 from edge_vlm_ros.serving.running import Running, Turn
-from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames, count_frames
+from edge_vlm_ros.serving.shown_frames import (
+    FrameGroup,
+    ShownFrames,
+    count_frames,
+    group_frames,
+    thin_out,
+)
 from edge_vlm_ros.serving.step import Step
 
 _NS_PER_MS = 1e6
@@ -245,21 +252,25 @@ class ModelSteps:
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
-        before = self._sessions.get(question.session_id, must_exist=question.continues_session)
-        if question.session_id and before.history is None:
+        if question.earlier:
+            self._sessions.reset(question.session_id)
+        must_exist = question.continues_session and not question.earlier
+        before = self._sessions.get(question.session_id, must_exist=must_exist)
+        follows = self._retold(question) if question.earlier else before
+        if question.session_id and follows.history is None:
             running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
             running.shown[key] = self._store.shown(group)  # Ready before: kept, or made ahead.
         running.note_damage()
         frames = [running.shown[key] for key in running.groups]
         if question.max_latency_s:
-            planned = self._plan_within(running, before, frames)
+            planned = self._plan_within(running, follows, frames)
             fitted = planned.fitted
             sampling = replace(question.sampling, max_tokens=planned.max_tokens)
             question = replace(question, sampling=sampling)
             running.notes += planned.notes
         else:
-            fitted = self._fitter.fit(question, before, frames)
+            fitted = self._fitter.fit(question, follows, frames)
         running.notes += fitted.notes
         prompt = fitted.prompt
         turn = Turn(
@@ -277,6 +288,33 @@ class ModelSteps:
         turn.readiness = fitted.readiness(begun.shared, is_encoded=is_encoded)
         running.turn = turn
         return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
+
+    def _retold(self, question: Question) -> Conversation:
+        """Write a conversation of which this model did not speak every turn, in its own words.
+
+        Frames of earlier turns that cannot be decoded are left out of them.
+        """
+        family, most = self._family, self._engine.limits.max_images
+        conversation = Conversation(question.earlier[0].system_prompt)
+        for turn in question.earlier:
+            groups = group_frames(turn.frames, turn.shown_as, family.frames_per_input)
+            shown = [self._peeked(group) for group in thin_out(groups, most or len(groups))]
+            frames = tuple(frame for frame in shown if frame is not None)
+            answer = tuple(family.encode_answer(turn.answer.strip()))
+            conversation = conversation.with_past(family, PastTurn(turn.text, frames, answer))
+        return conversation
+
+    def _peeked(self, group: FrameGroup) -> ShownFrames | None:
+        """Return what a prompt needs to know of a group, which may never be encoded."""
+        if self._store.has(group.key) or self._store.pixels(group.key):
+            return self._store.shown(group)
+        try:
+            self._store.prepare(group)
+        except BadImageError:
+            return None
+        shown = self._store.shown(group)
+        self._store.forget([group.key])  # Made again if it is encoded: the scheduler knows not.
+        return shown
 
     def _plan_within(
         self, running: Running, before: Conversation, frames: Sequence[ShownFrames]
