@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from edge_vlm_ros.core import NS_PER_S, BadRequestError, ErrorCode
+from edge_vlm_ros.core import NS_PER_S, ErrorCode
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import Answer, Question
@@ -90,18 +90,3 @@ def problem(answer: Answer, *, is_local: bool) -> str:
 def is_outage(answer: Answer) -> bool:
     """Return whether an answer of a server means that the next question will fare no better."""
     return answer.error_code in _FAILURES and answer.error_code is not ErrorCode.BAD_OUTPUT
-
-
-def check_order(name: str) -> Order:
-    """Return the order of a name.
-
-    Raises:
-        BadRequestError: There is none.
-    """
-    try:
-        return Order(name)
-    except ValueError:
-        listed = ' or '.join(order.value for order in Order)
-        raise BadRequestError(
-            f'order is {listed}, not {name!r}', ErrorCode.UNSUPPORTED_OPTION
-        ) from None
