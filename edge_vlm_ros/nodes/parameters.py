@@ -227,8 +227,8 @@ def _declare_model(table: ParameterTable) -> None:
         'engine_options',
         [''],
         'Options of the model\'s family ("resize=fast"; "max_tiles=4" where it tiles) and of the '
-        'chip\'s engine (cpu: "threads=2"; remote: "parallel=8"), each as "name=value"; a name that neither has ends '
-        'the start with a list of those they have; empty: none.',
+        'chip\'s engine (cpu: "threads=2"; remote: "parallel=8"), each as "name=value"; a name '
+        'that neither has ends the start with a list of those they have; empty: none.',
         read_only=True,
         check=_problem_of_options,
     )

@@ -78,9 +78,9 @@ def check_variable_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise unsupported(
-            f'api_key_env is the name of an environment variable; these {len(name)} characters are '
-            'none: if they are the key, it is known to everyone on the ROS graph now, and has to '
-            'be changed'
+            f'api_key_env is the name of an environment variable; these {len(name)} characters '
+            'are none: if they are the key, everyone on the ROS graph can read it now, and it has '
+            'to be changed'
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from array import array
 from pathlib import Path
 
 import pytest
+from nodes.conftest import Robot
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -24,11 +26,32 @@ limits: {context_tokens: 4096, max_images: 6}
 """
 
 
+@pytest.fixture(scope='module', params=['scripted', 'remote'])
+def chip(request):
+    """Each kind of backend: a chip of this machine, and a server."""
+    return request.param
+
+
 @pytest.fixture(scope='module')
-def client(robot):
+def robot(chip, tmp_path_factory):
+    """Give each of them a robot of its own."""
+    with contextlib.ExitStack() as stack:
+        yield Robot(tmp_path_factory.mktemp('robot'), stack)
+
+
+def model_of(robot, chip):
+    """Return the parameters that say who answers."""
+    if chip == 'scripted':
+        return {'model': robot.script(SCRIPT)}
+    _, port = robot.server()
+    return {'remote.servers': f"['http://127.0.0.1:{port}/v1']", 'remote.max_images': 6}
+
+
+@pytest.fixture(scope='module')
+def client(robot, chip):
     parameters = {
-        'chip': 'scripted',
-        'model': robot.script(SCRIPT),
+        'chip': chip,
+        **model_of(robot, chip),
         'camera_names': "['front','dead']",
         'cameras.front.topic': 'image_raw',
         'max_age_s': 5.0,
@@ -41,11 +64,11 @@ def client(robot):
     return robot.client
 
 
-def test_an_answer_names_its_frame_and_streams_what_it_says(client):
+def test_an_answer_names_its_frame_and_streams_what_it_says(client, chip):
     answer = client.ask('What do you see?', request_id='r1')
     assert answer.text == 'I see 1 images.'
     assert (answer.error_code, answer.finish_reason) == (answer.ERROR_NONE, answer.FINISH_STOP)
-    assert (answer.chip, answer.request_id) == ('scripted', 'r1')
+    assert (answer.chip, answer.request_id) == (chip, 'r1')
     (frame,) = answer.frames
     assert (frame.camera, frame.topic, frame.width) == ('front', '/image_raw', 160)
     assert frame.header.frame_id == 'camera_optical_frame'
