@@ -48,7 +48,7 @@ def arguments() -> list[DeclareLaunchArgument]:
             'servers',
             default_value='',
             description=(
-                'For chip:=remote: addresses of OpenAI-compatible servers with commas between them '
+                'For chip:=remote: OpenAI-compatible servers with commas between them '
                 '(http://gpu-box:8000/v1), the parameter remote.servers. Images leave this robot.'
             ),
         ),

@@ -27,13 +27,15 @@ from support.scripted_server import (
 CONTEXT_TOKENS = 4096
 CHOICES = 'Answer with exactly one of these, and nothing else: '
 LONG = 'one two three four five six seven eight nine ten eleven twelve thirteen fourteen'
-_PAUSE_S = 0.05
+_WORD_S = 0.02
+_LONG_S = 0.05
 
 
 async def reply(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     """Answer by the words of the question."""
     messages = body['messages']
     question = texts_of(messages[-1])[-1]
+    print(f'asked: {question!r}', flush=True)
     texts = [text for message in messages for text in texts_of(message)]
     kinds = [part['type'] for message in messages for part in parts_of(message)]
     images = kinds.count('image_url')
@@ -41,7 +43,7 @@ async def reply(request: web.Request, body: dict[str, Any]) -> web.StreamRespons
         return await endless()(request, body)
     if 'be silent' in question:
         await asyncio.sleep(3600)
-    pause_s = _PAUSE_S if 'long' in question else 0.0
+    pause_s = _LONG_S if 'long' in question else _WORD_S
     words = _pieces(answer_to(question, images))
     said = words[: body['max_tokens']]
     finish = 'length' if len(said) < len(words) else 'stop'
