@@ -74,9 +74,11 @@ async def ask_server(  # noqa: PLR0913 (keywords)
     """
     listening = _Listening(patience, take)
     try:
-        async with _Limit(patience.first_token_s) as limit:
-            async with client.stream(server, body, headers) as stream:
-                return await listening.listen(stream, limit)
+        async with (
+            _Limit(patience.first_token_s) as limit,
+            client.stream(server, body, headers) as stream,
+        ):
+            return await listening.listen(stream, limit)
     except _OverError:
         return listening.late_end()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from support.scripted_server import ScriptedServer, words
+
 from edge_vlm_ros.core import FinishReason, Question
 from edge_vlm_ros.serving import ModelSpec, open_backend
-from support.scripted_server import ScriptedServer, words
 
 
 def open_remote(*servers, **options):
     urls = ','.join(server.url for server in servers)
-    return open_backend(ModelSpec('remote', options.pop('model', ''), options={'servers': urls, **options}))
+    return open_backend(
+        ModelSpec('remote', options.pop('model', ''), options={'servers': urls, **options})
+    )
 
 
 def test_a_question_is_answered_by_a_server():

@@ -167,7 +167,7 @@ class ScriptedServer:
     looks: int = 0
     port: int = 0
 
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> ScriptedServer:  # noqa: PYI034 (Self comes with Python 3.11)
         self._replies = list(self.replies) or [echo()]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
