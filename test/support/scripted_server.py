@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from support.patience import Patience
 
@@ -27,7 +28,7 @@ class Asked:
     """One request as it came."""
 
     body: dict[str, Any]
-    headers: dict[str, str]
+    headers: CIMultiDict[str]
     raw: bytes
     is_closed: bool = False
 
@@ -239,7 +240,7 @@ class ScriptedServer:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
-        asked = Asked(json.loads(raw), dict(request.headers), raw)
+        asked = Asked(json.loads(raw), CIMultiDict(request.headers), raw)
         refused = self._refused(request)
         if refused is not None:
             return refused
