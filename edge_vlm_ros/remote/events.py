@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_vlm_ros.remote.errors import Fault, FaultError, fault_in_stream, quoted, unreachable
+from edge_vlm_ros.remote.errors import Fault, fault_in_stream, quoted, unreachable
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line that is read; a chunk with twenty scored tokens has some KiB."""
@@ -75,23 +75,15 @@ class EventReader:
         self._data: list[bytes] = []
 
     def feed(self, data: bytes) -> list[ServerEvent]:
-        """Return the events that are whole with these bytes.
-
-        Raises:
-            FaultError: They are no events.
-        """
+        """Return the events that are whole with these bytes; what is none is a fault."""
         *lines, self._rest = (self._rest + data).split(b'\n')
+        found = [self._take(line.rstrip(b'\r')) for line in lines]
         if len(self._rest) > MAX_LINE_BYTES:
-            raise FaultError(unreachable(f'sent a line of more than {MAX_LINE_BYTES} bytes'))
-        found = (self._take(line.rstrip(b'\r')) for line in lines)
+            found.append(_fault(f'sent a line of more than {MAX_LINE_BYTES} bytes'))
         return [event for event in found if event is not None]
 
     def close(self) -> list[ServerEvent]:
-        """The stream is over: return the event whose lines are whole, though nothing ends it.
-
-        Raises:
-            FaultError: It is no event.
-        """
+        """The stream is over: return the event whose lines are whole, though nothing ends it."""
         event = self._end_event()
         return [] if event is None else [event]
 
@@ -112,19 +104,23 @@ class EventReader:
         return _read(data)
 
 
-def _read(data: bytes) -> ServerEvent | None:
+def _fault(message: str) -> ServerEvent:
+    return ServerEvent(fault=unreachable(message))
+
+
+def _read(data: bytes) -> ServerEvent:
     if data.strip() == b'[DONE]':
         return ServerEvent(is_last=True)
     try:
         chunk = json.loads(data.decode('utf-8'))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError):
         shown = quoted(data.decode('utf-8', 'replace'))
-        raise FaultError(unreachable(f'sent an event that is no JSON: {shown}')) from error
+        return _fault(f'sent an event that is no JSON: {shown}')
     fault = fault_in_stream(chunk)
     if fault is not None:
         return ServerEvent(fault=fault)
     if not isinstance(chunk, dict):
-        raise FaultError(unreachable(f'sent an event that is no object: {quoted(str(chunk))}'))
+        return _fault(f'sent an event that is no object: {quoted(str(chunk))}')
     choices = chunk.get('choices')
     choice = choices[0] if isinstance(choices, list) and choices else {}
     return _event(chunk, choice if isinstance(choice, dict) else {})

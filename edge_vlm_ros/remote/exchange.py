@@ -74,9 +74,11 @@ async def ask_server(  # noqa: PLR0913 (keywords)
     """
     listening = _Listening(patience, take)
     try:
-        async with _Limit(patience.first_token_s) as limit:
-            async with client.stream(server, body, headers) as stream:
-                return await listening.listen(stream, limit)
+        async with (
+            _Limit(patience.first_token_s) as limit,
+            client.stream(server, body, headers) as stream,
+        ):
+            return await listening.listen(stream, limit)
     except _OverError:
         return listening.late_end()
 
@@ -160,7 +162,7 @@ class _Listening:
             self._hear(reader.close(), limit)
         except FaultError:
             if self._reason:
-                return self._outcome()  # What follows the end of an answer is no part of it.
+                return self._outcome()
             raise
         if not self._reason:
             raise FaultError(unreachable('the stream ended in the midst of the answer'))
@@ -183,6 +185,8 @@ class _Listening:
         """Take events; return whether there is nothing more to wait for."""
         for event in events:
             if event.fault is not None:
+                if self._reason:
+                    return True  # What follows the end of an answer is no part of it.
                 raise FaultError(event.fault)
             self._usage = event.usage or self._usage
             self._has_thought |= event.is_thinking

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_vlm_ros.core import ErrorCode, BadRequestError, SamplingOptions
+from edge_vlm_ros.core import BadRequestError, ErrorCode, Question, SamplingOptions
 from edge_vlm_ros.remote.images import SentImage
 from edge_vlm_ros.remote.options import RemoteOptions
 
@@ -36,33 +36,50 @@ class SentTurn:
     answer: str | None = None
 
 
-def write_request(
-    model: str,
-    system_prompt: str,
-    turns: Sequence[SentTurn],
-    sampling: SamplingOptions,
-    choices: Sequence[str],
-    options: RemoteOptions,
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class SentTalk:
+    """A question and what it follows on, as they are sent.
+
+    Attributes:
+        system_prompt: '' = the model's own.
+        turns: Oldest first; the last one is asked.
+    """
+
+    system_prompt: str
+    turns: tuple[SentTurn, ...]
+
+    @property
+    def least_tokens(self) -> int:
+        """How many tokens it makes at least: one for each word, one for each image.
+
+        Tokenizers split at blanks first, so that no token holds two words.
+        """
+        texts = [self.system_prompt]
+        for turn in self.turns:
+            texts += [asked_text(turn.text, turn.choices), turn.answer or '']
+        images = sum(len(turn.images) for turn in self.turns)
+        return images + sum(len(text.split()) for text in texts)
+
+
+def write_request(model: str, talk: SentTalk, question: Question, options: RemoteOptions) -> bytes:
     """Write the body of a request, JSON.
 
     Args:
         model: As the server calls it.
-        system_prompt: '' = the model's own.
-        turns: Oldest first; the last one is asked.
-        sampling: How tokens are chosen.
-        choices: Answers to choose from.
+        talk: What is said.
+        question: How it is to be answered.
         options: What the servers take.
     """
+    sampling = question.sampling
     body: dict[str, Any] = {
         'model': model,
-        'messages': [*_system(system_prompt), *_messages(turns)],
+        'messages': [*_system(talk.system_prompt), *_messages(talk.turns)],
         'stream': True,
         'stream_options': {'include_usage': True},
         'max_tokens': sampling.max_tokens or options.answer_tokens,
         'temperature': sampling.temperature,
         **_sampling_fields(sampling, options),
-        **_choice_fields(choices, options),
+        **_choice_fields(question.choices, options),
         **options.extra_fields(),
     }
     return json.dumps(body, ensure_ascii=False).encode('utf-8', 'replace')
@@ -97,19 +114,6 @@ def asked_text(text: str, choices: Sequence[str]) -> str:
     if not choices:
         return text
     return f'{text}\nAnswer with exactly one of these, and nothing else: {"; ".join(choices)}'
-
-
-def least_tokens(system_prompt: str, turns: Iterable[SentTurn]) -> int:
-    """Return how many tokens a prompt has at least: one for each word, one for each image.
-
-    Tokenizers split at blanks first, so that no token holds two words.
-    """
-    texts = [system_prompt]
-    images = 0
-    for turn in turns:
-        images += len(turn.images)
-        texts += [asked_text(turn.text, turn.choices), turn.answer or '']
-    return images + sum(len(text.split()) for text in texts)
 
 
 def _system(system_prompt: str) -> list[dict[str, Any]]:

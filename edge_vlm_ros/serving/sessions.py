@@ -50,7 +50,7 @@ class Sessions(Generic[T]):
         max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords)
         self,
         clock: Clock,
         begin: Callable[[], T],

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from support.patience import Patience
 
@@ -27,7 +28,7 @@ class Asked:
     """One request as it came."""
 
     body: dict[str, Any]
-    headers: dict[str, str]
+    headers: CIMultiDict[str]
     raw: bytes
     is_closed: bool = False
 
@@ -167,7 +168,7 @@ class ScriptedServer:
     looks: int = 0
     port: int = 0
 
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> ScriptedServer:  # noqa: PYI034 (Self comes with Python 3.11)
         self._replies = list(self.replies) or [echo()]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -239,7 +240,7 @@ class ScriptedServer:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
-        asked = Asked(json.loads(raw), dict(request.headers), raw)
+        asked = Asked(json.loads(raw), CIMultiDict(request.headers), raw)
         refused = self._refused(request)
         if refused is not None:
             return refused

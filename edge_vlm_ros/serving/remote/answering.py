@@ -27,7 +27,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.remote.errors import Fault, FaultError, joined
 from edge_vlm_ros.remote.exchange import Outcome, Patience, ask_server
 from edge_vlm_ros.remote.images import encode_frame
-from edge_vlm_ros.remote.messages import least_tokens, write_request
+from edge_vlm_ros.remote.messages import write_request
 from edge_vlm_ros.serving.remote.spoken import (
     Bounds,
     FittedTalk,
@@ -160,29 +160,38 @@ class RemoteAnswering:
         """
         faults: list[tuple[str, Fault]] = []
         for server in self._fleet.order(preferred):
-            try:
-                await self._ask_one(run, fitted, server)
-            except FaultError as error:
-                fault = error.fault
-                if run.stream.done:
-                    raise asyncio.CancelledError from None
-                if fault.may_be_asked_elsewhere:
-                    self._fleet.failed(server, fault)
-                if run.has_said or not fault.may_be_asked_elsewhere:
-                    raise _at(server, fault, has_said=run.has_said) from None
-                faults.append((server.url, fault))
-            else:
+            fault = await self._fault_of(run, fitted, server)
+            if fault is None:
                 return server
+            faults.append((server.url, fault))
         raise joined(faults)
+
+    async def _fault_of(
+        self, run: RemoteRun, fitted: FittedTalk, server: ServerAddress
+    ) -> Fault | None:
+        """Ask one server; return why another one has to be asked, None = none has to.
+
+        Raises:
+            EdgeVlmError: The question ends with this one.
+        """
+        try:
+            await self._ask_one(run, fitted, server)
+        except FaultError as error:
+            if run.stream.done:
+                raise asyncio.CancelledError from None
+            fault = error.fault
+            if fault.may_be_asked_elsewhere:
+                self._fleet.failed(server, fault)
+            if run.has_said or not fault.may_be_asked_elsewhere:
+                raise _at(server, fault, has_said=run.has_said) from None
+            return fault
+        return None
 
     async def _ask_one(self, run: RemoteRun, fitted: FittedTalk, server: ServerAddress) -> None:
         question, options = run.question, self._options
         run.model = self._model or await self._fleet.model_of(server)
-        turns = fitted.turns(question, tells_choices=options.choices == 'text')
-        system_prompt = fitted.before.system_prompt or question.system_prompt
-        body = write_request(
-            run.model, system_prompt, turns, question.sampling, question.choices, options
-        )
+        talk = fitted.talk(question, tells_choices=options.choices == 'text')
+        body = write_request(run.model, talk, question, options)
         if len(body) > options.max_request_kb * 1000:
             raise PromptTooLongError(
                 f'the request has {len(body)} bytes, the limit is {options.max_request_kb} units '
@@ -198,7 +207,7 @@ class RemoteAnswering:
         )
         self._fleet.answered(server)
         run.end(outcome, question.sampling.max_tokens or options.answer_tokens)
-        _check_whole(outcome, least_tokens(system_prompt, turns), server)
+        _check_whole(outcome, talk.least_tokens, server)
 
 
 def choose(
@@ -232,21 +241,22 @@ def encode_all(frames: Sequence[StoredFrame], options: RemoteOptions) -> _Shown:
     Raises:
         BadImageError: None can be decoded, or one that did not come from a camera.
     """
-    shown: list[SpokenFrame] = []
-    bad: list[BadFrame] = []
-    for stored in frames:
-        try:
-            image = encode_frame(stored, options.max_side, options.max_image_kb * 1000)
-        except BadImageError as error:
-            bad.append(BadFrame(stored.source, stored.stamp_ns, stored.received_ns, error.message))
-            if not stored.received_ns or len(bad) == len(frames):
-                name = stored.source.camera
-                raise BadImageError(
-                    f'camera {name!r}: {error.message}' if name else error.message
-                ) from error
-            continue
-        shown.append(SpokenFrame.of(stored, image))
-    return _Shown(tuple(shown), tuple(bad))
+    made = [_encode(stored, options) for stored in frames]
+    shown = tuple(each for each in made if isinstance(each, SpokenFrame))
+    bad = tuple(each for each in made if isinstance(each, BadFrame))
+    for each in bad:
+        if not each.received_ns or not shown:
+            name = each.source.camera
+            raise BadImageError(f'camera {name!r}: {each.reason}' if name else each.reason)
+    return _Shown(shown, bad)
+
+
+def _encode(stored: StoredFrame, options: RemoteOptions) -> SpokenFrame | BadFrame:
+    try:
+        image = encode_frame(stored, options.max_side, options.max_image_kb * 1000)
+    except BadImageError as error:
+        return BadFrame(stored.source, stored.stamp_ns, stored.received_ns, error.message)
+    return SpokenFrame.of(stored, image)
 
 
 def _headers(question: Question) -> dict[str, str]:
@@ -275,6 +285,6 @@ def _check_whole(outcome: Outcome, least: int, server: ServerAddress) -> None:
     counted = outcome.usage.prompt_tokens if outcome.usage is not None else 0
     if 0 < counted < least:
         raise PromptTooLongError(
-            f'{server} has cut the prompt without a word: it counts {counted} tokens, there are at '
-            f'least {least} words and images; its context is too short (num_ctx of Ollama)'
+            f'{server} has cut the prompt without a word: it counts {counted} tokens, there are '
+            f'at least {least} words and images; its context is too short (num_ctx of Ollama)'
         )

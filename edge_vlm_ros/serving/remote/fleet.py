@@ -1,4 +1,4 @@
-"""The servers of a pipeline: which is next, which are down since when, and who looks after them."""
+"""The servers of a pipeline: which is next, which are down, and since when."""
 
 from __future__ import annotations
 

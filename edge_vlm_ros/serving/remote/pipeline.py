@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 
 CHIP = 'remote'
 _BEAT_S = 0.25
+_Ended: TypeAlias = tuple[RemoteRun, EdgeVlmError | None]
 _CLOSE_S = 5.0
 
 
@@ -219,6 +220,7 @@ class RemotePipeline:
         run = RemoteRun(question, stream, self._clock.now_ns())
         refusal = self._refusal(question)
         asked = run.asked
+        ended: list[_Ended]
         with self._lock:
             self._check_new(question.request_id)
             if refusal is not None:
@@ -252,9 +254,7 @@ class RemotePipeline:
         with self._lock:
             was_closed, self._is_closed = self._is_closed, True
             closed = CancelledError('the pipeline was closed')
-            ended: list[tuple[RemoteRun, EdgeVlmError | None]] = [
-                (run, closed) for run in self._runs.values()
-            ]
+            ended: list[_Ended] = [(run, closed) for run in self._runs.values()]
             self._runs.clear()
             if not was_closed:
                 self._call(self._stop.set)
@@ -279,15 +279,13 @@ class RemotePipeline:
                 ErrorCode.DUPLICATE_REQUEST,
             )
 
-    def _end(self, request_id: str, ending: Ending) -> list[tuple[RemoteRun, EdgeVlmError | None]]:
+    def _end(self, request_id: str, ending: Ending) -> list[_Ended]:
         ended = self._apply(self._desk.end(request_id, ending))
         self._start_next()
         return ended
 
-    def _apply(
-        self, notices: Iterable[Ended | Rejected]
-    ) -> list[tuple[RemoteRun, EdgeVlmError | None]]:
-        ended = []
+    def _apply(self, notices: Iterable[Ended | Rejected]) -> list[_Ended]:
+        ended: list[_Ended] = []
         for notice in notices:
             run = self._runs.pop(notice.request_id)
             ended.append((run, error_of(run, notice)))
@@ -312,7 +310,7 @@ class RemotePipeline:
             return error
         return None
 
-    def _deliver(self, ended: Iterable[tuple[RemoteRun, EdgeVlmError | None]]) -> None:
+    def _deliver(self, ended: Iterable[_Ended]) -> None:
         for run, error in ended:
             if error is None and run.talk is not None:
                 self._sessions.put(run.question.session_id, *run.talk)

@@ -12,7 +12,7 @@ from edge_vlm_ros.core import (
     PromptTooLongError,
     TooManyFramesError,
 )
-from edge_vlm_ros.remote.messages import SentTurn, least_tokens
+from edge_vlm_ros.remote.messages import SentTalk, SentTurn
 from edge_vlm_ros.serving.shown_frames import name_frame
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class FittedTalk:
         """All frames in the request."""
         return (*self.before.frames, *self.new_frames)
 
-    def turns(self, question: Question, *, tells_choices: bool) -> tuple[SentTurn, ...]:
-        """Write the turns to send; the last one is the question."""
+    def talk(self, question: Question, *, tells_choices: bool) -> SentTalk:
+        """Write what is sent; the last turn is the question."""
 
         def sent(
             text: str, frames: Iterable[SpokenFrame], choices: tuple[str, ...], answer: str | None
@@ -156,7 +156,9 @@ class FittedTalk:
             return SentTurn(text, images, choices if tells_choices else (), answer)
 
         past = [sent(t.text, t.frames, t.choices, t.answer) for t in self.before.turns]
-        return (*past, sent(question.text, self.new_frames, question.choices, None))
+        asked = sent(question.text, self.new_frames, question.choices, None)
+        system_prompt = self.before.system_prompt or question.system_prompt
+        return SentTalk(system_prompt, (*past, asked))
 
 
 def fit_talk(
@@ -192,9 +194,9 @@ def fit_talk(
         raise error
     if not dropped:
         return fitted
+    turns = len(stored.turns)
     note = (
-        f'the oldest {dropped} of {len(stored.turns)} turns of this conversation were forgotten to '
-        'make room'
+        f'the oldest {dropped} of {turns} turns of this conversation were forgotten to make room'
     )
     return replace(fitted, notes=(note,))
 
@@ -233,7 +235,7 @@ def _error(fitted: FittedTalk, question: Question, bounds: Bounds) -> BadRequest
             f'{bounds.max_bytes} (option max_request_kb); a smaller max_side makes them smaller',
             ErrorCode.TOO_MANY_FRAMES,
         )
-    tokens = least_tokens(question.system_prompt, fitted.turns(question, tells_choices=False))
+    tokens = fitted.talk(question, tells_choices=False).least_tokens
     if 0 < bounds.context_tokens <= tokens:
         return PromptTooLongError(
             f'the prompt has at least {tokens} tokens ({images} for images), the model takes '
