@@ -30,6 +30,7 @@ from edge_vlm_ros.serving.handover import FallbackSettings, Order, is_outage, pr
 from edge_vlm_ros.serving.model_info import ModelInfo
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.standing import OnStanding, Standing, TellsStanding
+from edge_vlm_ros.serving.step import CHIP_THREAD
 from edge_vlm_ros.serving.stream import AnswerStream
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class FallbackPipeline:
         self._on_standing: OnStanding | None = None
         self._outage, self._since_ns = '', 0
         self._told: Standing | None = None
-        self._thread = threading.Thread(target=self._watch, name='fallback', daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=CHIP_THREAD, daemon=True)
         self._thread.start()
         if isinstance(remote, TellsStanding):
             remote.listen_standing(self._remote_changed)

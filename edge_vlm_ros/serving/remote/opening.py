@@ -161,6 +161,9 @@ class Remote:
 class JoinedSteps:
     """The signs of life of two backends as those of one: it rests when both do.
 
+    While servers answer, a chip that hangs is not noticed by the silence; its questions go to
+    servers then, or end in time.
+
     Args:
         on_work: Given them, on either's thread, one at a time.
     """
