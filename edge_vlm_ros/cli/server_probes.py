@@ -29,7 +29,7 @@ from edge_vlm_ros.serving import ModelSpec, open_backend
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge_vlm_ros.core import Answer
+    from edge_vlm_ros.core import Answer, StoredFrame
     from edge_vlm_ros.remote.servers import ServerFacts
 
 LOOK_S = 5.0
@@ -194,7 +194,7 @@ def _try(spec: ModelSpec) -> ServerTrial:
     with closing(open_backend(spec)) as backend:
         answers = []
         for colour in (_RED, _BLUE, None):
-            frames = ()
+            frames: tuple[StoredFrame, ...] = ()
             if colour is not None:
                 pixels = np.empty((_SIDE_PX, _SIDE_PX, 3), np.uint8)
                 pixels[:] = colour
