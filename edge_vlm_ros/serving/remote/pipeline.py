@@ -110,6 +110,7 @@ class RemotePipeline:
         self._lock = threading.Lock()
         self._is_closed = False
         self._load_s = 0.0
+        self._start_error: BaseException | None = None
         self._is_ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -164,10 +165,16 @@ class RemotePipeline:
         return pipeline
 
     def start(self) -> None:
-        """Begin; returns when each server was asked what it has, or took too long to say."""
+        """Begin; returns when each server was asked what it has, or took too long to say.
+
+        Raises:
+            EdgeVlmError: The loop cannot run.
+        """
         started_ns = self._clock.now_ns()
         self._thread.start()
         self._is_ready.wait()
+        if self._start_error is not None:
+            raise known_error(self._start_error)
         self._load_s = round((self._clock.now_ns() - started_ns) / NS_PER_S, 3)
 
     @property
@@ -323,6 +330,10 @@ class RemotePipeline:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            if self._is_ready.is_set():
+                raise  # Nobody answers any more: a model process ends with this thread.
+            self._start_error = error
         finally:
             self._is_ready.set()
             with self._lock:
@@ -344,6 +355,7 @@ class RemotePipeline:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await self._client.close()
+            await self._loop.shutdown_default_executor()
 
     async def _beat(self) -> None:
         """Give signs of life while a question is answered, and say once that none is."""
