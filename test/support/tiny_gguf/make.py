@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import gguf
 import numpy as np
@@ -59,7 +59,7 @@ TEMPLATE: Final = (
     '{% if add_generation_prompt %}Assistant:{% endif %}'
 )
 
-Weights = NDArray[np.float32]
+Weights: TypeAlias = NDArray[np.floating[Any]]
 
 
 def make_tiny_gguf(folder: Path, seed: int = 1) -> tuple[Path, Path]:
