@@ -167,7 +167,7 @@ class RemoteAnswering:
         try:
             await self._ask_one(run, fitted, server)
         except FaultError as error:
-            if run.stream.done:
+            if run.is_over:
                 raise asyncio.CancelledError from None
             fault = error.fault
             if fault.may_be_asked_elsewhere:

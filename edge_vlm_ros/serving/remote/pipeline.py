@@ -262,6 +262,8 @@ class RemotePipeline:
             was_closed, self._is_closed = self._is_closed, True
             closed = CancelledError('the pipeline was closed')
             ended: list[_Ended] = [(run, closed) for run in self._runs.values()]
+            for run in self._runs.values():
+                run.is_over = True
             self._runs.clear()
             if not was_closed:
                 self._call(self._stop.set)
@@ -295,6 +297,7 @@ class RemotePipeline:
         ended: list[_Ended] = []
         for notice in notices:
             run = self._runs.pop(notice.request_id)
+            run.is_over = True
             ended.append((run, error_of(run, notice)))
             self._call(self._drop, run)
         return ended
@@ -369,7 +372,7 @@ class RemotePipeline:
             await asyncio.sleep(_BEAT_S)
 
     def _start_run(self, run: RemoteRun) -> None:
-        if run.stream.done or self._stop.is_set():
+        if run.is_over or self._stop.is_set():
             return
         self._tasks[id(run)] = self._loop.create_task(self._answer(run))
 
@@ -381,7 +384,7 @@ class RemotePipeline:
 
     def _watch_deadline(self, run: RemoteRun) -> None:
         deadline_ns = run.question.deadline_ns
-        if not deadline_ns or run.stream.done:
+        if not deadline_ns or run.is_over:
             return
         left_s = (deadline_ns - self._clock.now_ns()) / NS_PER_S
         if left_s > 0:
@@ -397,8 +400,8 @@ class RemotePipeline:
         try:
             await self._answering.answer(run)
             ending = Ending.ANSWERED
-        except asyncio.CancelledError:
-            return  # Whoever cancelled it has ended it.
+        except asyncio.CancelledError:  # Whoever cancelled it has ended it, or does so now.
+            run.error = CancelledError('the request to the server was given up')
         except Exception as error:  # noqa: BLE001 (every question ends)
             if not isinstance(error, EdgeVlmError):
                 _log.exception('question %s failed', run.question.request_id)
