@@ -25,6 +25,7 @@ from support.scripted_server import (
 from edge_vlm_ros.core import (
     BadImageError,
     CompressedImage,
+    EdgeVlmError,
     ErrorCode,
     FinishReason,
     FrameSource,
@@ -32,6 +33,7 @@ from edge_vlm_ros.core import (
     SamplingOptions,
     StoredFrame,
 )
+from edge_vlm_ros.remote.client import ServerClient
 from edge_vlm_ros.serving import ModelSpec, check_spec
 
 GOOD = words('I see a cone.')
@@ -390,6 +392,22 @@ def test_a_deadline_closes_the_connection_too():
         server.until(lambda: server.asked[0].is_closed)
     assert answer.error_code is ErrorCode.DEADLINE
     assert answer.text
+
+
+def test_a_loop_that_cannot_run_is_said_when_it_is_opened(monkeypatch):
+    async def fail(self):
+        raise OSError(24, 'Too many open files')
+
+    monkeypatch.setattr(ServerClient, 'start', fail)
+    with pytest.raises(EdgeVlmError, match='Too many open files'), served(GOOD):
+        pass
+
+
+def test_a_wish_for_quickness_that_has_no_effect_is_said():
+    with served(GOOD) as (vlm, _):
+        answer = ask(vlm, max_latency_s=2.0)
+    assert answer.success
+    assert 'max_latency_s has no effect' in answer.message
 
 
 def test_a_request_is_json_of_utf8():

@@ -105,6 +105,8 @@ class RemoteAnswering:
         fitted = fit_talk(question, follows, shown.frames, self._bounds())
         run.frames = fitted.frames
         run.notes += fitted.notes
+        if question.max_latency_s:
+            run.notes.append('max_latency_s has no effect: what a server takes is not known')
         server = await self._ask(run, fitted, stored.server)
         turn = SpokenTurn(question.text, fitted.new_frames, question.choices, run.text)
         run.talk = (stored, fitted.before.with_turn(turn, question, server))
@@ -177,7 +179,7 @@ class RemoteAnswering:
         try:
             await self._ask_one(run, fitted, server)
         except FaultError as error:
-            if run.stream.done:
+            if run.is_over:
                 raise asyncio.CancelledError from None
             fault = error.fault
             if fault.may_be_asked_elsewhere:
@@ -191,7 +193,8 @@ class RemoteAnswering:
         question, options = run.question, self._options
         run.model = self._model or await self._fleet.model_of(server)
         talk = fitted.talk(question, tells_choices=options.choices == 'text')
-        body = write_request(run.model, talk, question, options)
+        write = partial(write_request, run.model, talk, question, options)
+        body = await asyncio.get_running_loop().run_in_executor(None, write)
         if len(body) > options.max_request_kb * 1000:
             raise PromptTooLongError(
                 f'the request has {len(body)} bytes, the limit is {options.max_request_kb} units '

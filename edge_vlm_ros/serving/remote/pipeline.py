@@ -110,6 +110,7 @@ class RemotePipeline:
         self._lock = threading.Lock()
         self._is_closed = False
         self._load_s = 0.0
+        self._start_error: BaseException | None = None
         self._is_ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -164,10 +165,16 @@ class RemotePipeline:
         return pipeline
 
     def start(self) -> None:
-        """Begin; returns when each server was asked what it has, or took too long to say."""
+        """Begin; returns when each server was asked what it has, or took too long to say.
+
+        Raises:
+            EdgeVlmError: The loop cannot run.
+        """
         started_ns = self._clock.now_ns()
         self._thread.start()
         self._is_ready.wait()
+        if self._start_error is not None:
+            raise known_error(self._start_error)
         self._load_s = round((self._clock.now_ns() - started_ns) / NS_PER_S, 3)
 
     @property
@@ -255,6 +262,8 @@ class RemotePipeline:
             was_closed, self._is_closed = self._is_closed, True
             closed = CancelledError('the pipeline was closed')
             ended: list[_Ended] = [(run, closed) for run in self._runs.values()]
+            for run in self._runs.values():
+                run.is_over = True
             self._runs.clear()
             if not was_closed:
                 self._call(self._stop.set)
@@ -288,6 +297,7 @@ class RemotePipeline:
         ended: list[_Ended] = []
         for notice in notices:
             run = self._runs.pop(notice.request_id)
+            run.is_over = True
             ended.append((run, error_of(run, notice)))
             self._call(self._drop, run)
         return ended
@@ -323,6 +333,10 @@ class RemotePipeline:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            if self._is_ready.is_set():
+                raise  # Nobody answers any more: a model process ends with this thread.
+            self._start_error = error
         finally:
             self._is_ready.set()
             with self._lock:
@@ -344,6 +358,7 @@ class RemotePipeline:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await self._client.close()
+            await self._loop.shutdown_default_executor()
 
     async def _beat(self) -> None:
         """Give signs of life while a question is answered, and say once that none is."""
@@ -357,7 +372,7 @@ class RemotePipeline:
             await asyncio.sleep(_BEAT_S)
 
     def _start_run(self, run: RemoteRun) -> None:
-        if run.stream.done or self._stop.is_set():
+        if run.is_over or self._stop.is_set():
             return
         self._tasks[id(run)] = self._loop.create_task(self._answer(run))
 
@@ -369,7 +384,7 @@ class RemotePipeline:
 
     def _watch_deadline(self, run: RemoteRun) -> None:
         deadline_ns = run.question.deadline_ns
-        if not deadline_ns or run.stream.done:
+        if not deadline_ns or run.is_over:
             return
         left_s = (deadline_ns - self._clock.now_ns()) / NS_PER_S
         if left_s > 0:
@@ -385,8 +400,8 @@ class RemotePipeline:
         try:
             await self._answering.answer(run)
             ending = Ending.ANSWERED
-        except asyncio.CancelledError:
-            return  # Whoever cancelled it has ended it.
+        except asyncio.CancelledError:  # Whoever cancelled it has ended it, or does so now.
+            run.error = CancelledError('the request to the server was given up')
         except Exception as error:  # noqa: BLE001 (every question ends)
             if not isinstance(error, EdgeVlmError):
                 _log.exception('question %s failed', run.question.request_id)

@@ -61,6 +61,7 @@ class RemoteRun:
         error: Why it failed.
         notes: What the caller should know of how a good answer came about, for people.
         talk: Its conversation before and after it, once it is answered.
+        is_over: It was ended: whatever a server still says comes too late.
     """
 
     question: Question
@@ -81,6 +82,7 @@ class RemoteRun:
     error: EdgeVlmError | None = None
     notes: list[str] = field(default_factory=list)
     talk: tuple[Spoken, Spoken] | None = None
+    is_over: bool = False
     _said: list[str] = field(init=False, default_factory=list)
     _rule: StopRule = field(init=False)
     _guard: RepetitionGuard = field(init=False, default_factory=RepetitionGuard)
@@ -129,6 +131,8 @@ class RemoteRun:
         Raises:
             BadOutputError: The answer is a loop.
         """
+        if self.is_over:
+            return False
         self.first_text_ns = self.first_text_ns or now_ns
         self.last_text_ns = now_ns
         if not self.pieces:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import gguf
 import numpy as np
@@ -59,7 +59,7 @@ TEMPLATE: Final = (
     '{% if add_generation_prompt %}Assistant:{% endif %}'
 )
 
-Weights = NDArray[np.float32]
+Weights: TypeAlias = NDArray[np.floating[Any]]
 
 
 def make_tiny_gguf(folder: Path, seed: int = 1) -> tuple[Path, Path]:
@@ -130,7 +130,7 @@ def _text_weights(rng: np.random.Generator) -> dict[str, Weights]:
     said = circle(rng)
     for token, following in zip(said, [*said[1:], said[0]], strict=True):
         output[following] = embeddings[token]
-    found = {
+    found: dict[str, Weights] = {
         'token_embd.weight': embeddings,
         'output.weight': output / 4,
         'output_norm.weight': np.ones(WIDTH, np.float32),
@@ -181,7 +181,7 @@ def _write_eyes(path: Path, rng: np.random.Generator) -> None:
 
 def _eye_weights(rng: np.random.Generator) -> dict[str, Weights]:
     places = (EYE_PX // PATCH_PX) ** 2
-    found = {
+    found: dict[str, Weights] = {
         'v.patch_embd.weight': _random(rng, EYE_WIDTH, 3, PATCH_PX, PATCH_PX),
         'v.patch_embd.bias': _random(rng, EYE_WIDTH),
         'v.position_embd.weight': _random(rng, places, EYE_WIDTH),
