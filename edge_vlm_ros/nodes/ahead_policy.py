@@ -189,8 +189,6 @@ class AheadPolicy:
 
     def on_report(self, report: AheadReport) -> None:
         """Take note of what is ready; what does not fit or is damaged goes."""
-        if report.encodes < self.report.encodes:
-            self._offered.clear()  # It is another model process: that one knows nothing yet.
         self.report = report
         if report.bad_frames:
             self.drop_bad(report.bad_frames)
@@ -207,6 +205,14 @@ class AheadPolicy:
                 window.fit(report.fits)
             elif report.problem and not report.bad_frames:
                 window.spoil()
+
+    def lose(self) -> None:
+        """Take note that the model process is gone, and all that was ready with it.
+
+        The next one is told the newest wish by the backend, but not what was offered.
+        """
+        self.report = replace(self.report, ready=(), tokens=0)
+        self._offered.clear()
 
     def drop_bad(self, bad_frames: Iterable[BadFrame]) -> None:
         """Forget frames that turned out to be damaged."""

@@ -199,12 +199,13 @@ def test_frames_are_offered_once_there_is_a_model_and_again_to_the_next():
     assert robot.backend.offers == []
     robot.policy.is_loaded = True
     robot.check()
-    robot.policy.on_report(AheadReport(encodes=1))
+    robot.policy.on_report(AheadReport(ready=keys((first,)), tokens=9, problem='dead'))
     robot.check()
     assert [frames for frames, _ in robot.backend.offers] == [(first,)]
-    robot.policy.on_report(AheadReport())
+    robot.policy.lose()
     robot.check()
     assert [frames for frames, _ in robot.backend.offers] == [(first,), (first,)]
+    assert robot.policy.report == AheadReport(problem='dead')
 
 
 def test_of_cameras_beside_the_one_that_is_wanted_the_features_are():
