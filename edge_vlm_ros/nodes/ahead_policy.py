@@ -140,11 +140,12 @@ class AheadPolicy:
             EdgeVlmError: The backend takes no wishes (any more).
         """
         is_live = self._is_live(now_ns)
+        # One look serves all windows of a camera.
+        rested = [name for name in self._feeds if self.looks.is_rested(name)]
         for window in self._all_windows():
             for name in window.cameras:
-                feed = self._feeds.get(name)
-                newest = feed.newest if feed is not None else None
-                if newest is None or not self.looks.is_rested(name):
+                newest = self._feeds[name].newest if name in rested else None
+                if newest is None:
                     continue
                 if window.wants_look(newest, now_ns, is_live=is_live):
                     window.see(newest, self.looks.at(newest), now_ns, is_live=is_live)

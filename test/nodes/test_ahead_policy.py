@@ -535,6 +535,17 @@ def test_while_a_conversation_is_live_its_next_turn_is_wanted():
     assert (robot.wish.session_id, robot.wish.frames) == ('', (changed,))
 
 
+def test_one_look_serves_the_conversation_and_the_window():
+    robot = Robot(live_s=30.0)
+    worked = iter(range(0, 10**10, 10**7))
+    robot.policy.looks = Looks(robot.clock, lambda: next(worked))
+    robot.show(10)
+    robot.ask(session_id='chat')
+    changed = robot.show(90)
+    assert (robot.wish.session_id, robot.wish.frames) == ('chat', (changed,))
+    assert robot.policy.looks.taken == 2
+
+
 def test_a_turn_about_what_was_shown_shows_nothing_new_and_one_that_names_a_camera_does():
     robot = Robot(live_s=30.0)
     robot.show(10)
