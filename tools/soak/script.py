@@ -10,11 +10,12 @@ import re
 import zlib
 from typing import Final
 
-LONG_WORDS: Final = 150
+# No two words alike: an answer that repeats itself is ended.
+_LONG: Final = ' '.join(f'w{number}' for number in range(180))
 SCRIPT: Final = f"""
 answers:
   - {{question: choose, answer: 'I say yes.'}}
-  - {{question: long, answer: '{'word ' * LONG_WORDS}'}}
+  - {{question: long, answer: '{_LONG}'}}
   - {{answer: 'means: {{means}}'}}
 latency: {{decode_s: 0.002, encode_tile_s: 0.002}}
 faults:
