@@ -172,4 +172,5 @@ def names_of(node):
 def names_in_the_guide():
     """Return name and type of each service, action and published topic in the table."""
     guide = (ROOT / 'doc' / 'interfaces.md').read_text(encoding='utf-8')
-    return set(re.findall(r'^\| `(/\S+)` \| [^|]+ \| `(\S+)` \|', guide, re.MULTILINE))
+    row = r'^\| `(/\S+)` \| (?!topic, subscribed)[^|]+ \| `(\S+)` \|'
+    return set(re.findall(row, guide, re.MULTILINE))

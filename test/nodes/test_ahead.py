@@ -31,7 +31,7 @@ from edge_vlm_ros.nodes.ahead_parameters import AheadSettings  # noqa: E402
 from edge_vlm_ros.nodes.cameras import time_of  # noqa: E402
 from edge_vlm_ros.nodes.conversions import RequestFacts  # noqa: E402
 from edge_vlm_ros.nodes.executor_inbox import ExecutorInbox  # noqa: E402
-from edge_vlm_ros.nodes.parameters import RequestDefaults  # noqa: E402
+from edge_vlm_ros.nodes.request_parameters import RequestDefaults  # noqa: E402
 from edge_vlm_ros.serving.ahead import AheadReport  # noqa: E402
 from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
