@@ -60,7 +60,7 @@ def client(robot):
     parameters = {
         'chip': 'broken-scripted',
         'model': robot.script("answers: [{answer: 'I see {images} of {means}.'}]"),
-        'cameras': f'[{", ".join(WAITING)}]',
+        'camera_names': f'[{", ".join(WAITING)}]',
         'frame_wait_s': 120.0,
         'engine_stall_s': STALL_S,
     }

@@ -28,7 +28,7 @@ def client(robot):
             'chip': 'scripted',
             'model': robot.script(SCRIPT),
             'queue_size': PARALLEL,
-            'cameras': f'[{", ".join(CAMERAS)}]',
+            'camera_names': f'[{", ".join(CAMERAS)}]',
             'max_age_s': 30.0,
             **{f'cameras.{name}.buffer.megabytes': float(BUFFER_MB) for name in CAMERAS},
             **{f'cameras.{name}.qos.reliability': 'reliable' for name in CAMERAS},

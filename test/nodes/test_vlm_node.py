@@ -155,6 +155,18 @@ def test_yes_or_no_and_stop_strings(client):
     assert math.isnan(refused.choice_probability)
 
 
+def test_an_answer_that_repeats_itself_is_an_error_and_its_conversation_goes_on(client):
+    assert client.ask('red', session_id='loops').error_code == 0
+    answer = client.ask('no ' * 40, session_id='loops', request_id='loop')
+    assert answer.error_code == answer.ERROR_BAD_OUTPUT
+    assert answer.finish_reason == answer.FINISH_ERROR
+    assert "the same 3 tokens ('" in answer.message
+    assert ('You asked: ' + 'no ' * 40).startswith(answer.text)
+    assert len(answer.text) < len('You asked: ') + 20
+    assert [chunk.done for chunk in client.all_chunks_of('loop')].count(True) == 1
+    assert client.ask('blue', session_id='loops').text == 'You asked: blue'
+
+
 def test_an_image_in_the_request_comes_before_the_cameras(client):
     from sensor_msgs.msg import Image
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from edge_vlm_ros.core import ErrorCode, FinishReason, Question, SamplingOptions
+from edge_vlm_ros.engines import Logits
+from edge_vlm_ros.serving import VlmPipeline
+from edge_vlm_ros.serving.loading import load_model
 
 # fixtures/inputs/bang.yaml of the reports: a chip whose output is NaN says token 0 for ever.
 BANG = {
@@ -119,9 +125,47 @@ def test_a_stop_string_is_never_shown_and_the_conversation_goes_on_without_it(op
     assert then.timings.prompt_tokens == after.timings.prompt_tokens
 
 
-def test_a_penalty_changes_what_is_said(tiny_spec):
-    from edge_vlm_ros.serving import VlmPipeline
+class NanScores:
+    """An engine whose chip computes NaN from the first answer on."""
 
+    def __init__(self, engine):
+        self.engine = engine
+        self.is_warm = False
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def next_token(self, sampling):
+        self.engine.next_token(sampling)
+        return self.logits() if self.is_warm else self.engine.next_token(sampling)
+
+    def logits(self):
+        scores = self.engine.logits().values.copy()
+        scores[7] = np.nan
+        return Logits(scores)
+
+
+@pytest.mark.parametrize('temperature', [0.0, 0.7])
+@pytest.mark.parametrize('choices', [(), ('yes', 'no')], ids=['free', 'closed'])
+def test_one_nan_of_a_real_model_is_enough(tiny_spec, temperature, choices):
+    engines = []
+
+    def load():
+        loaded = load_model(tiny_spec)
+        engines.append(NanScores(loaded.engine))
+        return replace(loaded, engine=engines[0])
+
+    with VlmPipeline.start(load) as pipeline:
+        engines[0].is_warm = True
+        sampling = SamplingOptions(12, temperature, top_k=5)
+        answer = pipeline.ask(Question('Hi', choices=choices, sampling=sampling)).answer(60)
+    assert answer.error_code is ErrorCode.DEVICE
+    assert answer.message.startswith('chip cpu: the best of ')
+    assert answer.message.endswith('the device computed nonsense')
+    assert answer.text == ''
+
+
+def test_a_penalty_changes_what_is_said(tiny_spec):
     with VlmPipeline.open(tiny_spec) as pipeline:
         plain, penalised = (
             pipeline.ask(

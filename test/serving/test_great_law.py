@@ -3,12 +3,13 @@ changes the time an answer takes, and nothing else."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edge_vlm_ros.core import Question, SamplingOptions, ShownAs
+from edge_vlm_ros.core import Prefix, Question, SamplingOptions, ShownAs
 from edge_vlm_ros.serving import VlmPipeline
 from edge_vlm_ros.serving.loading import load_model
 
@@ -128,6 +129,13 @@ class Day:
     def some_frame(self):
         return int(self.random.integers(len(self.frames)))
 
+    def prefix(self):
+        """What the next question may be expected to show: the window, another one, or nothing."""
+        window = self.draw(self.window, self.window, [*self.window, self.some_frame()], [])
+        shown = tuple(self.frames[number] for number in window)
+        session = self.draw('', '', 'a')
+        return Prefix(shown, session_id=session, shown_as=ShownAs.AMONG_OTHERS)
+
     def question(self):
         """About the window, which may grow or start again; or a conversation goes on."""
         text = self.draw('What is it?', 'What is this?', 'Where?')
@@ -148,14 +156,18 @@ class Day:
 def test_a_day_of_windows_and_conversations_is_answered_as_if_nothing_was_kept(
     pipeline, cold, frame, seed
 ):
-    """With offers ahead and cancelled questions in between, which only the one pipeline meets."""
+    """With prefixes and offers ahead and cancelled questions in between, which only the one
+    pipeline meets; and whatever of that work is not done when the question comes."""
     day = Day(seed, frame)
     pipeline.reset_session()
     cold.reset_session()
     reused = 0
     for _ in range(14):
-        disturbance = day.draw('none', 'offer', 'cancel', 'cancel later')
-        if disturbance == 'offer':
+        disturbance = day.draw('none', 'wish', 'wish', 'offer', 'cancel', 'cancel later')
+        if disturbance == 'wish':
+            pipeline.want_prefix(day.prefix())
+            time.sleep(day.draw(0.0, 0.002, 0.05))  # from nothing of it to all of it
+        elif disturbance == 'offer':
             pipeline.offer_frames([day.frames[day.some_frame()]], ShownAs.AMONG_OTHERS)
         elif disturbance != 'none':
             shown = (day.frames[day.some_frame()],)
@@ -171,3 +183,4 @@ def test_a_day_of_windows_and_conversations_is_answered_as_if_nothing_was_kept(
         assert expected.timings.cached_prompt_tokens == 0
         reused += answer.timings.cached_prompt_tokens
     assert reused > 0
+    pipeline.want_prefix(None)

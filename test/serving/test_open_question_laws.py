@@ -12,6 +12,7 @@ from edge_vlm_ros.core import (
     Answer,
     AnswerChunk,
     BadRequestError,
+    BusyError,
     CancelledError,
     DeviceError,
     ErrorCode,
@@ -19,7 +20,8 @@ from edge_vlm_ros.core import (
     Priority,
     Question,
 )
-from edge_vlm_ros.serving import AnswerStream
+from edge_vlm_ros.scheduling import QueuePolicy
+from edge_vlm_ros.serving import AnswerStream, ServingSettings
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions
 
 LATE_S = 0.15
@@ -29,8 +31,9 @@ MAX_DEATHS = 2
 class ProcessMachine(RuleBasedStateMachine):
     """Plays callers, and one model process after another."""
 
-    @initialize()
-    def begin(self):
+    @initialize(most=st.integers(0, 4), policy=st.sampled_from(QueuePolicy))
+    def begin(self, most, policy):
+        self.settings = ServingSettings(max_waiting=most, queue_policy=policy)
         self.questions = OpenQuestions()
         self.clock = ManualClock(NS_PER_S)
         self.heard = []
@@ -58,15 +61,24 @@ class ProcessMachine(RuleBasedStateMachine):
         stream = AnswerStream(
             name, clock=self.clock, cancel=lambda _: 0, on_chunk=self.heard.append
         )
+        held = self.questions.held
         try:
-            self.questions.hold(question, stream, now_ns)
+            self.questions.check_new(name)
+            end_another = self.questions.make_room(question, self.settings, now_ns)
         except BadRequestError as error:
             is_twin = error.code is ErrorCode.DUPLICATE_REQUEST
             assert is_twin == (name in self.given)
-        else:
-            assert name not in self.streams
-            self.streams[name] = stream
-            self.deaths[name] = 0
+            return
+        except BusyError:
+            assert held >= self.settings.max_held
+            return
+        assert name not in self.streams
+        self.questions.hold(question, stream, now_ns)
+        if end_another is not None:
+            end_another()
+        self.streams[name] = stream
+        self.deaths[name] = 0
+        assert self.questions.held <= max(held, self.settings.max_held)
 
     @rule()
     def give(self):

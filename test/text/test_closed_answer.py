@@ -115,6 +115,7 @@ def test_a_drawn_choice_is_drawn_by_the_probabilities_of_all(asked, temperature,
     sampling = SamplingOptions(temperature=temperature, seed=draw)
     answer, _ = search(spellings, lambda path: scores_after(path, seed, spread), sampling)
     expected = plain_probabilities(spellings, lambda path: scores_after(path, seed, spread))
+    assert answer._found.sum() == pytest.approx(1.0), 'of all choices together'
     number = int(answer.choice.split()[1])
     assert answer.probability == pytest.approx(expected[number], rel=1e-6)
     logs = np.log([expected[number] for number in range(len(expected))])

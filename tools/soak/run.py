@@ -127,7 +127,7 @@ class Soak:
         parameters: dict[str, object] = {
             'chip': 'scripted',
             'model': script,
-            'cameras': f'[{", ".join(CAMERAS)}]',
+            'camera_names': f'[{", ".join(CAMERAS)}]',
             'engine_stall_s': STALL_S,
             'queue_size': QUEUE,
             'max_tokens': 1000,

@@ -10,11 +10,13 @@ import re
 import zlib
 from typing import Final
 
+from support.long_answer import long_words
+
 LONG_WORDS: Final = 150
 SCRIPT: Final = f"""
 answers:
-  - {{question: choose, answer: 'I say yes.'}}
-  - {{question: long, answer: '{'word ' * LONG_WORDS}'}}
+  - {{question: choose, answer: 'Yes.'}}
+  - {{question: long, answer: '{long_words(LONG_WORDS)}'}}
   - {{answer: 'means: {{means}}'}}
 latency: {{decode_s: 0.002, encode_tile_s: 0.002}}
 faults:

@@ -24,13 +24,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 from edge_vlm_ros.engines.axera.costs import GroupCosts
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 
-_PLANS_KEPT = 32
+_PLANS_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,25 @@ class Planner:
         # A run of steps takes no longer than a chunk: other work and cancels get in between.
         self._longest_run = max(1, int(dearest / cheapest_step)) if cheapest_step else 1
         self._longest_chunk = max(group.chunk for group in shapes.prefill)
-        self.plan = lru_cache(_PLANS_KEPT)(self._plan)
-        """`plan(held, tokens)`: the pieces, in order, that append `tokens` after `held`."""
+        self._plans: dict[tuple[int, int], tuple[Piece, ...]] = {}
+
+    def plan(self, held: int, tokens: int) -> tuple[Piece, ...]:
+        """Give the pieces, in order, that append `tokens` after `held` rows.
+
+        Each piece, too, is kept as the plan of itself: it is asked for again when it is run.
+        """
+        known = self._plans.get((held, tokens))
+        if known is not None:
+            return known
+        if len(self._plans) > _PLANS_KEPT:
+            self._plans.clear()
+        found = self._plan(held, tokens)
+        self._plans[held, tokens] = found
+        at = held
+        for piece in found:
+            self._plans[at, piece.tokens] = (piece,)
+            at += piece.tokens
+        return found
 
     def keep(self, held: int, total: int, may_cut: Callable[[int], bool]) -> int:
         """Say how many of the held rows to go on from, so that the rest costs least.

@@ -120,7 +120,9 @@ def test_a_piece_planned_again_costs_the_same(case):
     at = held
     for piece in planner.plan(held, tokens):
         first = cost_of([piece], at, shapes, costs)
-        assert cost_of(planner.plan(at, piece.tokens), at, shapes, costs) == first
+        for again in (planner, Planner(shapes, costs)):
+            assert cost_of(again.plan(at, piece.tokens), at, shapes, costs) == first
+        assert planner.plan(at, piece.tokens) == (piece,)
         at += piece.tokens
 
 
@@ -278,3 +280,20 @@ def test_plans_of_a_published_build_hold_together(held, tokens):
     assume(held + tokens <= 2559)
     pieces = board_planner().plan(held, tokens)
     assert sum(piece.tokens for piece in pieces) == tokens
+
+
+def test_pieces_that_are_run_are_not_planned_again(monkeypatch):
+    planner = board_planner()
+    pieces = planner.plan(303, 900)
+    monkeypatch.setattr(planner, '_solve', None)
+    at = 303
+    for piece in pieces:
+        assert planner.plan(at, piece.tokens) == (piece,)
+        at += piece.tokens
+
+
+def test_plans_that_are_kept_are_bounded():
+    planner = board_planner(histories=1)
+    for held in range(130, 1300):
+        planner.plan(held, 1)
+    assert len(planner._plans) <= 1000
