@@ -322,6 +322,29 @@ def test_the_next_model_process_makes_ready_what_the_last_one_had(other_robot):
     assert again.text == dark.text
 
 
+def test_a_node_that_is_not_active_makes_nothing_ready_and_begins_anew_when_it_is(other_robot):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    watched = Watched(other_robot)
+    client = watched.client
+    watched.until_ready(since=watched.show(DARK))
+    change = client.node.create_client(ChangeState, 'vlm/change_state')
+    client.until(change.service_is_ready, what='the service')
+
+    def go(transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert client.result(change.call_async(request)).success
+
+    go(Transition.TRANSITION_DEACTIVATE)
+    client.diagnostics.clear()
+    client.until(lambda: client.status('engine') is not None, what='diagnostics')
+    assert client.status('ahead') is None
+    go(Transition.TRANSITION_ACTIVATE)
+    client.until(lambda: watched.ready, what='frames made ready')
+    assert watched.ask().ahead == 2  # AHEAD_PREFIX
+
+
 def test_the_cpu_engine_says_what_it_says_of_the_same_picture_unprepared(other_robot):
     from sensor_msgs.msg import Image
 
