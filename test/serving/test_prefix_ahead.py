@@ -405,3 +405,21 @@ def test_a_second_cache_that_is_not_to_be_had_costs_nothing_but_itself(opened, f
     for shown in (frames[2:], frames[:2], frames):
         assert ahead.ask('What?', *shown).text == cold.ask('What?', *shown).text
     assert refused == [1], 'asked for once'
+
+
+def test_a_conversation_whose_frames_were_given_up_is_made_ready_all_the_same(opened, frame):
+    """Its rows in the KV cache are another's by now, and there is room for two features only."""
+    settings = replace(DEFAULTS, max_cached_frames=2, live_s=0.0)
+    cold, ahead = opened(settings), opened(settings)
+    frames = [picture(frame, seed) for seed in range(6)]
+    told = []
+    for each in (cold, ahead):
+        each.ask('What?', frames[0], session_id='chat')
+        for other in frames[1:5]:
+            each.ask('What?', other)
+        if each is ahead:
+            each.ready(frames[5], session_id='chat')
+        told.append(each.ask('And now?', frames[5], session_id='chat'))
+    assert told[1].readiness is Readiness.PREFIX
+    assert told[1].text == told[0].text
+    assert ahead.report.failures == 0
