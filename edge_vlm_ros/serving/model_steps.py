@@ -9,7 +9,6 @@ import numpy as np
 
 from edge_vlm_ros.core import (
     NS_PER_S,
-    BadImageError,
     CancelledError,
     Clock,
     EdgeVlmError,
@@ -40,7 +39,7 @@ from edge_vlm_ros.scheduling import (
 )
 from edge_vlm_ros.serving.ahead_desk import LastPrefix, PrefixTooLongError, Wish
 from edge_vlm_ros.serving.answer_steps import AnswerSteps
-from edge_vlm_ros.serving.conversation import Conversation, PastTurn, SessionStore
+from edge_vlm_ros.serving.conversation import Conversation, SessionStore
 from edge_vlm_ros.serving.cost_model import CostModel
 from edge_vlm_ros.serving.feature_store import FeatureStore, NothingDecodedError
 from edge_vlm_ros.serving.fitting import FittedPrompt, PromptFitter
@@ -48,14 +47,9 @@ from edge_vlm_ros.serving.kv_slots import KvSlots
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
 from edge_vlm_ros.serving.planner import Estimate, LatencyPlanner, Planned
+from edge_vlm_ros.serving.retelling import retold
 from edge_vlm_ros.serving.running import Running, Turn
-from edge_vlm_ros.serving.shown_frames import (
-    FrameGroup,
-    ShownFrames,
-    count_frames,
-    group_frames,
-    thin_out,
-)
+from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames, count_frames
 from edge_vlm_ros.serving.step import Step
 
 _NS_PER_MS = 1e6
@@ -71,10 +65,29 @@ LONG_QUESTION = (
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """A prefix on its way into the KV cache, its tokens and its frames' names."""
+    """A prefix on its way into the KV cache.
+
+    Attributes:
+        prompt: Its tokens.
+        frames: All of it; `VisionSpan.image` is an index into them.
+    """
 
     prompt: PromptPart
-    keys: tuple[FeatureKey, ...]
+    frames: tuple[ShownFrames, ...]
+
+    @property
+    def keys(self) -> tuple[FeatureKey, ...]:
+        """Names of its frames."""
+        return tuple(frame.key for frame in self.frames)
+
+    def needed(self, start: int) -> tuple[FeatureKey, ...]:
+        """Name the features that are needed for its tokens from `start` on."""
+        keys = self.keys
+        return tuple({keys[span.image]: None for span in self.prompt.spans if span.stop > start})
+
+    def group(self, key: FeatureKey) -> FrameGroup:
+        """Return the frames under a key."""
+        return next(frame.group for frame in self.frames if frame.key == key)
 
 
 class ModelSteps:
@@ -199,7 +212,7 @@ class ModelSteps:
             Exception: As `do`.
         """
         if isinstance(work, Prepare | Encode):
-            group = subject.groups[work.key] if isinstance(subject, Wish) else subject
+            group = self._group(subject, work.key) if isinstance(subject, Wish) else subject
             is_prepare = isinstance(work, Prepare)
             return self._store.prepare(group) if is_prepare else self._store.encode(group)
         assert isinstance(subject, Wish)
@@ -224,13 +237,21 @@ class ModelSteps:
         dropped = count_frames(before.new_frames(frames)) - count_frames(fitted.new_frames)
         if dropped > 0:
             raise PrefixTooLongError(count_frames(frames), count_frames(frames) - dropped)
-        self._making = ahead = _Ahead(fitted.before, fitted.keys)
+        self._making = ahead = _Ahead(fitted.before, fitted.frames)
         begun = self._slots.begin_ahead(ahead.prompt, ahead.keys)
         self.ahead = LastPrefix(len(ahead.prompt), self.ahead.restarts + begun.is_restart)
         missing = len(ahead.prompt) - begun.reused
         if not missing:
             self._slots.is_whole(len(ahead.prompt))
-        return Rendered(self._plan(missing) if missing else (), begun.reused)
+        pieces = self._plan(missing) if missing else ()
+        return Rendered(pieces, begun.reused, ahead.needed(begun.reused))
+
+    def _group(self, wish: Wish, key: FeatureKey) -> FrameGroup:
+        """Return frames of a wish, or of the conversation that it goes on with."""
+        if key in wish.groups:
+            return wish.groups[key]
+        assert self._making is not None
+        return self._making.group(key)
 
     def _prepare_for(self, running: Running, group: FrameGroup) -> Prepared | LeftOut:
         """Prepare a group of a question; without it, the question goes on if it shows others.
@@ -256,7 +277,10 @@ class ModelSteps:
             self._sessions.reset(question.session_id)
         must_exist = question.continues_session and not question.earlier
         before = self._sessions.get(question.session_id, must_exist=must_exist)
-        follows = self._retold(question) if question.earlier else before
+        follows = before
+        if question.earlier:
+            most = self._engine.limits.max_images
+            follows = retold(question.earlier, self._family, self._store, most)
         if question.session_id and follows.history is None:
             running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
@@ -288,33 +312,6 @@ class ModelSteps:
         turn.readiness = fitted.readiness(begun.shared, is_encoded=is_encoded)
         running.turn = turn
         return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
-
-    def _retold(self, question: Question) -> Conversation:
-        """Write a conversation of which this model did not speak every turn, in its own words.
-
-        Frames of earlier turns that cannot be decoded are left out of them.
-        """
-        family, most = self._family, self._engine.limits.max_images
-        conversation = Conversation(question.earlier[0].system_prompt)
-        for turn in question.earlier:
-            groups = group_frames(turn.frames, turn.shown_as, family.frames_per_input)
-            shown = [self._peeked(group) for group in thin_out(groups, most or len(groups))]
-            frames = tuple(frame for frame in shown if frame is not None)
-            answer = tuple(family.encode_answer(turn.answer.strip()))
-            conversation = conversation.with_past(family, PastTurn(turn.text, frames, answer))
-        return conversation
-
-    def _peeked(self, group: FrameGroup) -> ShownFrames | None:
-        """Return what a prompt needs to know of a group, which may never be encoded."""
-        if self._store.has(group.key) or self._store.pixels(group.key):
-            return self._store.shown(group)
-        try:
-            self._store.prepare(group)
-        except BadImageError:
-            return None
-        shown = self._store.shown(group)
-        self._store.forget([group.key])  # Made again if it is encoded: the scheduler knows not.
-        return shown
 
     def _plan_within(
         self, running: Running, before: Conversation, frames: Sequence[ShownFrames]
