@@ -274,8 +274,10 @@ class FallbackPipeline:
 
     def _is_forgotten(self, asked: Asked, answer: Answer) -> bool:
         """Whether the one asked remembers a conversation no more that is known here."""
+        if self._is_closed or asked.is_cancelled or asked.has_said or asked.is_retold:
+            return False
         is_unknown = answer.error_code is ErrorCode.UNKNOWN_SESSION
-        return is_unknown and bool(asked.dialogue.turns) and not asked.is_retold
+        return is_unknown and bool(asked.dialogue.turns)
 
     def _note_remote(self, asked: Asked, answer: Answer) -> None:
         """Take note of whether the servers answer."""

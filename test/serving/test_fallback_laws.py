@@ -202,4 +202,4 @@ class Fallbacks(RuleBasedStateMachine):
 
 
 TestFallbacks = Fallbacks.TestCase
-TestFallbacks.settings = settings(max_examples=250, stateful_step_count=30, deadline=None)
+TestFallbacks.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
