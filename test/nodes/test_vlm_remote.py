@@ -105,9 +105,10 @@ def first_code(client, name):
 def test_servers_alone_that_are_gone_are_an_error_with_a_code_and_come_back(other_robot):
     robot, client = other_robot, other_robot.client
     server, port = robot.server()
-    start(robot, port)
+    start(robot, port, ahead_mode='prefill')
     client.until_state('ready: images leave')
     client.until_frames()
+    robot.node.wait_for_output('ahead_mode is prefill, but chip remote')
     server.stop()
     answer = client.ask('Well?')
     assert answer.error_code == answer.ERROR_SERVER_UNREACHABLE
