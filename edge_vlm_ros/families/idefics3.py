@@ -1,12 +1,12 @@
-"""SmolVLM and SmolVLM2 (Idefics3): a grid of squares, the whole image last.
+r"""SmolVLM and SmolVLM2 (Idefics3): a grid of squares, the whole image last.
 
 A frame alone is brought to a longest side, then to whole tiles, and cut; each tile stands in the
 prompt after `<fake_token_around_image>` and its place in the grid, the whole image after
 `<global-img>`. A frame that makes one tile only, and each of several, is the whole image alone.
 Images stand side by side before the question, with nothing between them.
 
-    <|im_start|>User:{images}{question}<end_of_utterance>\\nAssistant:
-    <|im_start|>User: {question}<end_of_utterance>\\nAssistant:
+    <|im_start|>User:{images}{question}<end_of_utterance>\nAssistant:
+    <|im_start|>User: {question}<end_of_utterance>\nAssistant:
 
 Words after images follow at once; words that come first follow a blank. The answer, too, begins
 with a blank.

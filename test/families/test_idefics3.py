@@ -73,7 +73,7 @@ def published():
 
 @pytest.fixture
 def columns_first(monkeypatch):
-    """Let Pillow resize columns, then rows: as every Pillow before 13 does (see `resize_exact`)."""
+    """Let Pillow resize columns, then rows, as all before 13 do (see `resize_exact`)."""
     direct = Image.Image.resize
 
     def resize(self, size, resample=None, *args, **more):

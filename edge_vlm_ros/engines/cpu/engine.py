@@ -37,6 +37,7 @@ from edge_vlm_ros.engines.cpu.graphs import (
     misfit,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
+from edge_vlm_ros.engines.cpu.pace import Pace
 from edge_vlm_ros.engines.cpu.runtime import Graph
 from edge_vlm_ros.engines.guarded import GuardedEngine
 
@@ -105,6 +106,9 @@ class CpuEngine(GuardedEngine):
                 f'{_weights(files, "embed_tokens")}: inputs_embeds: '
                 f'expected width {hidden}, found {self._embedder.hidden_size}'
             )
+        rows = self._vision.rows_per_tile
+        token_s = self._decoder.token_s(min(rows + 1, options.prefill_chunk))
+        pace = Pace(self._vision.tile_s, token_s, rows)
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
         limits = EngineLimits(
             context_tokens=context,
@@ -118,12 +122,15 @@ class CpuEngine(GuardedEngine):
             hidden_size=hidden,
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
+            tiles_per_frame=pace.tiles_per_frame,
+            frames_per_question=pace.runs,
             kv_slots=options.kv_slots,
         )
         self._caches = [CpuKvCache(self._decoder.kv) for _ in range(options.kv_slots)]
         self._logits = Logits(np.zeros(0, np.float32))
         super().__init__(limits, *self._caches)
         _log.info('loaded %s: %d threads, %s', files.name, threads, limits)
+        _log.info('%s here: %s', files.name, pace)
 
     @property
     def _position_rows(self) -> int:
