@@ -23,6 +23,7 @@ class TinyConfig:
         mlp: Width of its feed-forward part.
         context_tokens: Longest context.
         half: Whether embeddings and KV cache cross the decoder's border as float16.
+        keeps_logits: Whether the decoder takes `num_logits_to_keep`; else it scores all tokens.
         mrope: Whether positions have three rows (the model looks at the first).
         seed: Of the weights.
     """
@@ -39,6 +40,7 @@ class TinyConfig:
     mlp: int = 64
     context_tokens: int = 1024
     half: bool = False
+    keeps_logits: bool = True
     mrope: bool = False
     seed: int = 0
 

@@ -14,7 +14,7 @@ from support.tiny_model.weights import Weights
 _LAST = np.iinfo(np.int64).max
 
 
-class _Layers:
+class Layers:
     """The layers that the graphs are made of."""
 
     def __init__(self, graph: GraphBuilder, weights: Weights) -> None:
@@ -73,7 +73,7 @@ class _Layers:
 def vision_encoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     """pixel_values (N, 3, px, px) -> image_features (N, rows, hidden)."""
     graph = GraphBuilder()
-    layers = _Layers(graph, weights)
+    layers = Layers(graph, weights)
     px, width, side = config.image_px, config.vision_hidden, config.patches_a_side
     pixels = graph.input('pixel_values', TensorProto.FLOAT, ['batch', 3, px, px])
     hidden = _patches(layers, pixels, config)
@@ -91,7 +91,7 @@ def vision_encoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     return graph
 
 
-def _patches(layers: _Layers, pixels: str, config: TinyConfig) -> str:
+def _patches(layers: Layers, pixels: str, config: TinyConfig) -> str:
     graph = layers.graph
     stem, width, patch = 'vision_model.embeddings', config.vision_hidden, config.patch_px
     convolved = graph.op(
@@ -111,7 +111,7 @@ def _patches(layers: _Layers, pixels: str, config: TinyConfig) -> str:
     return graph.op('Add', tokens, layers.weight(f'{stem}.position_embedding'))
 
 
-def _vision_layer(layers: _Layers, hidden: str, name: str, config: TinyConfig) -> str:
+def _vision_layer(layers: Layers, hidden: str, name: str, config: TinyConfig) -> str:
     graph = layers.graph
     heads, head_dim = config.vision_heads, config.vision_hidden // config.vision_heads
     normed = layers.layer_norm(hidden, f'{name}.norm1', NORM_EPS)
@@ -143,7 +143,7 @@ def embed_tokens(weights: Weights, config: TinyConfig) -> GraphBuilder:
 def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     """inputs_embeds and the past -> logits and the present."""
     graph = GraphBuilder()
-    layers = _Layers(graph, weights)
+    layers = Layers(graph, weights)
     kind = _float_kind(config)
     hidden = _float_input(graph, 'inputs_embeds', kind, ['batch', 'sequence', config.hidden])
     mask = graph.input('attention_mask', TensorProto.INT64, ['batch', 'total'])
@@ -156,7 +156,6 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
         ]
         for i in range(config.layers)
     ]
-    kept = graph.input('num_logits_to_keep', TensorProto.INT64, [])
     bias = _attention_bias(graph, hidden, mask)
     turns = _rotary_turns(graph, positions, config)
     for i in range(config.layers):
@@ -166,8 +165,10 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
         present: list[int | str] = ['batch', config.kv_heads, 'total', config.head_dim]
         graph.output(f'present.{i}.key', key, present, kind)
         graph.output(f'present.{i}.value', value, present, kind)
-    first = graph.op('Reshape', graph.op('Neg', kept), graph.ints(1))
-    hidden = graph.op('Slice', hidden, first, graph.ints(_LAST), graph.ints(1))
+    if config.keeps_logits:
+        kept = graph.input('num_logits_to_keep', TensorProto.INT64, [])
+        first = graph.op('Reshape', graph.op('Neg', kept), graph.ints(1))
+        hidden = graph.op('Slice', hidden, first, graph.ints(_LAST), graph.ints(1))
     normed = layers.rms_norm(hidden, 'language_model.model.norm')
     logits = layers.linear(normed, 'language_model.lm_head')
     vocabulary = weights['language_model.lm_head.weight'].shape[0]
@@ -234,7 +235,7 @@ class _Step(NamedTuple):
 
 
 def _decoder_layer(
-    layers: _Layers, hidden: str, name: str, config: TinyConfig, step: _Step
+    layers: Layers, hidden: str, name: str, config: TinyConfig, step: _Step
 ) -> tuple[str, str, str]:
     """Return hidden states and this layer's present key and value."""
     graph = layers.graph

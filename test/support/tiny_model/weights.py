@@ -18,14 +18,16 @@ def make_weights(config: TinyConfig) -> Weights:
 
     They are drawn wide enough for attention to look somewhere and for greedy tokens to differ.
     """
-    draw = _Draw(np.random.default_rng(config.seed))
+    draw = Draw(np.random.default_rng(config.seed))
     _vision(draw, config)
     _projector(draw, config)
     _language(draw, config)
     return draw.weights
 
 
-class _Draw:
+class Draw:
+    """Draws weights by name."""
+
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self.weights: Weights = {}
@@ -47,7 +49,7 @@ class _Draw:
         self.vector(f'{name}.bias', width)
 
 
-def _vision(draw: _Draw, config: TinyConfig) -> None:
+def _vision(draw: Draw, config: TinyConfig) -> None:
     width = config.vision_hidden
     stem = 'vision_model.embeddings'
     draw.matrix(f'{stem}.class_embedding', 1, 1, width)
@@ -66,13 +68,13 @@ def _vision(draw: _Draw, config: TinyConfig) -> None:
         draw.vector(f'{layer}.ls2', width, mean=1.0)
 
 
-def _projector(draw: _Draw, config: TinyConfig) -> None:
+def _projector(draw: Draw, config: TinyConfig) -> None:
     draw.layer_norm('mlp1.0', 4 * config.vision_hidden)
     draw.linear('mlp1.1', config.hidden, 4 * config.vision_hidden)
     draw.linear('mlp1.3', config.hidden, config.hidden)
 
 
-def _language(draw: _Draw, config: TinyConfig) -> None:
+def _language(draw: Draw, config: TinyConfig) -> None:
     width, kv_width = config.hidden, config.kv_heads * config.head_dim
     model = 'language_model.model'
     draw.matrix(f'{model}.embed_tokens.weight', vocab_size(), width, gain=np.sqrt(width))
