@@ -16,9 +16,14 @@ from edge_vlm_ros.serving.loading import load_model
 GREEDY = SamplingOptions(max_tokens=24)
 
 
+@pytest.fixture(scope='module', params=['tiny_spec', 'smolvlm_spec'])
+def spec(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope='module')
-def pipeline(tiny_spec):
-    with VlmPipeline.open(tiny_spec) as opened:
+def pipeline(spec):
+    with VlmPipeline.open(spec) as opened:
         yield opened
 
 
@@ -105,9 +110,9 @@ class Forgetful:
 
 
 @pytest.fixture(scope='module')
-def cold(tiny_spec):
+def cold(spec):
     def load():
-        loaded = load_model(tiny_spec)
+        loaded = load_model(spec)
         return replace(loaded, engine=Forgetful(loaded.engine))
 
     with VlmPipeline.start(load) as opened:

@@ -106,11 +106,10 @@ def until(condition):
         patience.look()
 
 
-@pytest.fixture(params=['scripted', 'cpu'])
+@pytest.fixture(params=['scripted', 'tiny_spec', 'smolvlm_spec'])
 def spec(request, scripted):
-    return (
-        scripted(**SCRIPT) if request.param == 'scripted' else request.getfixturevalue('tiny_spec')
-    )
+    name = request.param
+    return scripted(**SCRIPT) if name == 'scripted' else request.getfixturevalue(name)
 
 
 @pytest.fixture
