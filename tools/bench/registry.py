@@ -20,6 +20,7 @@ MODULES = (
     'demo_model',
     'smolvlm',
     'axera',
+    'ahead',
     'sophgo',
     'ends',
     'frame_wait',
