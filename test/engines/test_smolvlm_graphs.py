@@ -311,8 +311,8 @@ def test_a_default_makes_the_first_word_come_within_two_seconds(tile_s, token_s,
 def test_what_is_borne_is_said_in_the_log(smolvlm_folder, caplog):
     with caplog.at_level(logging.INFO, 'edge_vlm_ros.engines.cpu.engine'):
         limits = open_folder(smolvlm_folder).limits
-    assert f'{limits.tiles_per_frame} tiles of a frame alone' in caplog.text
-    assert f'{limits.frames_per_question} frames by default' in caplog.text
+    assert f'tiles of a frame alone {limits.tiles_per_frame}, ' in caplog.text
+    assert f'frames of a clip {limits.frames_per_question}' in caplog.text
 
 
 def test_a_run_is_tried_a_few_times_at_most():

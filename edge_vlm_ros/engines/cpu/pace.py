@@ -57,9 +57,9 @@ class Pace:
     def __str__(self) -> str:
         return (
             f'a tile takes {self.tile_s * 1e3:.1f} ms, a token of the prompt '
-            f'{self.token_s * 1e3:.2f} ms: {self.tiles_per_frame} tiles of a frame alone or '
-            f'{self.runs} frames by default, the first word after about '
-            f'{self.first_word_s(1):.1f} s with one tile'
+            f'{self.token_s * 1e3:.2f} ms, the first word with one tile about '
+            f'{self.first_word_s(1):.1f} s. Unless more is asked for: tiles of a frame alone '
+            f'{self.tiles_per_frame}, frames of a clip {self.runs}'
         )
 
 
