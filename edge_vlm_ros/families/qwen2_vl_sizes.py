@@ -74,6 +74,7 @@ class PatchSizes:
         alone: How an image that stands alone becomes patches.
         clip: The same for the frames of a clip; each of several images is shrunk like them.
         fixed_size: Width and height of every image, pixels; (0, 0) = by its own size.
+        asked_pixels: What the user said that an image alone may or must have; 0 = nothing.
         clip_share: An image of several gets this part of the patches that the engine takes of one
             alone; 1 where the user said how many pixels it has.
         most_patches: Patches of one image that nothing may exceed; 0 = any number.
@@ -84,6 +85,7 @@ class PatchSizes:
     alone: Patching
     clip: Patching
     fixed_size: tuple[int, int] = (0, 0)
+    asked_pixels: int = 0
     clip_share: int = CLIP_SHARE
     most_patches: int = 0
     longest_side: int = 0
@@ -103,6 +105,7 @@ class PatchSizes:
             alone=alone,
             clip=_bounds(alone, options.min_pixels or CLIP_MIN_PIXELS, most),
             fixed_size=(options.resized_width, options.resized_height),
+            asked_pixels=max(options.min_pixels, options.max_pixels),
             clip_share=1 if options.clip_pixels else CLIP_SHARE,
         )
 
@@ -116,28 +119,41 @@ class PatchSizes:
 
         A compiled vision tower takes `limits.max_patches`, or one grid only
         (`limits.patch_grid`: then every image is squashed to it). Of the context a quarter is
-        left to words.
+        left to words. `limits.patches_per_frame` bounds those whose size the user left open.
 
         Raises:
-            ModelFileError: There is no room for even one block of patches.
+            ModelFileError: The vision tower takes tiles, or there is no room for even one block of
+                patches.
         """
+        if limits.tile_px:
+            raise ModelFileError(
+                f'config.json says patches in a grid of any size, the vision tower takes tiles of '
+                f'{limits.tile_px} px: these files are not of one model'
+            )
         unit = self.alone.merge**2
         prompt_tokens = min(limits.longest_prompt, limits.context_tokens)
         room = prompt_tokens - prompt_tokens // _TEXT_SHARE
         patches = min(room * unit, limits.max_patches or room * unit)
         rows, columns = limits.patch_grid
         side = self.alone.patch_px
-        clip = _within(self.clip, max(patches // self.clip_share, unit))
+        usual = self._usual(limits.patches_per_frame, patches)
+        clip_patches = (usual if self.clip_share > 1 else patches) // self.clip_share
+        clip = _within(self.clip, max(clip_patches, unit))
         pairs = 1 if rows else limits.max_patches * side**2 // clip.max_pixels
         return replace(
             self,
-            alone=_within(self.alone, patches),
+            alone=_within(self.alone, usual),
             clip=clip,
             pairs_per_input=max(pairs, 1),
             fixed_size=(columns * side, rows * side) if rows else self.fixed_size,
             most_patches=patches,
             longest_side=limits.max_grid_side * side,
         )
+
+    def _usual(self, bearable: int, most: int) -> int:
+        """Return the patches of an image alone: as many as asked for, or bearable."""
+        asked = self.asked_pixels // self.alone.patch_px**2
+        return min(max(bearable, asked), most) if bearable else most
 
     def size(self, width_px: int, height_px: int, patching: Patching) -> tuple[int, int]:
         """Return the width and height that an image is resized to.

@@ -28,16 +28,16 @@ from edge_vlm_ros.core import (
     read_options,
 )
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
-from edge_vlm_ros.engines.checks import check_tiles, rows_of
+from edge_vlm_ros.engines.checks import rows_of
+from edge_vlm_ros.engines.cpu.expect import misfit
 from edge_vlm_ros.engines.cpu.graphs import (
     DeclaredSizes,
     Decoder,
     TokenEmbedder,
-    VisionEncoder,
-    misfit,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
 from edge_vlm_ros.engines.cpu.runtime import Graph
+from edge_vlm_ros.engines.cpu.towers import open_tower
 from edge_vlm_ros.engines.guarded import GuardedEngine
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class CpuEngine(GuardedEngine):
         config = DeclaredSizes.of(files.config)
         try:
             vision_graph = Graph(_weights(files, 'vision_encoder'), threads)
-            self._vision = VisionEncoder(vision_graph, config)
+            self._vision = open_tower(vision_graph, files.config, config)
             self._embedder = TokenEmbedder(Graph(_weights(files, 'embed_tokens'), 1))
             decoder_graph = Graph(_weights(files, 'decoder_model_merged'), threads)
             self._decoder = Decoder(decoder_graph, config)
@@ -105,6 +105,10 @@ class CpuEngine(GuardedEngine):
                 f'{_weights(files, "embed_tokens")}: inputs_embeds: '
                 f'expected width {hidden}, found {self._embedder.hidden_size}'
             )
+        if self._vision.wants_mrope and not self._decoder.takes_mrope:
+            raise misfit(
+                decoder_graph, 'position_ids', 'three rows (time, height, width)', 'one or none'
+            )
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
         limits = EngineLimits(
             context_tokens=context,
@@ -118,6 +122,7 @@ class CpuEngine(GuardedEngine):
             hidden_size=hidden,
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
+            patches_per_frame=self._vision.patches_per_frame,
             kv_slots=options.kv_slots,
         )
         self._caches = [CpuKvCache(self._decoder.kv) for _ in range(options.kv_slots)]
@@ -130,9 +135,8 @@ class CpuEngine(GuardedEngine):
         return 3 if self._decoder.takes_mrope else 1
 
     def _encode(self, inputs: VisionInputs) -> Spliced:
-        """Run vision tower and projector on one frame of (tiles, 3, px, px)."""
-        check_tiles(inputs, self._vision.tile_px)
-        return Spliced(self._vision.run(inputs.pixels))
+        """Run vision tower and projector on one image."""
+        return Spliced(self._vision.encode(inputs))
 
     def _append(
         self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
