@@ -63,6 +63,17 @@ def tiny_spec(tmp_path_factory):
     return ModelSpec('cpu', str(folder), options={'prefill_chunk': 16, 'threads': 1})
 
 
+@pytest.fixture(scope='session')
+def tiny_qwen_spec(tmp_path_factory):
+    """A tiny random Qwen2-VL for the CPU engine: its real family, positions on three axes."""
+    pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
+    from support.tiny_model.qwen2_vl import make_tiny_qwen2_vl
+
+    folder = make_tiny_qwen2_vl(tmp_path_factory.mktemp('qwen'))
+    options = {'prefill_chunk': 16, 'threads': 1, 'context_tokens': 400}
+    return ModelSpec('cpu', str(folder), options=options)
+
+
 def make_frame(value=128, *, stamp_ns=1, side=8, camera='front', received_ns=0):
     """Make a frame of one grey value (0 to 255), or of the pixels given."""
     pixels = np.broadcast_to(np.asarray(value, np.uint8), (side, side, 3))

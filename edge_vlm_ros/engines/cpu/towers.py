@@ -100,7 +100,7 @@ class PatchEncoder:
         refuse_other_inputs(graph, {'pixel_values', name})
         self._row_length = self._declared_row_length(config)
         self.hidden_size = self._probe()
-        self.patches_per_frame = self._bearable_patches()
+        self.patches_per_frame = self._timed_patches()
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
         """Encode (pairs * rows * columns, 1176) into (tokens, hidden)."""
@@ -152,13 +152,12 @@ class PatchEncoder:
         side = blocks * self._merge
         return self._run(np.ones((side * side, self._row_length), np.float32), side, side)
 
-    def _bearable_patches(self) -> int:
+    def _timed_patches(self) -> int:
         """Time the tower; return the patches of an image that does not keep people waiting."""
         begun = perf_counter()
         self._run_square(_PROBED_BLOCKS)
         each_s = (perf_counter() - begun) / (_PROBED_BLOCKS * self._merge) ** 2
-        bearable = (patches for patches in _USUAL_PATCHES if patches * each_s <= _BEARABLE_S)
-        most = next(bearable, _USUAL_PATCHES[-1])
+        most = bearable_patches(each_s)
         _log.info(
             'an image alone is shown in at most %d patches (%d tokens) unless option max_pixels '
             'asks for more: the vision tower takes %.1f ms for a patch here, so %.1f s for such '
@@ -166,3 +165,9 @@ class PatchEncoder:
             most, most // self._merge**2, 1000 * each_s, most * each_s,
         )  # fmt: skip
         return most
+
+
+def bearable_patches(each_s: float) -> int:
+    """Return how many patches an image may have by default, given the seconds of each."""
+    bearable = (patches for patches in _USUAL_PATCHES if patches * each_s <= _BEARABLE_S)
+    return next(bearable, _USUAL_PATCHES[-1])

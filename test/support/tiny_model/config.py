@@ -23,7 +23,9 @@ class TinyConfig:
         mlp: Width of its feed-forward part.
         context_tokens: Longest context.
         half: Whether embeddings and KV cache cross the decoder's border as float16.
-        mrope: Whether positions have three rows (the model looks at the first).
+        mrope: Whether positions have three rows (time, height, width).
+        keeps_logits: Whether the decoder is told of how many tokens logits are wanted; older
+            exports give all of them.
         seed: Of the weights.
     """
 
@@ -40,12 +42,21 @@ class TinyConfig:
     context_tokens: int = 1024
     half: bool = False
     mrope: bool = False
+    keeps_logits: bool = True
     seed: int = 0
 
     @property
     def head_dim(self) -> int:
         """Width of one head of the language model."""
         return self.hidden // self.heads
+
+    @property
+    def mrope_sections(self) -> tuple[int, int, int]:
+        """How many of a head's speeds turn by time, height and width; 16, 24, 24 of 64."""
+        half = self.head_dim // 2
+        time = half // 4
+        height = (half - time) // 2
+        return time, height, half - time - height
 
     @property
     def patches_a_side(self) -> int:

@@ -1,0 +1,129 @@
+"""Qwen2-VL in float32: transformers' own processor and model, with a folder's files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+_PREFIXES = (
+    ('visual.', 'model.visual.'),
+    ('language_model.model.', 'model.language_model.'),
+    ('language_model.lm_head.', 'lm_head.'),
+)
+_IMAGE, _VIDEO = '<|image_pad|>', '<|video_pad|>'
+
+
+class Qwen2VlReference:
+    """One Qwen2-VL model.
+
+    Args:
+        folder: With config.json and tokenizer, as published.
+        weights: The tower's by the published names, the language model's below
+            `language_model.`; any float type.
+        most_pixels: Of an image.
+    """
+
+    def __init__(
+        self, folder: Path, weights: dict[str, NDArray[Any]], most_pixels: int = 12845056
+    ) -> None:
+        config = Qwen2VLConfig(**json.loads((folder / 'config.json').read_text()))
+        config._attn_implementation = 'eager'
+        self._model = Qwen2VLForConditionalGeneration(config)
+        self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        self._model.load_state_dict(
+            {_renamed(name): torch.from_numpy(np.array(value, np.float32))
+             for name, value in weights.items()},
+            strict=True,
+        )  # fmt: skip
+        files = json.loads((folder / 'preprocessor_config.json').read_text())
+        self._processor = Qwen2VLImageProcessorPil(**{**files, 'max_pixels': most_pixels})
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / 'tokenizer.json'))
+        self._merge = config.vision_config.spatial_merge_size
+
+    def images(self, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, torch.Tensor]:
+        """Prepare pictures with the published processor: `pixel_values`, `image_grid_thw`."""
+        made = self._processor(images=[Image.fromarray(p) for p in pictures], return_tensors='pt')
+        return {key: made[key] for key in ('pixel_values', 'image_grid_thw')}
+
+    @staticmethod
+    def clip(pixels: NDArray[np.float32], grid: tuple[int, int, int]) -> dict[str, torch.Tensor]:
+        """Take a clip that is prepared already: the published way needs torchvision."""
+        return {
+            'pixel_values_videos': torch.from_numpy(pixels),
+            'video_grid_thw': torch.tensor([grid]),
+        }
+
+    def ids(self, text: str, shown: dict[str, torch.Tensor]) -> NDArray[np.int64]:
+        """Encode a text as the published processor does: one placeholder a token of an image."""
+        for grids, pad in (('image_grid_thw', _IMAGE), ('video_grid_thw', _VIDEO)):
+            for grid in shown.get(grids, ()):
+                text = text.replace(pad, '<|held|>' * (int(grid.prod()) // self._merge**2), 1)
+            text = text.replace('<|held|>', pad)
+        encoded = self._tokenizer(text, add_special_tokens=False)['input_ids']
+        return np.array(encoded, np.int64)
+
+    def positions(
+        self, ids: NDArray[np.int64], shown: dict[str, torch.Tensor]
+    ) -> NDArray[np.int64]:
+        """Count positions as the model does: (3, tokens)."""
+        found, _ = self._model.model.get_rope_index(
+            torch.from_numpy(ids)[None],
+            self._kinds(ids),
+            shown.get('image_grid_thw'),
+            shown.get('video_grid_thw'),
+        )
+        rows: NDArray[np.int64] = found[:, 0].numpy()
+        return rows
+
+    def features(self, shown: dict[str, torch.Tensor]) -> NDArray[np.float32]:
+        """Encode all that is shown: (tokens, hidden)."""
+        with torch.inference_mode():
+            if 'pixel_values' in shown:
+                found = self._model.model.get_image_features(*shown.values())
+            else:
+                found = self._model.model.get_video_features(*shown.values())
+        rows = getattr(found, 'pooler_output', found)
+        array: NDArray[np.float32] = torch.cat(list(rows)).numpy()
+        return array
+
+    def answer(
+        self, ids: NDArray[np.int64], shown: dict[str, torch.Tensor], count: int
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """Answer greedily, without a KV cache: tokens, and the scores (count, vocabulary)."""
+        tokens: list[int] = []
+        rows: list[NDArray[np.float32]] = []
+        whole = ids
+        for _ in range(count):
+            with torch.inference_mode():
+                found = self._model(
+                    input_ids=torch.from_numpy(whole)[None],
+                    mm_token_type_ids=self._kinds(whole),
+                    use_cache=False,
+                    **shown,
+                )
+            rows.append(found.logits[0, -1].numpy())
+            tokens.append(int(rows[-1].argmax()))
+            whole = np.append(whole, tokens[-1])
+        return tokens, np.stack(rows)
+
+    def _kinds(self, ids: NDArray[np.int64]) -> torch.Tensor:
+        """Say which tokens are text, image, video: 0, 1, 2."""
+        pads = self._tokenizer.convert_tokens_to_ids([_IMAGE, _VIDEO])
+        kinds = (ids == pads[0]) * 1 + (ids == pads[1]) * 2
+        return torch.from_numpy(kinds)[None]
+
+
+def _renamed(name: str) -> str:
+    for old, new in _PREFIXES:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    raise KeyError(name)
