@@ -1,6 +1,7 @@
 """Laws of the catalogue: every entry is complete, every chip has a default."""
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edge_vlm_ros.models import load_catalogue
 CATALOGUE = load_catalogue()
 # Published models, chip by chip.
 PUBLISHED = {
-    'cpu': {'demo'},
+    'cpu': {'demo', 'qwen2-vl-2b', 'qwen2-vl-2b-q4f16'},
     'scripted': {'scripted'},
     'bm1684x': {
         'internvl2-4b', 'internvl2-4b-1core', 'internvl2-8b', 'internvl2-8b-int8', 'internvl3-2b',
@@ -30,7 +31,7 @@ PUBLISHED = {
 entries = pytest.mark.parametrize(
     'entry', CATALOGUE.entries, ids=lambda entry: f'{entry.chip}-{entry.name}'
 )
-BUILT_IN = {'cpu', 'scripted'}
+SHIPPED = {'demo', 'scripted'}
 
 
 def test_every_published_model_is_there_once():
@@ -51,17 +52,21 @@ def test_an_entry_says_all_that_is_needed_to_use_it(entry):
     assert entry.source
     assert entry.parameters
     assert all(file.path and not Path(file.path).is_absolute() for file in entry.files.values())
-    if entry.chip in BUILT_IN:
+    if entry.name in SHIPPED:
         return
-    assert entry.tokenizer.count('/') == 1
-    assert entry.sdk
+    if entry.chip == 'cpu':  # No SDK, and the repository of the weights has the tokenizer, too.
+        assert entry.hub
+        assert '*.json' in entry.hub.patterns
+    else:
+        assert entry.tokenizer.count('/') == 1
+        assert entry.sdk
     assert entry.context_tokens or entry.name == 'internvl2.5-1b-mpo'
 
 
 @entries
 def test_an_entry_that_is_not_shipped_says_how_to_get_every_file(entry):
     commands = entry.fetch_commands(Path('/models/it'))
-    if entry.chip in BUILT_IN:
+    if entry.name in SHIPPED:
         assert commands == ()
         return
     assert all('/models/it' in command for command in commands)
@@ -74,6 +79,18 @@ def test_an_entry_that_is_not_shipped_says_how_to_get_every_file(entry):
         assert any(entry.manual in command for command in commands)
     for file in entry.files.values():
         assert not file.url or any(file.url in command for command in commands)
+
+
+@entries
+def test_a_pattern_brings_each_graph_of_one_variant_and_the_weights_beside_it(entry):
+    if entry.chip != 'cpu' or entry.name in SHIPPED:
+        return
+    for file in entry.files.values():
+        for name in (file.path, f'{file.path}_data', f'{file.path}_data_1'):
+            assert any(fnmatch(name, pattern) for pattern in entry.hub.patterns), name
+    suffixes = {Path(file.path).stem.removeprefix(part) for part, file in entry.files.items()}
+    assert len(suffixes) == 1
+    assert not any(fnmatch('onnx/vision_encoder.onnx', p) for p in entry.hub.patterns)
 
 
 @entries
