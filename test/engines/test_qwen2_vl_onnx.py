@@ -21,7 +21,7 @@ from edge_vlm_ros.core import (
     join_parts,
 )
 from edge_vlm_ros.engines import open_engine
-from edge_vlm_ros.engines.cpu.towers import bearable_patches
+from edge_vlm_ros.engines.cpu.pace import PatchPace
 from edge_vlm_ros.families import read_family
 from edge_vlm_ros.models import find_model
 
@@ -245,19 +245,22 @@ def test_an_image_has_a_bearable_number_of_patches_unless_more_are_asked_for(
 
 
 @pytest.mark.parametrize(
-    ('patch_ms', 'most'), [(0.001, 1024), (3.9, 1024), (4.0, 512), (7.9, 256), (1000, 256)]
+    ('patch_ms', 'token_ms', 'most'),
+    [(0.001, 0.001, 1024), (3.7, 0.1, 1024), (3.7, 2, 512), (7.5, 8, 256), (1000, 1000, 256)],
 )
-def test_the_bound_follows_from_what_the_machine_takes_for_a_patch(patch_ms, most):
-    assert bearable_patches(patch_ms / 1000) == most
+def test_the_bound_follows_from_what_the_machine_takes(patch_ms, token_ms, most):
+    pace = PatchPace(patch_ms / 1000, token_ms / 1000, 4)
+    assert pace.patches_per_frame == most
+    assert most == 256 or pace.first_word_s(most) <= 4
 
 
 def test_the_log_says_how_large_an_image_is_and_what_raises_it(qwen_folder, caplog):
     with caplog.at_level('INFO'):
-        open_folder(qwen_folder).close()
-    assert (
-        'at most 1024 patches (256 tokens) unless option max_pixels asks for more' in caplog.text
-    )
-    assert 'ms for a patch here' in caplog.text
+        opened = open_folder(qwen_folder)
+    most = opened.limits.patches_per_frame
+    opened.close()
+    assert f'at most {most} patches ({most // 4} tokens) for an image alone' in caplog.text
+    assert 'unless option max_pixels asks for more, the first word after about' in caplog.text
 
 
 # --- the layouts that there are, and files that do not fit ---------------------------------------

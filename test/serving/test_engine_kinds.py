@@ -112,8 +112,8 @@ class ThreeAxes(Wrapped):
         part = self.inner.render_next_turn(images, first_image, position)
         return self._placed(part, position)
 
-    def render_suffix(self, question, position):
-        return self._placed(self.inner.render_suffix(question, position), position)
+    def render_suffix(self, question, position, **more):
+        return self._placed(self.inner.render_suffix(question, position, **more), position)
 
     @staticmethod
     def _placed(part, position):

@@ -109,6 +109,8 @@ class CpuEngine(GuardedEngine):
             raise misfit(
                 decoder_graph, 'position_ids', 'three rows (time, height, width)', 'one or none'
             )
+        token_s = self._decoder.token_s(min(self._vision.timed_rows + 1, options.prefill_chunk))
+        pace = self._vision.pace(token_s)
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
         limits = EngineLimits(
             context_tokens=context,
@@ -122,13 +124,16 @@ class CpuEngine(GuardedEngine):
             hidden_size=hidden,
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
-            patches_per_frame=self._vision.patches_per_frame,
+            tiles_per_frame=pace.tiles_per_frame,
+            patches_per_frame=pace.patches_per_frame,
+            frames_per_question=pace.frames_per_question,
             kv_slots=options.kv_slots,
         )
         self._caches = [CpuKvCache(self._decoder.kv) for _ in range(options.kv_slots)]
         self._logits = Logits(np.zeros(0, np.float32))
         super().__init__(limits, *self._caches)
         _log.info('loaded %s: %d threads, %s', files.name, threads, limits)
+        _log.info('%s here: %s', files.name, pace)
 
     @property
     def _position_rows(self) -> int:

@@ -1,6 +1,8 @@
 """The three graphs of the split ONNX layout: names, shapes, and how the KV cache is wired.
 
-    vision_encoder        pixel_values (N, 3, px, px) -> image_features (N, rows, hidden);
+    vision_encoder        pixel_values (N, 3, px, px) -> image_features (N, rows, hidden), or
+                          pixel_values (1, N, 3, px, px), pixel_attention_mask (1, N, px, px)
+                          -> image_features (N that are not all zero, rows, hidden);
                           of patches instead of tiles: see `towers`
     embed_tokens          input_ids (1, S) -> inputs_embeds (1, S, hidden)
     decoder_model_merged  inputs_embeds (1, S, hidden), attention_mask (1, past + S),
@@ -31,10 +33,12 @@ from edge_vlm_ros.engines.cpu.expect import (
     misfit,
     refuse_other_inputs,
 )
+from edge_vlm_ros.engines.cpu.pace import Pace, fastest_s
 from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo
 
 _PAST = re.compile(r'past_key_values\.([0-9]{1,4})\.(key|value)')
 _LARGEST_TILE_PX = 4096
+_MASK = 'pixel_attention_mask'
 _MROPE_RANK = 3
 
 
@@ -80,6 +84,8 @@ def _rows_per_tile(config: ModelConfig) -> int | None:
     given = config.model.find_count('image_seq_length')
     size, patch = config.vision.find_count('image_size'), config.vision.find_count('patch_size')
     ratio = config.model.find_fraction('downsample_ratio')
+    scale = config.model.find_count('scale_factor')  # Idefics3's word for it, upside down.
+    ratio = 1 / scale if ratio is None and scale is not None else ratio
     if given is not None or size is None or patch is None or ratio is None:
         return given
     return round((size // patch) ** 2 * ratio**2)
@@ -88,14 +94,14 @@ def _rows_per_tile(config: ModelConfig) -> int | None:
 class VisionEncoder:
     """pixel_values -> image_features, one tile at a time so that memory stays bounded."""
 
-    patches_per_frame = 0
     wants_mrope = False
 
     def __init__(self, graph: Graph, config: DeclaredSizes) -> None:
         self._graph = graph
-        self._pixels = declared_input(graph, 'pixel_values', rank=4)
+        self._has_mask = _MASK in graph.inputs
+        self._pixels = declared_input(graph, 'pixel_values', rank=5 if self._has_mask else 4)
         self._features = declared_output(graph, 'image_features')
-        refuse_other_inputs(graph, {'pixel_values'})
+        refuse_other_inputs(graph, {'pixel_values', _MASK})
         self.tile_px = self._tile_px(config)
         self.hidden_size, self.rows_per_tile = self._probe()
         if config.rows_per_tile not in {None, self.rows_per_tile}:
@@ -105,6 +111,15 @@ class VisionEncoder:
                 f'{config.rows_per_tile} rows a tile ({config.path})',
                 f'{self.rows_per_tile}',
             )
+
+    @property
+    def timed_rows(self) -> int:
+        """How long a prompt is to be timed: a tile's."""
+        return self.rows_per_tile
+
+    def pace(self, token_s: float) -> Pace:
+        """Say what an image costs here, given the seconds of a token of a prompt."""
+        return Pace(self.tile_s, token_s, self.rows_per_tile)
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
         """Encode (tiles, 3, px, px) into (tiles * rows, hidden).
@@ -117,12 +132,16 @@ class VisionEncoder:
         return np.concatenate([self._run_tile(pixels[i : i + 1]) for i in range(len(pixels))])
 
     def _run_tile(self, tile: NDArray[np.float32]) -> NDArray[Any]:
-        feed = tile.astype(self._pixels.dtype, copy=False)
-        (features,) = self._graph.run(['image_features'], {'pixel_values': feed})
+        feeds = {'pixel_values': tile.astype(self._pixels.dtype, copy=False)}
+        if self._has_mask:
+            mask = declared_input(self._graph, _MASK, rank=4)
+            feeds = {'pixel_values': feeds['pixel_values'][None]}
+            feeds[_MASK] = np.ones((1, 1, *tile.shape[2:]), mask.dtype)
+        (features,) = self._graph.run(['image_features'], feeds)
         return features.reshape(-1, features.shape[-1])
 
     def _tile_px(self, config: DeclaredSizes) -> int:
-        height, width = self._pixels.shape[2:]
+        height, width = self._pixels.shape[-2:]
         declared = height or width or config.tile_px
         if declared is None:
             raise misfit(
@@ -140,7 +159,10 @@ class VisionEncoder:
         return declared
 
     def _probe(self) -> tuple[int, int]:
-        rows = self._run_tile(np.zeros((1, 3, self.tile_px, self.tile_px), np.float32))
+        # Not of zeros: graphs that take a mask drop images of zeros, which are padding to them.
+        tile = np.ones((1, 3, self.tile_px, self.tile_px), np.float32)
+        rows = self._run_tile(tile)
+        self.tile_s = fastest_s(lambda: self._run_tile(tile))
         return rows.shape[1], rows.shape[0]
 
 
@@ -237,6 +259,12 @@ class Decoder:
         feeds.update((tensor.past, value) for tensor, value in zip(self.kv, past, strict=True))
         logits, *present = self._graph.run(self._wanted, feeds)
         return logits[0, -1].astype(np.float32, copy=False), present
+
+    def token_s(self, tokens: int) -> float:
+        """Measure a prompt of so many tokens; return the seconds of one."""
+        embeds = np.zeros((1, tokens, self.hidden_size), self.dtype)
+        past = [tensor.empty() for tensor in self.kv]
+        return fastest_s(lambda: self.run(embeds, np.arange(tokens), past, 0)) / tokens
 
     def _shape_positions(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         info = self._positions

@@ -10,8 +10,6 @@ Source: huggingface/transformers.js, modeling_qwen2_vl.js; `image_grid_thw` is t
 
 from __future__ import annotations
 
-import logging
-from time import perf_counter
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -26,21 +24,12 @@ from edge_vlm_ros.engines.cpu.expect import (
     refuse_other_inputs,
 )
 from edge_vlm_ros.engines.cpu.graphs import DeclaredSizes, VisionEncoder
+from edge_vlm_ros.engines.cpu.pace import Pace, PatchPace, fastest_s
 from edge_vlm_ros.engines.cpu.runtime import Graph
 
-_log = logging.getLogger(__name__)
-
 _GRID_NAMES: Final = ('grid_thw', 'image_grid_thw')
-_PROBED_BLOCKS: Final = 4
+_TIMED_BLOCKS: Final = 4
 """Along each side of the image that is timed at load: 64 patches of Qwen2-VL."""
-
-_USUAL_PATCHES: Final = (1024, 512, 256)
-"""What an image may have by default: the largest that is done in `_BEARABLE_S`, else the last.
-256, 128 and 64 tokens of Qwen2-VL. Few steps, so that one machine shows the same pixels at every
-start."""
-
-_BEARABLE_S: Final = 4.0
-"""Of the vision tower for one image. The prompt's own time comes on top."""
 
 
 class VisionTower(Protocol):
@@ -48,15 +37,22 @@ class VisionTower(Protocol):
 
     Attributes:
         tile_px: Side of the square it takes; 0 = patches of any grid.
-        patches_per_frame: See `EngineLimits`.
         wants_mrope: Whether its language model counts positions on three axes.
         hidden_size: Width of its features.
     """
 
     tile_px: int
-    patches_per_frame: int
     wants_mrope: bool
     hidden_size: int
+
+    @property
+    def timed_rows(self) -> int:
+        """How long a prompt is to be timed, tokens."""
+        ...
+
+    def pace(self, token_s: float) -> Pace | PatchPace:
+        """Say what an image costs here, given the seconds of a token of a prompt."""
+        ...
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
         """Encode one image: (tokens, hidden).
@@ -100,7 +96,20 @@ class PatchEncoder:
         refuse_other_inputs(graph, {'pixel_values', name})
         self._row_length = self._declared_row_length(config)
         self.hidden_size = self._probe()
-        self.patches_per_frame = self._timed_patches()
+        self.patch_s = fastest_s(lambda: self._run_square(_TIMED_BLOCKS)) / self._timed_patches
+
+    @property
+    def timed_rows(self) -> int:
+        """How long a prompt is to be timed: long enough for most of its time to be work."""
+        return 64
+
+    def pace(self, token_s: float) -> PatchPace:
+        """Say what an image costs here, given the seconds of a token of a prompt."""
+        return PatchPace(self.patch_s, token_s, self._merge**2)
+
+    @property
+    def _timed_patches(self) -> int:
+        return (_TIMED_BLOCKS * self._merge) ** 2
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
         """Encode (pairs * rows * columns, 1176) into (tokens, hidden)."""
@@ -151,23 +160,3 @@ class PatchEncoder:
     def _run_square(self, blocks: int) -> NDArray[Any]:
         side = blocks * self._merge
         return self._run(np.ones((side * side, self._row_length), np.float32), side, side)
-
-    def _timed_patches(self) -> int:
-        """Time the tower; return the patches of an image that does not keep people waiting."""
-        begun = perf_counter()
-        self._run_square(_PROBED_BLOCKS)
-        each_s = (perf_counter() - begun) / (_PROBED_BLOCKS * self._merge) ** 2
-        most = bearable_patches(each_s)
-        _log.info(
-            'an image alone is shown in at most %d patches (%d tokens) unless option max_pixels '
-            'asks for more: the vision tower takes %.1f ms for a patch here, so %.1f s for such '
-            'an image',
-            most, most // self._merge**2, 1000 * each_s, most * each_s,
-        )  # fmt: skip
-        return most
-
-
-def bearable_patches(each_s: float) -> int:
-    """Return how many patches an image may have by default, given the seconds of each."""
-    bearable = (patches for patches in _USUAL_PATCHES if patches * each_s <= _BEARABLE_S)
-    return next(bearable, _USUAL_PATCHES[-1])
