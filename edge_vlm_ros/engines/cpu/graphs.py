@@ -122,7 +122,7 @@ class VisionEncoder:
         return Pace(self.tile_s, token_s, self.rows_per_tile)
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
-        """Encode (tiles, 3, px, px) into (tiles * rows, hidden).
+        """Encode (tiles, 3, px, px) into (tiles * rows, hidden); see `_run_tile`.
 
         Raises:
             EdgeVlmError: The pixels have another shape.
@@ -132,6 +132,13 @@ class VisionEncoder:
         return np.concatenate([self._run_tile(pixels[i : i + 1]) for i in range(len(pixels))])
 
     def _run_tile(self, tile: NDArray[np.float32]) -> NDArray[Any]:
+        """Encode one tile; one of zeros, padding to graphs that take a mask, gives no rows.
+
+        Published graphs drop it and then fail in a Reshape. No frame becomes one where the mean is
+        0.5: that is no 8-bit value.
+        """
+        if self._has_mask and not tile.any():
+            return np.zeros((0, self.hidden_size), np.float32)
         feeds = {'pixel_values': tile.astype(self._pixels.dtype, copy=False)}
         if self._has_mask:
             mask = declared_input(self._graph, _MASK, rank=4)

@@ -113,8 +113,9 @@ class PatchPace:
         tokens = most // self.patches_per_token
         return (
             f'a patch takes {self.patch_s * 1e3:.2f} ms, a token of the prompt '
-            f'{self.token_s * 1e3:.2f} ms: at most {most} patches ({tokens} tokens) for an image alone unless option max_pixels asks for more, the first word '
-            f'after about {self.first_word_s(most):.1f} s'
+            f'{self.token_s * 1e3:.2f} ms: at most {most} patches ({tokens} tokens) for an image '
+            f'alone unless option max_pixels asks for more, the first word after about '
+            f'{self.first_word_s(most):.1f} s'
         )
 
 

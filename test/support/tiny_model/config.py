@@ -23,9 +23,8 @@ class TinyConfig:
         mlp: Width of its feed-forward part.
         context_tokens: Longest context.
         half: Whether embeddings and KV cache cross the decoder's border as float16.
+        keeps_logits: Whether the decoder takes `num_logits_to_keep`; else it scores all tokens.
         mrope: Whether positions have three rows (time, height, width).
-        keeps_logits: Whether the decoder is told of how many tokens logits are wanted; older
-            exports give all of them.
         seed: Of the weights.
     """
 
@@ -41,8 +40,8 @@ class TinyConfig:
     mlp: int = 64
     context_tokens: int = 1024
     half: bool = False
-    mrope: bool = False
     keeps_logits: bool = True
+    mrope: bool = False
     seed: int = 0
 
     @property
