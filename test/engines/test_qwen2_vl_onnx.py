@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.engine_laws import broken_laws
 from support.reference.golden_cases import picture
+from support.reuse_laws import FamilyPrompts, Watcher, wrong_answers
 from support.tiny_model.prompts import decode_greedily, prefill_in_cuts
 
 from edge_vlm_ros.core import (
@@ -350,3 +353,108 @@ def test_a_tower_of_tiles_in_a_folder_of_this_family_is_refused(tiny_folder, bro
     with pytest.raises(ModelFileError, match=r'takes tiles of 56 px: .*not of one model'):
         family_of(broken, opened)
     opened.close()
+
+
+# --- variants ------------------------------------------------------------------------------------
+
+
+def cosine(one, other):
+    one, other = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+# How near scores come to those of float32: rounding to 8 and 4 bits of a model of 64 numbers.
+VARIANTS = {
+    'fp16': 0.9999, 'int8': 0.99, 'uint8': 0.99, 'quantized': 0.99, 'q4': 0.9, 'q4f16': 0.9,
+    'bnb4': 0.9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_every_variant_of_the_files_is_run(qwen_folder, engine, family, tmp_path, variant):
+    from support.tiny_smolvlm.variants import make_variant
+
+    image = family.preprocess(frame(320, 180))
+    _, tokens, scores = ask(engine, family, [image])
+    opened = open_folder(make_variant(qwen_folder, variant, tmp_path / variant))
+    half = 'f16' in variant or variant == 'fp16'
+    assert opened.limits.hidden_dtype == ('float16' if half else 'float32')
+    rows, expected = opened.encode(image).rows, engine.encode(image).rows
+    assert cosine(rows, expected) > VARIANTS[variant]
+    _, found, found_scores = ask(opened, family, [image])
+    opened.close()
+    assert cosine(found_scores[0], scores[0]) > VARIANTS[variant]
+    if variant == 'fp16':
+        assert found == tokens
+    best = scores[0].max()
+    assert best - scores[0][found[0]] < np.ptp(scores[0]) / 20, 'the best token, or nearly so'
+
+
+def test_a_fetched_variant_is_found_by_the_catalogues_name(qwen_folder, family, tmp_path):
+    """In the folder that `edge-vlm models fetch` writes."""
+    from support.tiny_smolvlm.variants import make_variant
+
+    folder = make_variant(qwen_folder, 'int8', tmp_path / 'cpu' / 'qwen2-vl-2b')
+    opened = open_engine('cpu', find_model('cpu', 'qwen2-vl-2b', [tmp_path]))
+    found = ask(opened, family, [family.preprocess(frame(320, 180))])[1]
+    opened.close()
+    assert len(found) == TOKENS
+    (folder / 'onnx' / 'vision_encoder_int8.onnx').unlink()
+    with pytest.raises(ModelFileError, match=r'missing onnx/vision_encoder_int8.onnx(.|\n)*fetch'):
+        find_model('cpu', 'qwen2-vl-2b', [tmp_path])
+
+
+@pytest.mark.parametrize('number', range(3))
+def test_weights_may_lie_beside_the_graphs_and_are_missed_by_name(broken, engine, family, number):
+    from support.tiny_smolvlm.variants import put_weights_beside
+
+    image = family.preprocess(frame(320, 180))
+    beside = put_weights_beside(broken)
+    opened = open_folder(broken)
+    assert ask(opened, family, [image])[1] == ask(engine, family, [image])[1]
+    opened.close()
+    beside[number].unlink()
+    with pytest.raises(ModelFileError, match=beside[number].name):
+        open_folder(broken)
+
+
+# --- laws ----------------------------------------------------------------------------------------
+
+
+def test_the_engine_keeps_the_laws_with_these_graphs(qwen_folder):
+    """But for those about tiles: what is no patches is refused in other words, above."""
+    opened = open_folder(qwen_folder, context_tokens=48)
+    tiles = {'pixels of another size', 'another number of rows', 'three rows of positions'}
+    assert broken_laws(opened, rows=4, except_for=frozenset(tiles)) == []
+
+
+def test_another_number_of_rows_is_refused(engine, family):
+    image = family.preprocess(frame(56, 56))
+    with pytest.raises(EdgeVlmError, match='gave 4 rows, the prompt has room for 5'):
+        engine.encode(replace(image, tokens=5))
+
+
+@pytest.mark.parametrize('shown', [ShownAs.AMONG_OTHERS, ShownAs.VIDEO])
+@pytest.mark.parametrize('seed', range(2))
+def test_answers_are_those_from_an_empty_cache(qwen_folder, shown, seed):
+    """Watched ahead, asked about, cut, given up, in slots by turns; images and pairs of a clip."""
+    opened = open_folder(qwen_folder, prefill_chunk=24, context_tokens=400)
+    family = family_of(qwen_folder, opened, clip_pixels=56 * 56, min_pixels=28 * 28)
+
+    def scene(number):
+        """Frames in pairs that differ in one block of pixels."""
+        pixels = picture(56, 56, seed + number // 2)
+        if number % 2:
+            pixels[:14, :14] = 255 - pixels[:14, :14]
+        shot = Frame(pixels, number, FrameSource('front'))
+        if shown is ShownAs.VIDEO:
+            return family.preprocess_clip([shot, shot])
+        return family.preprocess(shot, shown)
+
+    asked = Watcher(opened, FamilyPrompts(family), scene, seed).run(30)
+    wrong = wrong_answers(
+        opened, asked, lambda told, expected: np.allclose(told, expected, atol=1e-3)
+    )
+    opened.close()
+    assert wrong == []
+    assert any(one.reused for one in asked)
