@@ -1,6 +1,6 @@
 """A prompt prefilled up to the question's words: only these are paid for, the answer is the same.
 
-Everything here runs on the scripted engine and on two tiny real models.
+Everything here runs on the scripted engine and on three tiny real models.
 """
 
 from __future__ import annotations
@@ -106,13 +106,10 @@ def until(condition):
         patience.look()
 
 
-@pytest.fixture(params=['scripted', 'tiny_spec', 'tiny_qwen_spec'])
+@pytest.fixture(params=['scripted', 'tiny_spec', 'smolvlm_spec', 'tiny_qwen_spec'])
 def spec(request, scripted):
-    return (
-        scripted(**SCRIPT)
-        if request.param == 'scripted'
-        else request.getfixturevalue(request.param)
-    )
+    name = request.param
+    return scripted(**SCRIPT) if name == 'scripted' else request.getfixturevalue(name)
 
 
 @pytest.fixture
