@@ -112,15 +112,16 @@ def reference(qwen_folder, family):
     return make
 
 
-def check_against(reference, shown, text, asked, rows):
+def check_against(reference, ids, shown, asked, rows):
     part, tokens, scores = asked
-    ids = reference.ids(text, shown)
     assert part.tokens.tolist() == ids.tolist()
     np.testing.assert_array_equal(part.positions, reference.positions(ids, shown))
     np.testing.assert_allclose(rows, reference.features(shown), atol=1e-4)
-    expected, expected_scores = reference.answer(ids, shown, TOKENS)
-    assert tokens == expected
-    np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+    # One pass of the reference over prompt and answer scores every step of the answer.
+    whole = np.concatenate([ids, tokens[:-1]])
+    expected = reference.logits(whole, shown)[len(ids) - 1 :]
+    assert tokens == expected.argmax(axis=1).tolist()
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert len(set(tokens)) > TOKENS // 4, 'a model that says one thing shows nothing'
 
 
@@ -137,16 +138,16 @@ def test_images_are_answered_as_the_published_processor_and_model_do(
     frames = [frame(*size, seed) for seed, size in enumerate(sizes)]
     images = [family.preprocess(each, shown_as) for each in frames]
     published = reference(shown_as)
-    shown = published.images([each.pixels for each in frames])
+    text = f'{SYSTEM}{IMAGE * len(sizes)}{QUESTION}{END}'
+    ids, shown = published.images(text, [each.pixels for each in frames])
     assert [list(image.grid) for image in images] == shown['image_grid_thw'].tolist()
     pixels = np.concatenate([image.pixels for image in images])
     # Pillow 13 chooses the order of its passes, which may be a shade off; the golden pixels of
     # the families' tests are of the order that the model was trained with, and are met bit by bit.
     np.testing.assert_allclose(pixels, shown['pixel_values'].numpy(), atol=3 * SHADE)
     shown['pixel_values'] = torch.from_numpy(pixels)
-    text = f'{SYSTEM}{IMAGE * len(sizes)}{QUESTION}{END}'
     rows = np.concatenate([engine.encode(image).rows for image in images])
-    check_against(published, shown, text, ask(engine, family, images), rows)
+    check_against(published, ids, shown, ask(engine, family, images), rows)
 
 
 @pytest.mark.reference
@@ -160,10 +161,10 @@ def test_a_clip_in_pairs_is_answered_as_the_published_model_does(engine, family,
     assert [image.grid[0] for image in images] == [1] * pairs
     published = reference(ShownAs.ALONE)
     pixels = np.concatenate([image.pixels for image in images])
-    shown = published.clip(pixels, (pairs, *images[0].grid[1:]))
-    rows = np.concatenate([engine.encode(image).rows for image in images])
     text = f'{SYSTEM}{VIDEO}{QUESTION}{END}'
-    check_against(published, shown, text, ask(engine, family, images), rows)
+    ids, shown = published.clip(text, pixels, (pairs, *images[0].grid[1:]))
+    rows = np.concatenate([engine.encode(image).rows for image in images])
+    check_against(published, ids, shown, ask(engine, family, images), rows)
 
 
 # --- prefix ahead, cuts, what comes how ----------------------------------------------------------

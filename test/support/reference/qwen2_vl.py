@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 
 _PREFIXES = (
     ('visual.', 'model.visual.'),
@@ -20,6 +21,18 @@ _PREFIXES = (
     ('language_model.lm_head.', 'lm_head.'),
 )
 _IMAGE, _VIDEO = '<|image_pad|>', '<|video_pad|>'
+
+
+class _Processor(Qwen2VLProcessor):
+    """The published processor without its part for videos, which needs torchvision."""
+
+    def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+        """Let the part that is not there be None."""
+        if argument is None:
+            return None
+        return super().check_argument_for_proper_class(  # type: ignore[no-untyped-call]  # untyped
+            name, argument
+        )
 
 
 class Qwen2VlReference:
@@ -45,31 +58,47 @@ class Qwen2VlReference:
             strict=True,
         )  # fmt: skip
         files = json.loads((folder / 'preprocessor_config.json').read_text())
-        self._processor = Qwen2VLImageProcessorPil(**{**files, 'max_pixels': most_pixels})
-        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / 'tokenizer.json'))
-        self._merge = config.vision_config.spatial_merge_size
+        images = Qwen2VLImageProcessorPil(**{**files, 'max_pixels': most_pixels})
+        self._tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # as above
+            tokenizer_file=str(folder / 'tokenizer.json')
+        )
+        self._processor: Any = _Processor(  # type: ignore[no-untyped-call]  # as above
+            images, self._tokenizer, None
+        )
+        self._merge = int(files['merge_size'])
 
-    def images(self, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, torch.Tensor]:
-        """Prepare pictures with the published processor: `pixel_values`, `image_grid_thw`."""
-        made = self._processor(images=[Image.fromarray(p) for p in pictures], return_tensors='pt')
-        return {key: made[key] for key in ('pixel_values', 'image_grid_thw')}
+    def images(
+        self, text: str, pictures: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
+        """Prepare pictures as the published processor does.
 
-    @staticmethod
-    def clip(pixels: NDArray[np.float32], grid: tuple[int, int, int]) -> dict[str, torch.Tensor]:
-        """Take a clip that is prepared already: the published way needs torchvision."""
-        return {
+        Args:
+            text: With one `<|image_pad|>` for each picture.
+            pictures: uint8, (H, W, 3), RGB.
+
+        Returns:
+            Ids, and `pixel_values` and `image_grid_thw`.
+        """
+        made = self._processor(
+            text=[text], images=[Image.fromarray(p) for p in pictures], return_tensors='pt'
+        )
+        shown = {key: made[key] for key in ('pixel_values', 'image_grid_thw')}
+        return made['input_ids'][0].numpy(), shown
+
+    def clip(
+        self, text: str, pixels: NDArray[np.float32], grid: tuple[int, int, int]
+    ) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
+        """Take a clip that is prepared already; one `<|video_pad|>` of the text is its place.
+
+        Each of its tokens has a placeholder, as in the published processor.
+        """
+        text = text.replace(_VIDEO, _VIDEO * (len(pixels) // self._merge**2))
+        ids = self._tokenizer(text, add_special_tokens=False)['input_ids']
+        shown = {
             'pixel_values_videos': torch.from_numpy(pixels),
             'video_grid_thw': torch.tensor([grid]),
         }
-
-    def ids(self, text: str, shown: dict[str, torch.Tensor]) -> NDArray[np.int64]:
-        """Encode a text as the published processor does: one placeholder a token of an image."""
-        for grids, pad in (('image_grid_thw', _IMAGE), ('video_grid_thw', _VIDEO)):
-            for grid in shown.get(grids, ()):
-                text = text.replace(pad, '<|held|>' * (int(grid.prod()) // self._merge**2), 1)
-            text = text.replace('<|held|>', pad)
-        encoded = self._tokenizer(text, add_special_tokens=False)['input_ids']
-        return np.array(encoded, np.int64)
+        return np.array(ids, np.int64), shown
 
     def positions(
         self, ids: NDArray[np.int64], shown: dict[str, torch.Tensor]
@@ -95,25 +124,19 @@ class Qwen2VlReference:
         array: NDArray[np.float32] = torch.cat(list(rows)).numpy()
         return array
 
-    def answer(
-        self, ids: NDArray[np.int64], shown: dict[str, torch.Tensor], count: int
-    ) -> tuple[list[int], NDArray[np.float32]]:
-        """Answer greedily, without a KV cache: tokens, and the scores (count, vocabulary)."""
-        tokens: list[int] = []
-        rows: list[NDArray[np.float32]] = []
-        whole = ids
-        for _ in range(count):
-            with torch.inference_mode():
-                found = self._model(
-                    input_ids=torch.from_numpy(whole)[None],
-                    mm_token_type_ids=self._kinds(whole),
-                    use_cache=False,
-                    **shown,
-                )
-            rows.append(found.logits[0, -1].numpy())
-            tokens.append(int(rows[-1].argmax()))
-            whole = np.append(whole, tokens[-1])
-        return tokens, np.stack(rows)
+    def logits(
+        self, ids: NDArray[np.int64], shown: dict[str, torch.Tensor]
+    ) -> NDArray[np.float32]:
+        """Score every next token of a whole sequence: (tokens, vocabulary), without a KV cache."""
+        with torch.inference_mode():
+            found = self._model(
+                input_ids=torch.from_numpy(ids)[None],
+                mm_token_type_ids=self._kinds(ids),
+                use_cache=False,
+                **shown,
+            )
+        array: NDArray[np.float32] = found.logits[0].numpy()
+        return array
 
     def _kinds(self, ids: NDArray[np.int64]) -> torch.Tensor:
         """Say which tokens are text, image, video: 0, 1, 2."""
