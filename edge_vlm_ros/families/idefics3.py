@@ -18,7 +18,7 @@ processing_*.py) and the models' chat templates.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,13 +43,13 @@ from edge_vlm_ros.families.options import ResizeFilter
 from edge_vlm_ros.families.templated import TemplatedFamily
 from edge_vlm_ros.families.tile_budget import TileCosts, choose_tiles
 from edge_vlm_ros.text import SMOLVLM, Piece, Special, Tokenizer, encode_pieces
-from edge_vlm_ros.vision import Normaliser, resize_exact_lanczos, resize_fast
+from edge_vlm_ros.vision import Normaliser, Resizer, resize_exact_lanczos, resize_fast
 
 AROUND = Special('<fake_token_around_image>')
 WHOLE = Special('<global-img>')
 PLACEHOLDER = '<image>'
 
-_RESIZERS = {'exact': resize_exact_lanczos, 'fast': resize_fast}
+_RESIZERS: Mapping[str, Resizer] = {'exact': resize_exact_lanczos, 'fast': resize_fast}
 _LANCZOS = 1
 """Pillow's number of the filter, `resample` of the preprocessor's file."""
 _LARGEST_PX = 4096

@@ -29,8 +29,8 @@ class FreeText:
     """One answer in the model's own words. Use from one thread at a time.
 
     What could be the beginning of a stop string waits, and so does what could be the beginning of
-    a loop: neither is shown before it is clear that it is no such thing. Blanks that it begins with
-    are not shown: some models say one after what opens the answer.
+    a loop: neither is shown before it is clear that it is no such thing. Blanks that it begins
+    with are not shown: some models say one after what opens the answer.
 
     Args:
         tokenizer: The model's.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Resizer,
         resize_exact,
         resize_exact_bilinear,
+        resize_exact_lanczos,
         resize_fast,
     )
     from edge_vlm_ros.vision.tiles import TileGrid, Tiling, cut_tiles, dynamic_tiles

@@ -276,7 +276,8 @@ def _sinc(x: Doubles) -> Doubles:
     turned = x * math.pi
     # The C library's sine, as Pillow takes it: numpy's own may differ in the last bit.
     sines = np.array([math.sin(value) for value in turned.flat]).reshape(x.shape)
-    return np.divide(sines, turned, out=np.ones_like(x), where=turned != 0.0)
+    is_zero = turned == 0.0
+    return np.where(is_zero, 1.0, sines / np.where(is_zero, 1.0, turned))
 
 
 _KERNELS = {'bicubic': _bicubic, 'bilinear': _bilinear, 'lanczos': _lanczos}
