@@ -337,6 +337,33 @@ def test_patches_of_another_size_than_config_says_are_refused(broken):
         open_folder(broken)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'attributes', 'message'),
+    [
+        ('ReduceMean', {'keepdims': 0}, r'image_features: expected rows of features, found \[\]'),
+        ('ReduceMean', {'axes': [1], 'keepdims': 0}, r'image_features: expected rows'),
+        ('Tile', {}, r'image_features: expected 1 row of a block, found 3'),
+    ],
+)
+def test_a_tower_that_gives_something_else_than_rows_is_refused(broken, kind, attributes, message):
+    import onnx
+    from onnx import helper, numpy_helper
+
+    path = broken / 'onnx' / 'vision_encoder.onnx'
+    model = onnx.load(path)
+    last = model.graph.node[-1]
+    inputs = ['rows', 'times'] if kind == 'Tile' else ['rows']
+    last.output[0] = 'rows'
+    model.graph.node.append(helper.make_node(kind, inputs, ['image_features'], **attributes))
+    times = numpy_helper.from_array(np.array([3, 1]), 'times')
+    model.graph.initializer.append(times)
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField('shape')
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match=message):
+        open_folder(broken)
+
+
 def test_a_tower_of_patches_in_a_folder_of_another_family_is_refused(tiny_folder, broken):
     shutil.copy(tiny_folder / 'config.json', broken / 'config.json')
     with pytest.raises(ModelFileError, match=r'config.json: .*spatial_merge_size'):

@@ -28,6 +28,7 @@ from edge_vlm_ros.engines.cpu.pace import Pace, PatchPace, fastest_s
 from edge_vlm_ros.engines.cpu.runtime import Graph
 
 _GRID_NAMES: Final = ('grid_thw', 'image_grid_thw')
+_MATRIX: Final = 2
 _TIMED_BLOCKS: Final = 4
 """Along each side of the image that is timed at load: 64 patches of Qwen2-VL."""
 
@@ -133,6 +134,8 @@ class PatchEncoder:
             self._grid.name: grid,
         }
         (features,) = graph.run(['image_features'], feeds)
+        if features.ndim < _MATRIX:
+            raise misfit(graph, 'image_features', 'rows of features', f'{list(features.shape)}')
         return features.reshape(-1, features.shape[-1])
 
     def _declared_row_length(self, config: ModelConfig) -> int:
