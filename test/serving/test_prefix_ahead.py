@@ -372,6 +372,18 @@ def test_whatever_is_wanted_and_asked_in_between_answers_are_the_cold_ones(opene
         assert answers[0].timings.prompt_tokens == answers[1].timings.prompt_tokens
 
 
+def test_the_same_frames_under_another_system_text_are_another_prompt(opened, frame):
+    one, two = picture(frame, 1), picture(frame, 2)
+    cold, ahead = opened(), opened()
+    ahead.ready(one, two, system_prompt='Be brief.')
+    for system in ('Be very brief.', 'Be brief.', '', 'Be brief.'):
+        told = [each.ask('What?', one, two, system_prompt=system) for each in (cold, ahead)]
+        assert told[0].text == told[1].text
+        assert told[0].timings.prompt_tokens == told[1].timings.prompt_tokens
+    with_one = [each.ask('What?', one, system_prompt='Be brief.') for each in (cold, ahead)]
+    assert with_one[0].timings.prompt_tokens == with_one[1].timings.prompt_tokens
+
+
 def test_a_second_cache_that_is_not_to_be_had_costs_nothing_but_itself(opened, frame):
     """The memory for it ends, or its rows are lost on the way: one cache is used from then on."""
     ahead = opened()
