@@ -200,6 +200,25 @@ def test_a_window_grows_frame_by_frame_and_starts_over(opened, frame):
     assert ahead.ask('What?', *window).text == opened().ask('What?', *window).text
 
 
+def test_a_question_goes_on_from_a_clip_of_qwen2_vl_by_pairs_of_frames(tiny_qwen_spec, frame):
+    """All but the token that closes the video is kept; half a pair starts again where it began."""
+    film = {'shown_as': ShownAs.VIDEO}
+    pair = 64
+    cold, ahead = Ahead(tiny_qwen_spec), Ahead(tiny_qwen_spec)
+    try:
+        for number, (made, asked, lost) in enumerate([(4, 4, 0), (4, 6, 1), (3, 4, pair + 1)]):
+            frames = [picture(frame, 10 * number + seed) for seed in range(asked)]
+            ahead.ready(*frames[:made], **film)
+            held = ahead.report.tokens
+            warm = ahead.ask('What is it?', *frames[:asked], **film)
+            assert warm.text == cold.ask('What is it?', *frames[:asked], **film).text
+            assert warm.timings.cached_prompt_tokens == held - lost
+            assert warm.readiness is (Readiness.APPENDED if lost else Readiness.PREFIX)
+    finally:
+        cold.pipeline.close()
+        ahead.pipeline.close()
+
+
 def test_a_fresh_frame_is_appended_at_the_question(opened, frame):
     ahead = opened()
     frames = [picture(frame, seed) for seed in range(3)]
