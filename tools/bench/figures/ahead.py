@@ -24,7 +24,6 @@ DATA = Path('build/ahead.json')
 TIME_LIMIT_S = 3000
 VENDOR = "the vendor's schedule"
 _ROW_GOALS = {(1, 32): 1 / 3, (4, 32): 1 / 7, (8, 5): 1 / 10, (8, 10): 1 / 10, (8, 20): 1 / 10}
-_VENDOR_CHIP_S = 17.1
 
 _Rows: TypeAlias = 'list[dict[str, Any]]'
 
@@ -121,7 +120,7 @@ def _designs(found: _Rows) -> Iterator[Figure]:
         'value <= 16.8',
     )
     yield _first_token('frame_taken_at_question_p50', fresh, seven, 'ttft_p50_s', 1 / 3)
-    yield _first_token('the_same_hinted_p50', hinted, seven, 'ttft_p50_s', 1 / 8)
+    yield _first_token('hinted_3_s_before_p50', hinted, seven, 'ttft_p50_s', 1 / 8)
     yield _first_token('gated_p50', ready, seven, 'ttft_p50_s', 0)
     yield Figure(
         'ahead_sim_chip_time_per_question',
