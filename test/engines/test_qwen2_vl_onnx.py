@@ -267,6 +267,15 @@ def test_the_log_says_how_large_an_image_is_and_what_raises_it(qwen_folder, capl
     assert 'unless option max_pixels asks for more, the first word after about' in caplog.text
 
 
+def test_where_there_are_many_cores_its_threads_are_measured(qwen_folder, monkeypatch, caplog):
+    from edge_vlm_ros.engines.cpu import engine as module
+
+    monkeypatch.setattr(module, 'usable_cores', lambda: 8)
+    with caplog.at_level('INFO'):
+        open_folder(qwen_folder, threads=0).close()
+    assert ': 4 threads' in caplog.text or ': 8 threads' in caplog.text
+
+
 # --- the layouts that there are, and files that do not fit ---------------------------------------
 
 

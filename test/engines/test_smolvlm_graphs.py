@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -25,7 +26,7 @@ from edge_vlm_ros.core import (
     join_parts,
 )
 from edge_vlm_ros.engines import open_engine
-from edge_vlm_ros.engines.cpu.pace import Pace, fastest_s
+from edge_vlm_ros.engines.cpu.pace import Pace, choose_threads, fastest_s
 from edge_vlm_ros.models import find_model
 
 PX, ROWS = 32, 4
@@ -318,3 +319,48 @@ def test_a_run_is_tried_a_few_times_at_most():
     runs = []
     assert fastest_s(lambda: runs.append(1)) >= 0
     assert 1 <= len(runs) <= 3
+
+
+@pytest.mark.parametrize(
+    ('cores', 'seconds', 'threads'),
+    [
+        (1, {}, 1),
+        (3, {}, 3),
+        (4, {2: 1.0, 4: 0.95}, 2),  # the same cores twice
+        (4, {2: 1.0, 4: 0.55}, 4),
+        (7, {3: 1.0, 7: 1.3}, 3),
+    ],
+)
+def test_threads_are_chosen_by_measurement_and_leave_cores_where_that_costs_nothing(
+    cores, seconds, threads
+):
+    assert choose_threads(cores, seconds.__getitem__) == threads
+
+
+def test_of_many_cores_the_engine_measures_both_ways(smolvlm_folder, monkeypatch, caplog):
+    monkeypatch.setattr('edge_vlm_ros.engines.cpu.engine.usable_cores', lambda: 4)
+    with caplog.at_level(logging.INFO, 'edge_vlm_ros.engines.cpu.engine'):
+        open_folder(smolvlm_folder, threads=0).close()
+    assert re.search(r': [24] threads, ', caplog.text)
+
+
+def test_rows_of_the_cache_are_handed_on_without_a_copy(engine, smolvlm_folder):
+    """What a run gives is what the next one takes: only ONNX Runtime itself copies rows."""
+    graph, given, taken = engine._decoder._graph, [], []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(graph, name)
+
+        def run(self, names, feeds):
+            taken.append([value for name, value in feeds.items() if name.startswith('past')])
+            outputs = graph.run(names, feeds)
+            given.append(outputs[1:])
+            return outputs
+
+    engine._decoder._graph = Watched()
+    tell(engine, smolvlm_folder, [picture()], cuts=(20,))
+    assert len(taken) > 8
+    for outputs, inputs in zip(given, taken[1:], strict=False):
+        assert all(one is other for one, other in zip(outputs, inputs, strict=True))
+    assert all(value.flags.c_contiguous for inputs in taken for value in inputs)

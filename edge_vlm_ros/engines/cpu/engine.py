@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from edge_vlm_ros.engines.cpu.graphs import (
     TokenEmbedder,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
+from edge_vlm_ros.engines.cpu.pace import choose_threads
 from edge_vlm_ros.engines.cpu.runtime import Graph
 from edge_vlm_ros.engines.cpu.towers import open_tower
 from edge_vlm_ros.engines.guarded import GuardedEngine
@@ -48,7 +49,8 @@ class CpuOptions(Options):
     """How the CPU is used.
 
     Attributes:
-        threads: Of one operator; 0 = one for each core this process may use.
+        threads: Of one operator; 0 = one for each core this process may use, or for every other
+            one of many where that is measured to be as good.
         prefill_chunk: Tokens of one prefill step, between which a cancel is heard.
         context_tokens: Bounds the KV cache's memory; 0 = as the model was made.
         kv_slots: Prompts that the KV cache may hold side by side; each takes memory once it is
@@ -85,9 +87,9 @@ class CpuEngine(GuardedEngine):
     """
 
     def __init__(self, files: ModelFiles, options: CpuOptions = CpuOptions()) -> None:
-        threads = options.threads or usable_cores()
         config = DeclaredSizes.of(files.config)
         try:
+            threads = options.threads or choose_threads(usable_cores(), _tile_s(files, config))
             vision_graph = Graph(_weights(files, 'vision_encoder'), threads)
             self._vision = open_tower(vision_graph, files.config, config)
             self._embedder = TokenEmbedder(Graph(_weights(files, 'embed_tokens'), 1))
@@ -180,6 +182,12 @@ class CpuEngine(GuardedEngine):
 def usable_cores() -> int:
     """Count the cores that this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def _tile_s(files: ModelFiles, config: DeclaredSizes) -> Callable[[int], float]:
+    """Return what times the tower with a number of threads; the graph is let go after that."""
+    path = _weights(files, 'vision_encoder')
+    return lambda threads: open_tower(Graph(path, threads), files.config, config).timed_s
 
 
 def _weights(files: ModelFiles, part: str) -> Path:

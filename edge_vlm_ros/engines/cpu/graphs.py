@@ -119,7 +119,7 @@ class VisionEncoder:
 
     def pace(self, token_s: float) -> Pace:
         """Say what an image costs here, given the seconds of a token of a prompt."""
-        return Pace(self.tile_s, token_s, self.rows_per_tile)
+        return Pace(self.timed_s, token_s, self.rows_per_tile)
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
         """Encode (tiles, 3, px, px) into (tiles * rows, hidden); see `_run_tile`.
@@ -169,7 +169,7 @@ class VisionEncoder:
         # Not of zeros: graphs that take a mask drop images of zeros, which are padding to them.
         tile = np.ones((1, 3, self.tile_px, self.tile_px), np.float32)
         rows = self._run_tile(tile)
-        self.tile_s = fastest_s(lambda: self._run_tile(tile))
+        self.timed_s = fastest_s(lambda: self._run_tile(tile))
         return rows.shape[1], rows.shape[0]
 
 

@@ -18,6 +18,8 @@ _WORDS: Final = 32
 """Tokens of a short question and what stands around it."""
 _MOST: Final = 64
 _ENOUGH_S: Final = 0.1
+_MANY_CORES: Final = 4
+_HARDLY: Final = 1.1
 _RUNS: Final = 3
 
 
@@ -117,6 +119,22 @@ class PatchPace:
             f'alone unless option max_pixels asks for more, the first word after about '
             f'{self.first_word_s(most):.1f} s'
         )
+
+
+def choose_threads(cores: int, tile_s: Callable[[int], float]) -> int:
+    """Return the threads of an operator: of many cores half, where all are hardly faster.
+
+    Half of them may be the same cores twice, or slow ones; what is left to the cameras and the
+    middleware costs nothing then. Few cores are all used: threads that wait do not spin.
+
+    Args:
+        cores: That this process may run on.
+        tile_s: Measures a tile with so many threads.
+    """
+    if cores < _MANY_CORES:
+        return cores
+    half = cores // 2
+    return half if tile_s(half) <= _HARDLY * tile_s(cores) else cores
 
 
 def fastest_s(run: Callable[[], object]) -> float:

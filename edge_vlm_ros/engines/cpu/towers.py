@@ -40,11 +40,13 @@ class VisionTower(Protocol):
         tile_px: Side of the square it takes; 0 = patches of any grid.
         wants_mrope: Whether its language model counts positions on three axes.
         hidden_size: Width of its features.
+        timed_s: What the run took that is timed at load, seconds: a tile, or a small image.
     """
 
     tile_px: int
     wants_mrope: bool
     hidden_size: int
+    timed_s: float
 
     @property
     def timed_rows(self) -> int:
@@ -97,7 +99,7 @@ class PatchEncoder:
         refuse_other_inputs(graph, {'pixel_values', name})
         self._row_length = self._declared_row_length(config)
         self.hidden_size = self._probe()
-        self.patch_s = fastest_s(lambda: self._run_square(_TIMED_BLOCKS)) / self._timed_patches
+        self.timed_s = fastest_s(lambda: self._run_square(_TIMED_BLOCKS))
 
     @property
     def timed_rows(self) -> int:
@@ -106,11 +108,8 @@ class PatchEncoder:
 
     def pace(self, token_s: float) -> PatchPace:
         """Say what an image costs here, given the seconds of a token of a prompt."""
-        return PatchPace(self.patch_s, token_s, self._merge**2)
-
-    @property
-    def _timed_patches(self) -> int:
-        return (_TIMED_BLOCKS * self._merge) ** 2
+        patches = (_TIMED_BLOCKS * self._merge) ** 2
+        return PatchPace(self.timed_s / patches, token_s, self._merge**2)
 
     def encode(self, inputs: VisionInputs) -> NDArray[Any]:
         """Encode (pairs * rows * columns, 1176) into (tokens, hidden)."""

@@ -25,6 +25,8 @@ class TinySmolVlmConfig(TinyConfig):
     Attributes:
         scale_factor: Patches of one row of features, on either side.
         longest_px: What a frame's longest side is brought to: 4 x 4 tiles.
+        vocabulary: Rows of the embedding table; 0 = as many as the tokenizer has. Those above are
+            never said.
         model_type: 'idefics3' or 'smolvlm'.
         has_fixed_sizes: Whether the vision graph says its pixels; the public ones leave them open.
     """
@@ -43,6 +45,7 @@ class TinySmolVlmConfig(TinyConfig):
     keeps_logits: bool = False
     scale_factor: int = 2
     longest_px: int = 128
+    vocabulary: int = 0
     model_type: str = 'idefics3'
     has_fixed_sizes: bool = False
 
@@ -50,6 +53,25 @@ class TinySmolVlmConfig(TinyConfig):
     def rows_per_tile(self) -> int:
         """Feature rows of one tile, after the pixel shuffle."""
         return (self.patches_a_side // self.scale_factor) ** 2
+
+
+TRUE_SIZE = TinySmolVlmConfig(
+    image_px=512,
+    patch_px=16,
+    vision_hidden=768,
+    vision_layers=12,
+    vision_heads=12,
+    hidden=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    mlp=1536,
+    context_tokens=8192,
+    scale_factor=4,
+    longest_px=2048,
+    vocabulary=49280,
+)
+"""SmolVLM-256M's sizes."""
 
 
 def model_config(config: TinySmolVlmConfig, vocab_size: int, image_token: int) -> dict[str, Any]:

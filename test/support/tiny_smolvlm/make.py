@@ -35,7 +35,8 @@ def token_id(token: str) -> int:
 def make_tiny_smolvlm(folder: Path, config: TinySmolVlmConfig = DEFAULTS) -> Path:
     """Write a whole model folder: config, tokenizer and the three ONNX files; return it."""
     write_texts(folder, config)
-    weights = make_weights(config, VOCABULARY, token_id('<image>'))
+    weights = make_weights(config, config.vocabulary or VOCABULARY, token_id('<image>'))
+    weights['language_model.lm_head.weight'][VOCABULARY:] = 0
     vision_encoder(weights, config).save(folder / 'onnx' / 'vision_encoder.onnx')
     embed_tokens(weights, config).save(folder / 'onnx' / 'embed_tokens.onnx')
     decoder(weights, config).save(folder / 'onnx' / 'decoder_model_merged.onnx')
@@ -45,7 +46,7 @@ def make_tiny_smolvlm(folder: Path, config: TinySmolVlmConfig = DEFAULTS) -> Pat
 def write_texts(folder: Path, config: TinySmolVlmConfig = DEFAULTS) -> None:
     """Write what is not weights."""
     texts = {
-        'config.json': model_config(config, VOCABULARY, token_id('<image>')),
+        'config.json': model_config(config, config.vocabulary or VOCABULARY, token_id('<image>')),
         'generation_config.json': {'eos_token_id': token_id('<end_of_utterance>')},
         'preprocessor_config.json': preprocessor_config(config),
         'tokenizer.json': _tokenizer(),
