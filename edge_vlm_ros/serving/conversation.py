@@ -135,7 +135,9 @@ class Conversation:
             again = PastTurn(turn.text, (*carried, *turn.frames), turn.answer)
             carried = ()
             before = shorter.render_before(family, again.frames)
-            words = family.render_suffix(again.text, before.next_position)
+            words = family.render_suffix(
+                again.text, before.next_position, follows_images=bool(again.frames)
+            )
             prompt = join_parts((before, words))
             shorter = shorter.with_turn(prompt, again, '')
         return shorter, carried
