@@ -64,6 +64,23 @@ def tiny_spec(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def tiny_qwen_spec(tmp_path_factory):
+    """A tiny random Qwen2-VL for the CPU engine: its real family, positions on three axes."""
+    pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
+    from support.tiny_model.qwen2_vl import make_tiny_qwen2_vl
+
+    folder = make_tiny_qwen2_vl(tmp_path_factory.mktemp('qwen'))
+    # However busy the machine is when it loads, images are of one size.
+    options = {
+        'prefill_chunk': 16,
+        'threads': 1,
+        'context_tokens': 400,
+        'max_pixels': 1024 * 14**2,
+    }
+    return ModelSpec('cpu', str(folder), options=options)
+
+
+@pytest.fixture(scope='session')
 def smolvlm_spec(tmp_path_factory):
     """A tiny random SmolVLM for the CPU engine, with chunks that end inside tiles."""
     pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')

@@ -378,6 +378,7 @@ KINDS = {
     'greedy head': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES), engine=GreedyHead),
     'real Qwen2-VL family': lambda get: start(get('qwen2_vl_spec')),
     'CPU': lambda get: start(get('tiny_spec')),
+    'CPU, Qwen2-VL': lambda get: start(get('tiny_qwen_spec')),
     'CPU on three axes': lambda get: start(get('mrope_spec'), family=ThreeAxes),
 }
 

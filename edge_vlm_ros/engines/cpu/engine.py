@@ -28,17 +28,17 @@ from edge_vlm_ros.core import (
     read_options,
 )
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
-from edge_vlm_ros.engines.checks import check_tiles, rows_of
+from edge_vlm_ros.engines.checks import rows_of
+from edge_vlm_ros.engines.cpu.expect import misfit
 from edge_vlm_ros.engines.cpu.graphs import (
     DeclaredSizes,
     Decoder,
     TokenEmbedder,
-    VisionEncoder,
-    misfit,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
-from edge_vlm_ros.engines.cpu.pace import Pace, choose_threads
+from edge_vlm_ros.engines.cpu.pace import choose_threads
 from edge_vlm_ros.engines.cpu.runtime import Graph
+from edge_vlm_ros.engines.cpu.towers import open_tower
 from edge_vlm_ros.engines.guarded import GuardedEngine
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class CpuEngine(GuardedEngine):
         try:
             threads = options.threads or choose_threads(usable_cores(), _tile_s(files, config))
             vision_graph = Graph(_weights(files, 'vision_encoder'), threads)
-            self._vision = VisionEncoder(vision_graph, config)
+            self._vision = open_tower(vision_graph, files.config, config)
             self._embedder = TokenEmbedder(Graph(_weights(files, 'embed_tokens'), 1))
             decoder_graph = Graph(_weights(files, 'decoder_model_merged'), threads)
             self._decoder = Decoder(decoder_graph, config)
@@ -107,9 +107,12 @@ class CpuEngine(GuardedEngine):
                 f'{_weights(files, "embed_tokens")}: inputs_embeds: '
                 f'expected width {hidden}, found {self._embedder.hidden_size}'
             )
-        rows = self._vision.rows_per_tile
-        token_s = self._decoder.token_s(min(rows + 1, options.prefill_chunk))
-        pace = Pace(self._vision.tile_s, token_s, rows)
+        if self._vision.wants_mrope and not self._decoder.takes_mrope:
+            raise misfit(
+                decoder_graph, 'position_ids', 'three rows (time, height, width)', 'one or none'
+            )
+        token_s = self._decoder.token_s(min(self._vision.timed_rows + 1, options.prefill_chunk))
+        pace = self._vision.pace(token_s)
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
         limits = EngineLimits(
             context_tokens=context,
@@ -124,7 +127,8 @@ class CpuEngine(GuardedEngine):
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
             tiles_per_frame=pace.tiles_per_frame,
-            frames_per_question=pace.runs,
+            patches_per_frame=pace.patches_per_frame,
+            frames_per_question=pace.frames_per_question,
             kv_slots=options.kv_slots,
         )
         self._caches = [CpuKvCache(self._decoder.kv) for _ in range(options.kv_slots)]
@@ -138,9 +142,8 @@ class CpuEngine(GuardedEngine):
         return 3 if self._decoder.takes_mrope else 1
 
     def _encode(self, inputs: VisionInputs) -> Spliced:
-        """Run vision tower and projector on one frame of (tiles, 3, px, px)."""
-        check_tiles(inputs, self._vision.tile_px)
-        return Spliced(self._vision.run(inputs.pixels))
+        """Run vision tower and projector on one image."""
+        return Spliced(self._vision.encode(inputs))
 
     def _append(
         self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
@@ -182,9 +185,9 @@ def usable_cores() -> int:
 
 
 def _tile_s(files: ModelFiles, config: DeclaredSizes) -> Callable[[int], float]:
-    """Return what measures a tile with a number of threads; the graph is let go after that."""
+    """Return what times the tower with a number of threads; the graph is let go after that."""
     path = _weights(files, 'vision_encoder')
-    return lambda threads: VisionEncoder(Graph(path, threads), config).tile_s
+    return lambda threads: open_tower(Graph(path, threads), files.config, config).timed_s
 
 
 def _weights(files: ModelFiles, part: str) -> Path:

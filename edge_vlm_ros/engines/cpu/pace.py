@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 FIRST_WORD_S: Final = 2.0
 """A default shows no more than makes the first word come in about this time."""
@@ -33,6 +33,8 @@ class Pace:
         tile_tokens: Rows of one tile.
     """
 
+    patches_per_frame: ClassVar[int] = 0
+
     tile_s: float
     token_s: float
     tile_tokens: int
@@ -54,12 +56,68 @@ class Pace:
         """Tiles that a frame alone may be cut into; a picture of the whole comes beside them."""
         return max(self.runs - 1, 1)
 
+    @property
+    def frames_per_question(self) -> int:
+        """Frames of a clip, each of one tile."""
+        return self.runs
+
     def __str__(self) -> str:
         return (
             f'a tile takes {self.tile_s * 1e3:.1f} ms, a token of the prompt '
             f'{self.token_s * 1e3:.2f} ms, the first word with one tile about '
             f'{self.first_word_s(1):.1f} s. Unless more is asked for: tiles of a frame alone '
             f'{self.tiles_per_frame}, frames of a clip {self.runs}'
+        )
+
+
+_USUAL_PATCHES: Final = (1024, 512, 256)
+"""What an image may have by default; few steps, so that one machine shows the same pixels at every
+start. 256, 128 and 64 tokens of Qwen2-VL: with fewer it would see little."""
+_BEARABLE_S: Final = 4.0
+"""Until the first word about an image. Models that see in patches are large: 2 billion parameters
+make a second of the question alone."""
+_CLIP_FRAMES: Final = 8
+"""Of a clip, which cost as much as one image alone: pairs of a quarter of its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPace:
+    """What one patch costs here.
+
+    Attributes:
+        patch_s: Of a run of the vision tower, seconds.
+        token_s: A token of a prompt, seconds.
+        patches_per_token: Of a block.
+    """
+
+    tiles_per_frame: ClassVar[int] = 0
+    frames_per_question: ClassVar[int] = _CLIP_FRAMES
+
+    patch_s: float
+    token_s: float
+    patches_per_token: int
+
+    def first_word_s(self, patches: int) -> float:
+        """Return about when the first word comes after a short question about one image."""
+        tokens = patches // self.patches_per_token + _WORDS
+        return patches * self.patch_s + tokens * self.token_s
+
+    @property
+    def patches_per_frame(self) -> int:
+        """Patches that an image alone may have."""
+        bearable = (
+            patches for patches in _USUAL_PATCHES if self.first_word_s(patches) <= _BEARABLE_S
+        )
+        return next(bearable, _USUAL_PATCHES[-1])
+
+    def __str__(self) -> str:
+        most = self.patches_per_frame
+        tokens = most // self.patches_per_token
+        return (
+            f'a patch takes {self.patch_s * 1e3:.2f} ms, a token of the prompt '
+            f'{self.token_s * 1e3:.2f} ms: at most {most} patches ({tokens} tokens) for an image '
+            f'alone unless option max_pixels asks for more, the first word after about '
+            f'{self.first_word_s(most):.1f} s'
         )
 
 

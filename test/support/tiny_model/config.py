@@ -24,7 +24,7 @@ class TinyConfig:
         context_tokens: Longest context.
         half: Whether embeddings and KV cache cross the decoder's border as float16.
         keeps_logits: Whether the decoder takes `num_logits_to_keep`; else it scores all tokens.
-        mrope: Whether positions have three rows (the model looks at the first).
+        mrope: Whether positions have three rows (time, height, width).
         seed: Of the weights.
     """
 
@@ -48,6 +48,14 @@ class TinyConfig:
     def head_dim(self) -> int:
         """Width of one head of the language model."""
         return self.hidden // self.heads
+
+    @property
+    def mrope_sections(self) -> tuple[int, int, int]:
+        """How many of a head's speeds turn by time, height and width; 16, 24, 24 of 64."""
+        half = self.head_dim // 2
+        time = half // 4
+        height = (half - time) // 2
+        return time, height, half - time - height
 
     @property
     def patches_a_side(self) -> int:

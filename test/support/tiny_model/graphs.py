@@ -1,4 +1,7 @@
-"""InternVL3's three graphs in the split ONNX layout, written operator by operator."""
+"""InternVL3's three graphs in the split ONNX layout, written operator by operator.
+
+Other families' towers are in modules of their own and take embedding and decoder from here.
+"""
 
 from __future__ import annotations
 
@@ -186,12 +189,11 @@ def _float_input(graph: GraphBuilder, name: str, kind: int, shape: list[int | st
 
 
 def _positions(graph: GraphBuilder, config: TinyConfig) -> str:
-    """Declare position_ids, (B, S), or (3, B, S) of which only the first row is looked at."""
+    """Declare position_ids: (B, S), or (3, B, S) of time, height and width."""
     shape: list[int | str] = ['batch', 'sequence']
     if not config.mrope:
         return graph.input('position_ids', TensorProto.INT64, shape)
-    rows = graph.input('position_ids', TensorProto.INT64, [3, *shape])
-    return graph.op('Gather', rows, graph.scalar(0), axis=0)
+    return graph.input('position_ids', TensorProto.INT64, [3, *shape])
 
 
 def _attention_bias(graph: GraphBuilder, hidden: str, mask: str) -> str:
@@ -212,13 +214,18 @@ def _rotary_turns(graph: GraphBuilder, positions: str, config: TinyConfig) -> tu
     half = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
     speeds = graph.weight('rotary_speeds', (ROPE_THETA**-half).astype(np.float32))
     place = graph.op('Cast', positions, to=TensorProto.FLOAT)
-    place = graph.op('Unsqueeze', place, graph.ints(1, 3))
-    angles = graph.op('Mul', place, speeds)
+    angles = graph.op('Mul', graph.op('Unsqueeze', place, graph.ints(-1)), speeds)
+    if config.mrope:
+        # Each speed turns by the position on one axis only.
+        axis = np.repeat(np.eye(3, dtype=np.float32), config.mrope_sections, axis=1)
+        chosen = graph.op('Mul', angles, graph.weight('axes', axis[:, None, None]))
+        angles = graph.op('ReduceSum', chosen, graph.ints(0), keepdims=0)
+    angles = graph.op('Unsqueeze', angles, graph.ints(1))
     angles = graph.op('Concat', angles, angles, axis=-1)
     return graph.op('Cos', angles), graph.op('Sin', angles)
 
 
-def _rotate(graph: GraphBuilder, value: str, turns: tuple[str, str]) -> str:
+def rotate(graph: GraphBuilder, value: str, turns: tuple[str, str]) -> str:
     """Rotate by position, as Qwen2 does: the two halves of a head form the pairs."""
     low, high = graph.ops('Split', (value,), 2, axis=-1)
     swapped = graph.op('Concat', graph.op('Neg', high), low, axis=-1)
@@ -244,8 +251,8 @@ def _decoder_layer(
     query = layers.linear(normed, f'{attention}.q_proj')
     key = layers.linear(normed, f'{attention}.k_proj')
     value = layers.linear(normed, f'{attention}.v_proj')
-    query = _rotate(graph, layers.split_heads(query, config.heads, config.head_dim), step.turns)
-    key = _rotate(graph, layers.split_heads(key, config.kv_heads, config.head_dim), step.turns)
+    query = rotate(graph, layers.split_heads(query, config.heads, config.head_dim), step.turns)
+    key = rotate(graph, layers.split_heads(key, config.kv_heads, config.head_dim), step.turns)
     value = layers.split_heads(value, config.kv_heads, config.head_dim)
     key = graph.op('Concat', step.past[0], key, axis=2)
     value = graph.op('Concat', step.past[1], value, axis=2)

@@ -95,7 +95,8 @@ def _four_bit(model: Any) -> Any:
 
 def _packed(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Pack (K, N) into (N, K / block, block / 2): two numbers a byte, the first low; 8 is 0."""
-    blocks = np.ascontiguousarray(matrix.T).reshape(matrix.shape[1], -1, _BLOCK)
+    filled = np.pad(matrix, ((0, -len(matrix) % _BLOCK), (0, 0)))
+    blocks = np.ascontiguousarray(filled.T).reshape(matrix.shape[1], -1, _BLOCK)
     scales = np.abs(blocks).max(axis=-1, keepdims=True) / 7
     scales[scales == 0] = 1
     levels = np.clip(np.round(blocks / scales) + 8, 0, 15).astype(np.uint8)
