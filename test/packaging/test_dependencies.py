@@ -27,7 +27,6 @@ FROM_ELSEWHERE = {
 }
 NOT_IMPORTED = {
     'action_msgs': 'what generated actions need',
-    'lifecycle_msgs': 'the messages of a lifecycle node, on the graph',
     'python3-venv': 'the virtual environment of the README',
     'ros2launch': 'the command `ros2 launch`',
     'rosidl_default_runtime': 'what generated messages need',
