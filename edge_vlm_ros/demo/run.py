@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +33,10 @@ CLIPS = Path(__file__).with_name('clips')
 CAMERA_TIMEOUT_S = 30.0
 MODEL_TIMEOUT_S = 120.0
 LAST_DOMAIN = 101
+READY = 'ready'
+"""Namespace of a second node, which makes ready what it may be asked about."""
+HINT_S = 0.15
+"""So long before a question it is hinted at."""
 OK, WRONG, FAILED, INTERRUPTED = 0, 1, 3, 130
 
 
@@ -102,6 +107,11 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         log = args.out / 'vlm.log'
         words = _parameters(chip=args.chip, model=args.model)
         children.start('the vlm node', 'edge_vlm_ros.nodes.vlm_main', words, env, log)
+        log = args.out / 'vlm_ready.log'
+        words = _parameters(chip=args.chip, model=args.model, ahead_mode='prefill')
+        words += ['-r', f'__ns:=/{READY}', '-r', 'image_raw:=/image_raw']
+        name = 'the vlm node that makes ready'
+        children.start(name, 'edge_vlm_ros.nodes.vlm_main', words, env, log)
         # After the processes: a fork of a process that has ROS threads is not safe.
         robot = RosRobot(children)
         try:
@@ -152,7 +162,7 @@ class RosRobot:
             from sensor_msgs.msg import TimeReference
             from std_msgs.msg import String
 
-            from edge_vlm_ros.msg import AnswerChunk
+            from edge_vlm_ros.msg import AnswerChunk, Hint
             from edge_vlm_ros.srv import Ask
         except ImportError as error:
             raise DemoError(f'importing ROS 2: {error}; `edge-vlm doctor` says more') from error
@@ -166,14 +176,20 @@ class RosRobot:
         self._media_ns: dict[int, int] = {}
         self._newest_media_ns: int | None = None
         self._watched_from_s = 0.0
-        self._state = ''
+        self._states = dict.fromkeys(('', READY), '')
         self._request_id = ''
         self._deltas: dict[int, str] = {}
         self._on_words: Callable[[str], None] = lambda _: None
-        self._client: Any = self._node.create_client(Ask, 'ask')
+        self._clients: dict[str, Any] = {}
         self._node.create_subscription(TimeReference, 'camera/media_time', self._on_time, 100)
-        self._node.create_subscription(String, 'vlm/state', self._on_state, _latched())
-        self._node.create_subscription(AnswerChunk, 'vlm/answer', self._on_chunk, 500)
+        for space in self._states:
+            self._clients[space] = self._node.create_client(Ask, f'{space}/ask'.strip('/'))
+            name = f'{space}/vlm'.strip('/')
+            on_state = partial(self._on_state, space)
+            self._node.create_subscription(String, f'{name}/state', on_state, _latched())
+            self._node.create_subscription(AnswerChunk, f'{name}/answer', self._on_chunk, 500)
+        self._hint_type: Any = Hint
+        self._hints: Any = self._node.create_publisher(Hint, f'{READY}/vlm/hint', 10)
 
     def close(self) -> None:
         """Leave the ROS graph."""
@@ -198,21 +214,27 @@ class RosRobot:
             self._check(deadline, 'waiting for the first frame of the camera')
 
     def wait_until_ready(self) -> None:
-        """Wait until the node says that its model is loaded, and answers a service call.
+        """Wait until both nodes say that their models are loaded, and answer service calls.
 
         Raises:
             DemoError: The model failed to load or took over `MODEL_TIMEOUT_S`, or a process has
                 ended.
         """
         deadline = time.monotonic() + MODEL_TIMEOUT_S
-        while self._state != 'ready':
+        while any(state != 'ready' for state in self._states.values()):
             self._check(deadline, 'loading the model')
-            if self._state.startswith('failed'):
-                raise DemoError(f'loading the model: {self._state}')
-        while not self._client.service_is_ready():
-            self._check(deadline, 'waiting for the service /ask')
-        while not self._node.count_publishers('vlm/answer'):
-            self._check(deadline, 'waiting for the topic /vlm/answer')
+            for state in self._states.values():
+                if state.startswith('failed'):
+                    raise DemoError(f'loading the model: {state}')
+        for space, client in self._clients.items():
+            while not client.service_is_ready():
+                self._check(deadline, f'waiting for the service {client.srv_name}')
+            topic = f'/{space}/vlm/answer'.replace('//', '/')
+            while not self._node.count_publishers(topic):
+                self._check(deadline, f'waiting for the topic {topic}')
+        while not self._hints.get_subscription_count():
+            self._check(deadline, 'waiting for whoever hears hints')
+        self._watched_from_s = time.monotonic()  # Both store what the camera sends from here on.
 
     def media_time_s(self) -> float | None:
         """Return which moment of the clip the camera shows now."""
@@ -226,6 +248,17 @@ class RosRobot:
 
     def ask(self, query: Query, on_words: Callable[[str], None], timeout_s: float) -> Reply:
         """Call the service /ask; meanwhile the words come on /vlm/answer."""
+        return self._ask('', query, on_words, timeout_s)
+
+    def ask_ready(self, query: Query, on_words: Callable[[str], None], timeout_s: float) -> Reply:
+        """Hint, then call the service of the node that makes ready."""
+        self._hints.publish(self._hint_type())
+        self.wait(HINT_S)
+        return self._ask(READY, query, on_words, timeout_s)
+
+    def _ask(
+        self, space: str, query: Query, on_words: Callable[[str], None], timeout_s: float
+    ) -> Reply:
         request = self._ask_type.Request(
             question=query.words,
             request_id=uuid.uuid4().hex,
@@ -235,7 +268,7 @@ class RosRobot:
         )
         self._deltas.clear()
         self._request_id, self._on_words = request.request_id, on_words
-        call = self._client.call_async(request)
+        call = self._clients[space].call_async(request)
         deadline = time.monotonic() + timeout_s + 5.0
         while not call.done() or not self._is_stream_done:
             self._check(deadline, f'waiting for the answer to {query.words!r}')
@@ -261,6 +294,7 @@ class RosRobot:
             frames=frames,
             first_token_s=stats.time_to_first_token_s,
             tokens_per_second=stats.tokens_per_second,
+            is_ready=answer.ahead == answer.AHEAD_PREFIX,
         )
 
     def _media_s(self, stamp_ns: int) -> float | None:
@@ -288,8 +322,8 @@ class RosRobot:
         self._newest_media_ns = media_ns
         self._watched_from_s = self._watched_from_s or time.monotonic()
 
-    def _on_state(self, message: Any) -> None:
-        self._state = message.data
+    def _on_state(self, space: str, message: Any) -> None:
+        self._states[space] = message.data
 
     def _on_chunk(self, message: Any) -> None:
         if message.request_id != self._request_id:

@@ -21,6 +21,7 @@ ANSWER_TIMEOUT_S = 60.0
 MOMENT_TIMEOUT_S = 20.0
 MAX_TRIES = 3
 """A question is asked again when the frames that were used leave its answer a toss-up."""
+_READY = ' (made ready before)'
 
 
 class DemoError(Exception):
@@ -53,6 +54,7 @@ class Reply:
         frames: Those used, oldest first.
         first_token_s: Question to first word, seconds.
         tokens_per_second: While decoding; 0 with fewer than two tokens.
+        is_ready: Everything before the question's words was there when it came.
     """
 
     text: str
@@ -61,6 +63,7 @@ class Reply:
     frames: tuple[UsedFrame, ...]
     first_token_s: float
     tokens_per_second: float
+    is_ready: bool = False
 
 
 class Robot(Protocol):
@@ -90,10 +93,18 @@ class Robot(Protocol):
         """
         ...
 
+    def ask_ready(self, query: Query, on_words: Callable[[str], None], timeout_s: float) -> Reply:
+        """Do as `ask`, of a node that makes ready what is asked about, after a hint.
+
+        Raises:
+            DemoError: As `ask`.
+        """
+        ...
+
 
 @dataclass(slots=True)
 class Show:
-    """Asks one question of each topic and checks the answers.
+    """Asks one question of each topic and checks the answers; the last one again, made ready.
 
     Args:
         robot: Answers the questions.
@@ -107,6 +118,7 @@ class Show:
     clip: Path
     truth: ClipTruth
     cards: list[Card] = field(default_factory=list)
+    _last: Reply | None = None
 
     def run(self) -> bool:
         """Ask everything; return whether every answer was right.
@@ -118,26 +130,35 @@ class Show:
         if not plan.topics:
             raise DemoError(f'choosing questions: {self.clip.name} has no moment that is clear')
         results = [self._ask_topic(plan, topic) for topic in plan.topics]
+        results.append(self._ask_topic(plan, plan.topics[-1], cold=self._last))
         return all(results)
 
     def save_picture(self, path: Path, title: str) -> None:
         """Write the picture of all questions."""
         save_picture(path, title, self.cards)
 
-    def _ask_topic(self, plan: Plan, topic: str) -> bool:
+    def _ask_topic(self, plan: Plan, topic: str, cold: Reply | None = None) -> bool:
+        """Ask about a topic until the answer is clear; return whether it was right.
+
+        Args:
+            plan: What can be asked.
+            topic: About what.
+            cold: The reply to compare with one that is made ready; None = it is not.
+        """
+        ask = self.robot.ask if cold is None else self.robot.ask_ready
         for _ in range(MAX_TRIES):
             query = self._wait_for_moment(plan, topic)
-            self.console.question(query.words)
-            reply = self.robot.ask(query, self.console.words, ANSWER_TIMEOUT_S)
+            self.console.question(query.words + ('' if cold is None else _READY))
+            self._last = reply = ask(query, self.console.words, ANSWER_TIMEOUT_S)
             self.console.detail(_frame_list(reply.frames))
-            self.console.detail(_facts(reply))
+            self.console.detail(_facts(reply, cold))
             if reply.problem:
                 raise DemoError(f'asking {query.words!r}: {reply.problem}')
             times_s = [frame.media_s for frame in reply.frames if frame.media_s is not None]
             is_known = bool(times_s) and len(times_s) == len(reply.frames)
             true_answer = truth_of_frames(query, self.truth, times_s) if is_known else None
             if true_answer is not None:
-                return self._judge(query, reply, times_s, true_answer)
+                return self._judge(query, reply, times_s, true_answer, cold)
             self.console.detail('these frames leave the answer open; asking again')
         raise DemoError(f'asking about {topic}: no clear moment in {MAX_TRIES} tries')
 
@@ -152,7 +173,12 @@ class Show:
         raise DemoError(f'waiting for a clear moment to ask about {topic}: none came')
 
     def _judge(
-        self, query: Query, reply: Reply, times_s: Sequence[float], true_answer: str
+        self,
+        query: Query,
+        reply: Reply,
+        times_s: Sequence[float],
+        true_answer: str,
+        cold: Reply | None,
     ) -> bool:
         """Compare with the truth, and with what was streamed; show the outcome."""
         if reply.streamed != reply.text:
@@ -163,18 +189,28 @@ class Show:
         good = is_right(reply.text, true_answer)
         self.console.verdict(good=good, text='right' if good else f'wrong: {true_answer}')
         frames = frames_at(self.clip, times_s)
-        self.cards.append(Card(frames, query.words, reply.text, _facts(reply), good))
+        words = query.words + ('' if cold is None else _READY)
+        self.cards.append(Card(frames, words, reply.text, _facts(reply, cold), good))
         return good
 
 
-def _facts(reply: Reply) -> str:
-    """Say how many frames an answer is based on, of which moment, and how fast it came."""
+def _facts(reply: Reply, cold: Reply | None = None) -> str:
+    """Say how many frames an answer is based on, of which moment, and how fast it came.
+
+    Args:
+        reply: The answer.
+        cold: The one to the same question that nothing was made ready for.
+    """
     count = len(reply.frames)
     seen = f'{count} frame{"" if count == 1 else "s"}'
     if count:
         first, last = reply.frames[0].media_s, reply.frames[-1].media_s
         if first is not None and last is not None:
             seen += f' at {last:.2f} s' if count == 1 else f', {first:.2f} to {last:.2f} s'
+    if cold is not None:
+        how = 'ready' if reply.is_ready else 'not ready in time'
+        first, before = 1e3 * reply.first_token_s, 1e3 * cold.first_token_s
+        return f'{seen}; {how}: first word after {first:.0f} ms, cold after {before:.0f} ms'
     speed = f', {reply.tokens_per_second:.0f} tokens/s' if reply.tokens_per_second else ''
     return f'{seen}; first word after {reply.first_token_s:.2f} s{speed}'
 

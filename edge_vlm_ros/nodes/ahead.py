@@ -159,6 +159,10 @@ class Ahead:
 
         self._guarded(note, None)
 
+    def lose(self) -> None:
+        """Take note that the model process is gone, and what was ready with it."""
+        self._guarded(self.policy.lose, None)
+
     def forget(self, session_id: str) -> None:
         """Forget a conversation, or all ('')."""
         self._guarded(lambda: self.policy.forget(session_id), None)

@@ -140,11 +140,12 @@ class AheadPolicy:
             EdgeVlmError: The backend takes no wishes (any more).
         """
         is_live = self._is_live(now_ns)
+        # One look serves all windows of a camera.
+        rested = [name for name in self._feeds if self.looks.is_rested(name)]
         for window in self._all_windows():
             for name in window.cameras:
-                feed = self._feeds.get(name)
-                newest = feed.newest if feed is not None else None
-                if newest is None or not self.looks.is_rested(name):
+                newest = self._feeds[name].newest if name in rested else None
+                if newest is None:
                     continue
                 if window.wants_look(newest, now_ns, is_live=is_live):
                     window.see(newest, self.looks.at(newest), now_ns, is_live=is_live)
@@ -189,8 +190,6 @@ class AheadPolicy:
 
     def on_report(self, report: AheadReport) -> None:
         """Take note of what is ready; what does not fit or is damaged goes."""
-        if report.encodes < self.report.encodes:
-            self._offered.clear()  # It is another model process: that one knows nothing yet.
         self.report = report
         if report.bad_frames:
             self.drop_bad(report.bad_frames)
@@ -207,6 +206,14 @@ class AheadPolicy:
                 window.fit(report.fits)
             elif report.problem and not report.bad_frames:
                 window.spoil()
+
+    def lose(self) -> None:
+        """Take note that the model process is gone, and all that was ready with it.
+
+        The next one is told the newest wish by the backend, but not what was offered.
+        """
+        self.report = replace(self.report, ready=(), tokens=0)
+        self._offered.clear()
 
     def drop_bad(self, bad_frames: Iterable[BadFrame]) -> None:
         """Forget frames that turned out to be damaged."""

@@ -304,6 +304,8 @@ class VlmNode(ParameterSets, LifecycleNode):
         if process is not self._process:
             return  # Its last words; it was closed.
         self._engine_log.on_state(state)
+        if state.phase is EnginePhase.STARTING and self._watching.ahead is not None:
+            self._watching.ahead.lose()
         if state.phase is EnginePhase.FAILED:
             what = 'the model cannot be loaded' if state.info is None else 'the model is given up'
             self._fail(f'{what}: {state.message}')

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class PrefixSteps:
     """The steps of one wish: each frame prepared and encoded, then written, then prefilled.
 
+    Where the conversation that it goes on with has lost its rows in the KV cache, the features of
+    its earlier frames may be gone, too: what the prompt then needs of them is encoded again.
+
     A frame's features come before the next frame's pixels are made, so that pixels do not pile up,
     and before anything of the KV cache is given up for them.
 
@@ -31,6 +34,12 @@ class PrefixSteps:
         self._is_rendered = False
         self._pieces: deque[int] = deque()
         self._prefilled = 0
+        self._needed: tuple[FeatureKey, ...] = ()
+
+    @property
+    def keys(self) -> tuple[FeatureKey, ...]:
+        """Frames whose features are needed: its own, and those of earlier turns."""
+        return (*self.wanted.keys, *self._needed)
 
     @property
     def owner(self) -> PrefixOwner:
@@ -54,6 +63,9 @@ class PrefixSteps:
                 return Render(self.owner)
             step = Encode if is_prepared(missing) else Prepare
             return step(self.owner, missing)
+        lost = next((key for key in self._needed if not is_kept(key)), None)
+        if lost is not None:
+            return Encode(self.owner, lost)
         return Prefill(self.owner, self._prefilled, self._prefilled + self._pieces[0])
 
     def rendered(self, rendered: Rendered) -> None:
@@ -61,6 +73,7 @@ class PrefixSteps:
         self._is_rendered = True
         self._pieces = deque(rendered.pieces)
         self._prefilled = rendered.reused_tokens
+        self._needed = rendered.keys
         self.is_ready = not self._pieces
 
     def appended(self, work: Prefill) -> None:
@@ -75,3 +88,4 @@ class PrefixSteps:
         """Take note that the KV cache may hold something else now: look at it again."""
         self.is_ready = self._is_rendered = False
         self._pieces.clear()
+        self._needed = ()

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from edge_vlm_ros.vision.change import Thumbnail
 
 
+RETRY_NS = 5 * NS_PER_S
+"""So long after a failure another frame is taken, whether or not a change is seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class WindowSettings:
     """How a window grows.
@@ -101,6 +105,7 @@ class WatchedWindow:
         self._looked_at: dict[str, StoredFrame] = {}
         self._most = settings.frames
         self._is_spoiled = False
+        self._has_failed = False
 
     @property
     def frames(self) -> tuple[StoredFrame, ...]:
@@ -206,7 +211,7 @@ class WatchedWindow:
             self._restart([*self._kept, new], 1 if self._is_spoiled else self._keep)
         else:
             self._kept.append(new)
-        self._is_spoiled = False
+        self._is_spoiled = self._has_failed = False
         return True
 
     def fit(self, frames: int) -> None:
@@ -226,7 +231,11 @@ class WatchedWindow:
             self.previous = ()
 
     def spoil(self) -> None:
-        """Begin anew with the next frame: what is held cannot be made ready, nobody knows why."""
+        """Begin anew with the next frame: what is held cannot be made ready, nobody knows why.
+
+        That frame is taken soon, whether or not it shows a change: what failed once may not again.
+        """
+        self._has_failed = True
         self._is_spoiled = not self.holds_stills
 
     def forget_previous(self) -> None:
@@ -239,7 +248,7 @@ class WatchedWindow:
         self._looked_at.clear()
         self.previous = ()
         self.left_out = None
-        self._is_spoiled = False
+        self._is_spoiled = self._has_failed = False
 
     @property
     def _keep(self) -> int:
@@ -263,6 +272,8 @@ class WatchedWindow:
     def _is_overdue(self, frame: StoredFrame, now_ns: int) -> bool:
         kept = self._newest(frame.source.camera)
         most_ns = self.settings.max_period_ns
+        if self._has_failed:
+            most_ns = min(most_ns or RETRY_NS, RETRY_NS)
         return kept is None or (most_ns > 0 and now_ns - kept.added_ns >= most_ns)
 
     def _newest(self, camera: str) -> _Kept | None:

@@ -56,8 +56,8 @@ class WorkAhead:
 
     @property
     def prefix_keys(self) -> tuple[FeatureKey, ...]:
-        """Frames of the wanted prefix."""
-        return () if self._prefix is None else self._prefix.wanted.keys
+        """Frames whose features the wanted prefix needs."""
+        return () if self._prefix is None else self._prefix.keys
 
     def wants(self, key: FeatureKey) -> bool:
         """Return whether pixels under this key are still to be encoded."""

@@ -93,6 +93,7 @@ class PromptFitter:
         self._limits = limits
         self._max_turns = max_turns
         self._longest = min(limits.longest_prompt, limits.context_tokens)
+        self._last: tuple[tuple[str, tuple[FeatureKey, ...]], PromptPart] | None = None
 
     def fit(
         self, question: Question, stored: Conversation, frames: Sequence[ShownFrames]
@@ -135,10 +136,29 @@ class PromptFitter:
             self._family, dropped, is_about_shown=not shown
         )
         new_frames = (*carried, *conversation.new_frames(shown))
-        before = conversation.render_before(self._family, new_frames, question.system_prompt)
+        before = self._before(conversation, new_frames, question.system_prompt)
         words = self._family.render_suffix(question.text, before.next_position)
         prompt = join_parts((before, words))
         return FittedPrompt(conversation, new_frames, prompt, len(words))
+
+    def _before(
+        self,
+        conversation: Conversation,
+        new_frames: Sequence[ShownFrames],
+        system_prompt: str,
+    ) -> PromptPart:
+        """Write the prompt up to the question's words, unless it was the last that was written.
+
+        It was where it was made ready ahead; each frame costs a little, and nothing else of a
+        question that is ready does.
+        """
+        if conversation.history is not None or conversation.system_prompt:
+            return conversation.render_before(self._family, new_frames, system_prompt)
+        name = (system_prompt, tuple(frame.key for frame in new_frames))
+        if self._last is None or self._last[0] != name:
+            written = conversation.render_before(self._family, new_frames, system_prompt)
+            self._last = (name, written)
+        return self._last[1]
 
     def _thin_out(
         self, question: Question, stored: Conversation, frames: Sequence[ShownFrames]

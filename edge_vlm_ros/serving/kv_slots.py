@@ -93,7 +93,9 @@ class KvSlots:
             self._select(slot)
             return Begun(held, held)
         reused = self._cut(slot, held, prompt, keys)
-        return Begun(held, reused, is_restart=reused < before)
+        # To go back to a chunk's border is no new start.
+        is_restart = held < before or (before > 0 and not reused)
+        return Begun(held, reused, is_restart)
 
     def is_whole(self, tokens: int) -> None:
         """Take note that the chosen cache begins with a whole prefix of so many tokens."""
@@ -133,6 +135,8 @@ class KvSlots:
                 del self._records[1:]
                 slot = 0
                 self._engine.select_kv(slot)
+                self._engine.kv.truncate(0)  # Rows may have been lost half-way.
+                self._records[slot].truncate(0)
         self._uses += 1
         self._used[slot] = self._uses
         self._slot = slot

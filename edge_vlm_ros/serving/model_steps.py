@@ -64,10 +64,29 @@ LONG_QUESTION = (
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """A prefix on its way into the KV cache, its tokens and its frames' names."""
+    """A prefix on its way into the KV cache.
+
+    Attributes:
+        prompt: Its tokens.
+        frames: All of it; `VisionSpan.image` is an index into them.
+    """
 
     prompt: PromptPart
-    keys: tuple[FeatureKey, ...]
+    frames: tuple[ShownFrames, ...]
+
+    @property
+    def keys(self) -> tuple[FeatureKey, ...]:
+        """Names of its frames."""
+        return tuple(frame.key for frame in self.frames)
+
+    def needed(self, start: int) -> tuple[FeatureKey, ...]:
+        """Name the features that are needed for its tokens from `start` on."""
+        keys = self.keys
+        return tuple({keys[span.image]: None for span in self.prompt.spans if span.stop > start})
+
+    def group(self, key: FeatureKey) -> FrameGroup:
+        """Return the frames under a key."""
+        return next(frame.group for frame in self.frames if frame.key == key)
 
 
 class ModelSteps:
@@ -192,7 +211,7 @@ class ModelSteps:
             Exception: As `do`.
         """
         if isinstance(work, Prepare | Encode):
-            group = subject.groups[work.key] if isinstance(subject, Wish) else subject
+            group = self._group(subject, work.key) if isinstance(subject, Wish) else subject
             is_prepare = isinstance(work, Prepare)
             return self._store.prepare(group) if is_prepare else self._store.encode(group)
         assert isinstance(subject, Wish)
@@ -217,13 +236,21 @@ class ModelSteps:
         dropped = count_frames(before.new_frames(frames)) - count_frames(fitted.new_frames)
         if dropped > 0:
             raise PrefixTooLongError(count_frames(frames), count_frames(frames) - dropped)
-        self._making = ahead = _Ahead(fitted.before, fitted.keys)
+        self._making = ahead = _Ahead(fitted.before, fitted.frames)
         begun = self._slots.begin_ahead(ahead.prompt, ahead.keys)
         self.ahead = LastPrefix(len(ahead.prompt), self.ahead.restarts + begun.is_restart)
         missing = len(ahead.prompt) - begun.reused
         if not missing:
             self._slots.is_whole(len(ahead.prompt))
-        return Rendered(self._plan(missing) if missing else (), begun.reused)
+        pieces = self._plan(missing) if missing else ()
+        return Rendered(pieces, begun.reused, ahead.needed(begun.reused))
+
+    def _group(self, wish: Wish, key: FeatureKey) -> FrameGroup:
+        """Return frames of a wish, or of the conversation that it goes on with."""
+        if key in wish.groups:
+            return wish.groups[key]
+        assert self._making is not None
+        return self._making.group(key)
 
     def _prepare_for(self, running: Running, group: FrameGroup) -> Prepared | LeftOut:
         """Prepare a group of a question; without it, the question goes on if it shows others.

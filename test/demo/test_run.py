@@ -59,7 +59,7 @@ def test_the_demo_model_is_right_about_the_shipped_clip(demo, tmp_path):
     run = demo()
     assert run.wait(200) == 0, run.output()
     text = run.output()
-    assert '4 of 4 answers are right' in text
+    assert '5 of 5 answers are right' in text
     assert cv2.imread(str(tmp_path / 'out' / 'answer.png')) is not None
     assert _left_over(tmp_path) == []
 
@@ -68,7 +68,7 @@ def test_right_answers_end_with_0_and_a_picture(demo, tmp_path):
     run = demo(script=RIGHT)
     assert run.wait(120) == 0, run.output()
     text = run.output()
-    for words in ('Describe what you see.', 'Blue.', 'frames, ', 'tokens/s', '4 of 4 answers'):
+    for words in ('Describe what you see.', 'Blue.', 'frames, ', 'tokens/s', '5 of 5 answers'):
         assert words in text
     assert cv2.imread(str(tmp_path / 'out' / 'answer.png')) is not None
     assert _left_over(tmp_path) == []
@@ -78,7 +78,7 @@ def test_a_wrong_answer_ends_with_1(demo, tmp_path):
     run = demo(script=RIGHT.replace('Blue.', 'Green.'))
     assert run.wait(120) == 1, run.output()
     assert 'wrong: Blue.' in run.output()
-    assert '3 of 4 answers are right' in run.output()
+    assert '4 of 5 answers are right' in run.output()
     assert _left_over(tmp_path) == []
 
 

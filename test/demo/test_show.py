@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -50,6 +51,10 @@ class Robot:
         fields = {'text': text, 'streamed': text, 'problem': '', 'frames': frames}
         return Reply(**{**fields, **self.reply}, first_token_s=0.1, tokens_per_second=50.0)
 
+    def ask_ready(self, query, on_words, timeout_s):
+        reply = self.ask(query, on_words, timeout_s)
+        return replace(reply, first_token_s=0.02, is_ready=True)
+
 
 @pytest.fixture
 def clip(tmp_path):
@@ -80,12 +85,15 @@ def test_right_answers_make_a_good_show(show):
     good, out = show(Robot(TRUE_ANSWERS))
     assert good.run() is True
     text = out.getvalue()
-    assert text.count('right') == 4
+    assert text.count('right') == 5
     for question, answer in TRUE_ANSWERS.items():
         assert f'Q  {question}' in text
         assert f'A  {answer}' in text
     assert 'first word after 0.10 s, 50 tokens/s' in text
     assert '\x1b' not in text
+    assert 'Q  Is the way ahead clear? (made ready before)' in text
+    assert '; ready: first word after 20 ms, cold after 100 ms' in text
+    assert good.cards[-1].facts in text
 
 
 @pytest.mark.parametrize('question', TRUE_ANSWERS)
@@ -93,7 +101,8 @@ def test_one_wrong_answer_makes_a_bad_show(show, question):
     bad, out = show(Robot({**TRUE_ANSWERS, question: 'A green cow.'}))
     assert bad.run() is False
     assert f'wrong: {TRUE_ANSWERS[question]}' in out.getvalue()
-    assert [card.good for card in bad.cards].count(False) == 1
+    is_last = question == list(TRUE_ANSWERS)[-1]
+    assert [card.good for card in bad.cards].count(False) == 1 + is_last
 
 
 def test_an_error_ends_the_show_with_its_step(show):

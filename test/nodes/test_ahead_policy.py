@@ -199,12 +199,13 @@ def test_frames_are_offered_once_there_is_a_model_and_again_to_the_next():
     assert robot.backend.offers == []
     robot.policy.is_loaded = True
     robot.check()
-    robot.policy.on_report(AheadReport(encodes=1))
+    robot.policy.on_report(AheadReport(ready=keys((first,)), tokens=9, problem='dead'))
     robot.check()
     assert [frames for frames, _ in robot.backend.offers] == [(first,)]
-    robot.policy.on_report(AheadReport())
+    robot.policy.lose()
     robot.check()
     assert [frames for frames, _ in robot.backend.offers] == [(first,), (first,)]
+    assert robot.policy.report == AheadReport(problem='dead')
 
 
 def test_of_cameras_beside_the_one_that_is_wanted_the_features_are():
@@ -532,6 +533,17 @@ def test_while_a_conversation_is_live_its_next_turn_is_wanted():
     robot.wait(31)
     robot.show(90)
     assert (robot.wish.session_id, robot.wish.frames) == ('', (changed,))
+
+
+def test_one_look_serves_the_conversation_and_the_window():
+    robot = Robot(live_s=30.0)
+    worked = iter(range(0, 10**10, 10**7))
+    robot.policy.looks = Looks(robot.clock, lambda: next(worked))
+    robot.show(10)
+    robot.ask(session_id='chat')
+    changed = robot.show(90)
+    assert (robot.wish.session_id, robot.wish.frames) == ('chat', (changed,))
+    assert robot.policy.looks.taken == 2
 
 
 def test_a_turn_about_what_was_shown_shows_nothing_new_and_one_that_names_a_camera_does():

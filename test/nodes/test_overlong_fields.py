@@ -22,6 +22,7 @@ from support.answering_bench import Bench  # noqa: E402
 from edge_vlm_ros.core import SteadyClock, clipped_name  # noqa: E402
 from edge_vlm_ros.nodes.camera_parameters import declare_camera, read_camera  # noqa: E402
 from edge_vlm_ros.nodes.cameras import CameraFeed, time_of  # noqa: E402
+from edge_vlm_ros.nodes.declaring import ParameterTable  # noqa: E402
 
 HUGE = 'x' * (20 << 20)
 SMALL = 20_000
@@ -164,7 +165,7 @@ def test_cancel_and_reset_repeat_nothing(bench):
 def test_a_camera_frame_with_a_long_frame_id_is_kept_under_its_beginning(bench):
     """Each chunk of an answer about it repeats the frame_id."""
     node = bench.node
-    declare_camera(node, 'front', 'image_raw')
+    declare_camera(ParameterTable(node), 'front', 'image_raw')
     settings = read_camera(node, 'front')
     feed = CameraFeed(node, settings, time_of(node, SteadyClock()), bench.group, lambda: None)
     publisher = node.create_publisher(Image, 'image_raw', 1)

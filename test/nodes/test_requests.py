@@ -137,7 +137,7 @@ def test_a_request_that_was_not_asked_yet_ends_once_too():
     assert requests.fail(request, CancelledError('enough'))
     assert not requests.fail(request, CancelledError('enough'))
     assert [(c.sequence, c.done) for c in publisher.chunks] == [(0, True)]
-    assert request.reply.result() == publisher.answers[0]
+    assert request.reply.result() is publisher.answers[0]
 
 
 def test_the_loaded_model_is_named_where_the_node_ends_or_refuses_a_request():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from array import array
 
 import pytest
+from support.asker import model_processes_of
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 SCRIPT = "answers: [{answer: '{images} images of {means}.'}]"
-DARK, MIDDLE, BRIGHT = 20, 120, 220
+DARK, DAMAGED, MIDDLE, BRIGHT = 20, 60, 120, 200
 
 
 class Watched:
@@ -77,6 +80,7 @@ class Pictures:
 
     def __init__(self, client, kind, topic, draw):
         self.stamps = []
+        self.is_on = True
         self._client = client
         self._draw = draw
         self._publisher = client.node.create_publisher(kind, topic, 5)
@@ -87,6 +91,8 @@ class Pictures:
         self._message = self._draw(brightness)
 
     def _send(self):
+        if not self.is_on:
+            return
         stamp = self._client.node.get_clock().now().to_msg()
         self._message.header.stamp = stamp
         self.stamps.append(stamp)
@@ -178,13 +184,24 @@ def test_a_hint_makes_the_newest_frame_ready(other_robot):
     before = watched.until_ready()
     publisher = watched.client.node.create_publisher(Hint, 'vlm/hint', 10)
     watched.client.until(lambda: publisher.get_subscription_count() == 1, what='the subscription')
-    publisher.publish(Hint())
+
+    def hint(**fields):
+        """Hint until the node has heard it: nobody sends a hint again that was lost."""
+
+        def is_heard():
+            publisher.publish(Hint(**fields))
+            watched.client.spin(0.5)
+            return int(watched.value('hints')) > heard
+
+        heard = int(watched.value('hints'))
+        watched.client.until(is_heard, what='the hint')
+
+    hint()
     watched.until_ready(since=before[-1] + 0.001)
-    assert watched.value('hints') == '1'
-    publisher.publish(Hint(cameras=['side']))
+    assert watched.ask().ahead == 2  # AHEAD_PREFIX
+    hint(cameras=['side'])
     watched.client.until(lambda: 'side' in watched.value('problem'), what='the reason')
     assert watched.client.level('ahead') == 1
-    assert watched.ask().ahead == 2  # AHEAD_PREFIX
 
 
 def test_features_alone_can_be_made_ready(other_robot):
@@ -267,6 +284,76 @@ def test_pictures_that_come_compressed_are_compared(other_robot):
     bright = watched.ask()
     assert bright.ahead == bright.AHEAD_PREFIX
     assert means(bright) != means(dark)
+
+
+def test_a_picture_that_cannot_be_decoded_is_never_ready_and_costs_no_answer(other_robot):
+    """It is whole by its header and its end, so that only a decoder sees the damage."""
+    cv2 = pytest.importorskip('cv2')
+    import numpy as np
+    from sensor_msgs.msg import CompressedImage
+
+    def png(brightness):
+        pixels = np.random.default_rng(0).integers(0, 40, (480, 640), np.uint8) + brightness
+        file = bytearray(cv2.imencode('.png', pixels.astype(np.uint8))[1].tobytes())
+        if brightness == DAMAGED:
+            for place in range(200, len(file) - 200, 50):
+                file[place] ^= 0xFF
+        return CompressedImage(format='png', data=array('B', bytes(file)))
+
+    camera = Pictures(other_robot.client, CompressedImage, '/pngs', png)
+    watched = Watched(
+        other_robot,
+        camera=camera,
+        max_age_s=100.0,
+        **{'cameras.camera.transport': 'compressed', 'cameras.camera.topic': '/pngs'},
+    )
+    before = watched.until_ready(since=watched.show(DARK))
+    dark = watched.ask()
+    watched.show(DAMAGED)
+    camera.is_on = False
+    watched.client.spin(1.0)
+    assert watched.ready == before
+    assert means(watched.ask()) == means(dark)
+    camera.is_on = True
+    watched.until_ready(since=watched.show(BRIGHT))
+    assert means(watched.ask()) != means(dark)
+
+
+def test_the_next_model_process_makes_ready_what_the_last_one_had(other_robot):
+    watched = Watched(other_robot)
+    watched.until_ready(since=watched.show(DARK))
+    dark = watched.ask()
+    (pid,) = model_processes_of(watched.node.pid)
+    os.kill(pid, signal.SIGKILL)
+    watched.client.until(lambda: not watched.ready, what='the end of the process')
+    watched.client.until_state('ready', 90)
+    watched.until_ready()
+    again = watched.ask()
+    assert again.ahead == again.AHEAD_PREFIX
+    assert again.text == dark.text
+
+
+def test_a_node_that_is_not_active_makes_nothing_ready_and_begins_anew_when_it_is(other_robot):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    watched = Watched(other_robot)
+    client = watched.client
+    watched.until_ready(since=watched.show(DARK))
+    change = client.node.create_client(ChangeState, 'vlm/change_state')
+    client.until(change.service_is_ready, what='the service')
+
+    def go(transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert client.result(change.call_async(request)).success
+
+    go(Transition.TRANSITION_DEACTIVATE)
+    client.diagnostics.clear()
+    client.until(lambda: client.status('engine') is not None, what='diagnostics')
+    assert client.status('ahead') is None
+    go(Transition.TRANSITION_ACTIVATE)
+    client.until(lambda: watched.ready, what='frames made ready')
+    assert watched.ask().ahead == 2  # AHEAD_PREFIX
 
 
 def test_the_cpu_engine_says_what_it_says_of_the_same_picture_unprepared(other_robot):

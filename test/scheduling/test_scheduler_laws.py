@@ -211,7 +211,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @property
     def wanted(self):
-        return set(self.wish.keys) if self.wish and not self.is_failed else set()
+        if not self.wish or self.is_failed:
+            return set()
+        rendered = self.rendered.get(self.wish)
+        return {*self.wish.keys, *(rendered.keys if rendered else ())}
 
     @rule()
     @precondition(lambda self: isinstance(self.work, Idle))
@@ -261,8 +264,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert work.owner.number == wish.number, 'the newest wish counts'
         assert not self.is_whole
         assert not self.is_failed
+        if isinstance(work, Render):
+            assert set(self.wish.keys) <= self.kept.keys(), 'features come first'
+        if isinstance(work, Prefill):
+            assert self.wanted <= self.kept.keys(), 'and those of earlier turns, and stay'
         if isinstance(work, Render | Prefill):
-            assert self.wanted <= self.kept.keys(), 'features come first, and stay'
             session, until_ns = self.live
             is_free = wish.session_id == session or self.now_ns >= until_ns
             assert is_free or wish.is_urgent, 'a live conversation keeps the KV cache'

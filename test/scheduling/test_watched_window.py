@@ -17,6 +17,7 @@ from edge_vlm_ros.core import (
     StoredFrame,
 )
 from edge_vlm_ros.scheduling import WatchedWindow, WindowSettings
+from edge_vlm_ros.scheduling.watched_window import RETRY_NS
 from edge_vlm_ros.vision import Thumbnail
 
 S = NS_PER_S
@@ -234,6 +235,16 @@ def test_what_cannot_be_made_ready_is_left_behind_with_the_next_frame():
     assert times(seen) == [6]
 
 
+@pytest.mark.parametrize('frames', [1, 4])
+def test_what_failed_is_tried_again_soon_in_a_scene_that_stands_still(frames):
+    seen = window(frames, max_period_ns=0)
+    for second in range(12):
+        show(seen, second, 90)
+        if second == 3:
+            seen.spoil()
+    assert times(seen) == [5], 'five seconds after the one that failed, and once'
+
+
 def test_nothing_is_left_when_the_clock_has_jumped():
     seen = window(2)
     for second in range(5):
@@ -264,6 +275,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.fits = 99
         self.before = ()
         self.may_shrink = True
+        self.has_failed = False
 
     def name(self, data):
         return data.draw(st.sampled_from(self.window.cameras))
@@ -283,6 +295,7 @@ class WindowMachine(RuleBasedStateMachine):
             assert frames == self.before
             return
         self.added_at[new.received_ns] = self.now
+        self.has_failed = False
         assert new in frames
         if not self.window.holds_stills:
             assert frames[-1] is new
@@ -300,6 +313,8 @@ class WindowMachine(RuleBasedStateMachine):
             since = self.now - self.added_at[newest.received_ns]
             is_other = abs(self.scenes[newest.received_ns] - scene) > 12
             most = self.window.settings.max_period_ns
+            if self.has_failed:
+                most = min(most or RETRY_NS, RETRY_NS)
             is_due = is_live or since >= 2 * S
             assert was_added == (is_due and (is_other or 0 < most <= since))
         else:
@@ -338,10 +353,12 @@ class WindowMachine(RuleBasedStateMachine):
 
     @rule()
     def spoil(self):
+        self.has_failed = True
         self.window.spoil()
 
     @rule()
     def clear(self):
+        self.has_failed = False
         self.window.clear()
         assert not self.window.frames
 

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vlm_ros.core import BadRequestError, Question, Readiness, SamplingOptions, ShownAs
+from edge_vlm_ros.core import (
+    BadRequestError,
+    Question,
+    Readiness,
+    SamplingOptions,
+    ShownAs,
+    check_question,
+)
 from edge_vlm_ros.serving.cost_model import CostModel
 
 SCRIPT = {
@@ -131,4 +138,4 @@ def test_an_older_view_that_is_ready_is_better_than_no_answer(vlm, frame):
 @pytest.mark.parametrize('seconds', [-1.0, float('nan'), float('inf')])
 def test_absurd_times_are_refused(seconds):
     with pytest.raises(BadRequestError, match='max_latency_s'):
-        Question('Well?', max_latency_s=seconds)
+        check_question(Question('Well?', max_latency_s=seconds))

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 from support.patience import Patience
 
-from edge_vlm_ros.core import NotReadyError, Prefix, Question, Readiness, SamplingOptions, ShownAs
+from edge_vlm_ros.core import (
+    DeviceError,
+    NotReadyError,
+    Prefix,
+    Question,
+    Readiness,
+    SamplingOptions,
+    ShownAs,
+)
 from edge_vlm_ros.engines import never
 from edge_vlm_ros.serving import ServingSettings, VlmPipeline
 from edge_vlm_ros.serving.loading import load_model
@@ -363,3 +371,55 @@ def test_whatever_is_wanted_and_asked_in_between_answers_are_the_cold_ones(opene
         answers = [each.ask(text, *shown, session_id=session) for each in (cold, ahead)]
         assert answers[0].text == answers[1].text, turn
         assert answers[0].timings.prompt_tokens == answers[1].timings.prompt_tokens
+
+
+def test_the_same_frames_under_another_system_text_are_another_prompt(opened, frame):
+    one, two = picture(frame, 1), picture(frame, 2)
+    cold, ahead = opened(), opened()
+    ahead.ready(one, two, system_prompt='Be brief.')
+    for system in ('Be very brief.', 'Be brief.', '', 'Be brief.'):
+        told = [each.ask('What?', one, two, system_prompt=system) for each in (cold, ahead)]
+        assert told[0].text == told[1].text
+        assert told[0].timings.prompt_tokens == told[1].timings.prompt_tokens
+    with_one = [each.ask('What?', one, system_prompt='Be brief.') for each in (cold, ahead)]
+    assert with_one[0].timings.prompt_tokens == with_one[1].timings.prompt_tokens
+
+
+def test_a_second_cache_that_is_not_to_be_had_costs_nothing_but_itself(opened, frame):
+    """The memory for it ends, or its rows are lost on the way: one cache is used from then on."""
+    ahead = opened()
+    assert ahead.pipeline.info.limits.kv_slots > 1
+    select, refused = ahead.engine.engine.select_kv, []
+
+    def no_second(slot):
+        if slot:
+            refused.append(slot)
+            raise DeviceError('no memory for the rows of another cache')
+        select(slot)
+
+    ahead.engine.select_kv = no_second
+    frames = [picture(frame, seed) for seed in range(3)]
+    ahead.ready(*frames[:2])
+    ahead.ready(frames[2])  # A new start, which goes into the other cache where there is one.
+    cold = opened()
+    for shown in (frames[2:], frames[:2], frames):
+        assert ahead.ask('What?', *shown).text == cold.ask('What?', *shown).text
+    assert refused == [1], 'asked for once'
+
+
+def test_a_conversation_whose_frames_were_given_up_is_made_ready_all_the_same(opened, frame):
+    """Its rows in the KV cache are another's by now, and there is room for two features only."""
+    settings = replace(DEFAULTS, max_cached_frames=2, live_s=0.0)
+    cold, ahead = opened(settings), opened(settings)
+    frames = [picture(frame, seed) for seed in range(6)]
+    told = []
+    for each in (cold, ahead):
+        each.ask('What?', frames[0], session_id='chat')
+        for other in frames[1:5]:
+            each.ask('What?', other)
+        if each is ahead:
+            each.ready(frames[5], session_id='chat')
+        told.append(each.ask('And now?', frames[5], session_id='chat'))
+    assert told[1].readiness is Readiness.PREFIX
+    assert told[1].text == told[0].text
+    assert ahead.report.failures == 0

@@ -15,10 +15,13 @@ from edge_vlm_ros.core import (
     FrameSource,
     Question,
     RawImage,
+    SamplingOptions,
     ShownAs,
     StoredFrame,
 )
 from edge_vlm_ros.serving import ModelSpec, VlmPipeline
+
+SHORT = SamplingOptions(max_tokens=8)
 
 
 def frame_of(width, height, stamp_ns):
@@ -42,7 +45,7 @@ def tiling_spec(tmp_path, **options):
 
 
 def vision_tokens(pipeline, *frames, **more):
-    answer = pipeline.ask(Question('What?', frames=frames, **more)).answer(60)
+    answer = pipeline.ask(Question('What?', frames=frames, sampling=SHORT, **more)).answer(60)
     assert answer.success, answer.message
     return answer.timings.vision_tokens
 
@@ -132,7 +135,7 @@ TEXT_TOKENS = 27
 )
 def test_a_frame_is_cut_into_no_more_tiles_than_the_engine_bears(scripted_tiles, limits, tiles):
     with VlmPipeline.open(scripted_tiles(**limits)) as pipeline:
-        answer = pipeline.ask(Question('What?', frames=(long_frame(),))).answer(60)
+        answer = pipeline.ask(Question('What?', frames=(long_frame(),), sampling=SHORT)).answer(60)
     assert answer.success, answer.message
     assert answer.timings.vision_tokens == 4 * tiles
     assert answer.timings.prompt_tokens == TEXT_TOKENS + 4 * tiles
@@ -157,15 +160,15 @@ def test_whoever_asks_for_more_tiles_gets_them_where_they_fit(
 
 def test_tiles_count_against_the_images_that_the_engine_takes(scripted_tiles):
     with VlmPipeline.open(scripted_tiles(max_images=5)) as pipeline:
-        first = Question('What?', session_id='s', frames=(long_frame(),))
+        first = Question('What?', session_id='s', frames=(long_frame(),), sampling=SHORT)
         assert pipeline.ask(first).answer(60).timings.vision_tokens == 4 * 5
-        second = Question('And now?', session_id='s', frames=(wide_frame(2),))
+        second = Question('And now?', session_id='s', frames=(wide_frame(2),), sampling=SHORT)
         answer = pipeline.ask(second).answer(60)
         assert 'the oldest 1 of 1 turns of this conversation were forgotten' in answer.message
         assert len(answer.frames) == 1
         # Of the images of a request none is left out.
         nobodys = [replace(one, source=FrameSource('')) for one in (long_frame(), wide_frame(2))]
-        both = Question('What?', frames=tuple(nobodys), shown_as=ShownAs.ALONE)
+        both = Question('What?', frames=tuple(nobodys), shown_as=ShownAs.ALONE, sampling=SHORT)
         answer = pipeline.ask(both).answer(60)
     assert answer.error_code is ErrorCode.TOO_MANY_FRAMES
     assert '2 frames make 8 images, each tile counted,' in answer.message

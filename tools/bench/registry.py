@@ -19,6 +19,7 @@ MODULES = (
     'sampling',
     'demo_model',
     'axera',
+    'ahead',
     'sophgo',
     'ends',
     'frame_wait',

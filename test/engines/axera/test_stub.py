@@ -173,6 +173,15 @@ class TestTime:
         assert time.monotonic() - start >= 0.003
         assert stub.count('delay_us') == 3000
 
+    def test_time_can_be_counted_without_waiting_for_it(self, chip, bind, write):
+        stub, _ = chip
+        bound, _, _ = bind(write(3_600_000_000))
+        stub.set(delays=2)
+        bound.run()
+        bound.run()
+        assert stub.count('delay_us') == 7_200_000_000
+        assert stub.count('overshoot_us') == 0
+
     def test_without_delays_it_does_not_wait(self, chip, bind, write):
         bound, _, _ = bind(write(60_000_000))
         bound.run()

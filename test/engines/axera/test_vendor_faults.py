@@ -166,12 +166,13 @@ def test_an_answer_cut_by_its_length_keeps_its_last_characters(open_pipeline):
     assert answer.finish_reason is FinishReason.LENGTH
 
 
-def test_a_first_token_that_stops_gives_an_empty_answer(open_pipeline):
+def test_a_first_token_that_stops_is_no_answer(open_pipeline):
     pipeline, _ = open_pipeline('tiny-silent')
     for shown in ((), frames(1)):
         answer = ask(pipeline, 'Anything?', frames=shown)
-        assert answer.success, answer.message
-        assert (answer.text, answer.finish_reason) == ('', FinishReason.STOP)
+        assert answer.error_code is ErrorCode.BAD_OUTPUT
+        assert 'said nothing' in answer.message
+        assert answer.text == ''
         assert answer.timings.answer_tokens == 0
 
 

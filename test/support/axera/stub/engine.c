@@ -320,10 +320,10 @@ static void wait_until(int64_t end_ns) {
     while (now_ns() < end_ns) {}
 }
 
-static void take_time(uint64_t delay_us, int64_t started_ns) {
+static void take_time(uint64_t delay_us, int64_t started_ns, bool is_slept) {
     int64_t end_ns = started_ns + (int64_t)delay_us * 1000;
-    wait_until(end_ns);
-    int64_t late_ns = now_ns() - end_ns;
+    if (is_slept) wait_until(end_ns);
+    int64_t late_ns = is_slept ? now_ns() - end_ns : 0;
     stub_lock();
     flows.delay_us += delay_us;
     flows.overshoot_us += (uint64_t)late_ns / 1000;
@@ -352,11 +352,11 @@ static int32_t run(void *handle, void *context, uint32_t index, const Io *io, bo
     else if (index >= model->group_count || grouped != (model->group_count > 1))
         code = refuse(ERR_BAD_GROUP);
     else code = prepare(model, index, io, &at);
-    bool delays = options.delays != 0;
+    uint64_t delays = options.delays;
     stub_unlock();
     if (code) return code;
     code = execute(model, index, &at);
-    if (delays) take_time(model->groups[index].delay_us, started_ns);
+    if (delays) take_time(model->groups[index].delay_us, started_ns, delays != 2);
     return code;
 }
 

@@ -113,7 +113,8 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
 
 #define OPTIONS(X) \
     X(cmm_bytes)      /* size of the CMM */ \
-    X(delays)         /* 1 = a run lasts as long as its group's header line says */ \
+    X(delays)         /* 1 = a run lasts as long as its group's header line says; 2 = that is only */ \
+                      /* counted (delay_us), for hours of virtual time */ \
     X(early_writes)   /* 1 = outputs hold other finite numbers while the inputs are read */ \
     X(latch)          /* 1 = a group keeps the addresses of its first run; 2 = a model does */ \
     X(pad_bytes)      /* bytes more than its shape has that every tensor wants */ \

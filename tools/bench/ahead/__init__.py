@@ -1,0 +1,1 @@
+"""What the figures of work ahead of questions are measured with."""
