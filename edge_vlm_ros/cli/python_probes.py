@@ -31,6 +31,7 @@ class Package(NamedTuple):
 
 
 PACKAGES = (
+    Package('aiohttp', 'aiohttp', 'python3-aiohttp'),
     Package('numpy', 'numpy', 'python3-numpy'),
     Package('cv2', 'opencv-python-headless', 'python3-opencv'),
     Package('onnxruntime', 'onnxruntime'),

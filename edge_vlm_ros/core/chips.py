@@ -89,6 +89,14 @@ CHIPS = (
     _sophgo('bm1688'),
     _axera('ax650', 'internvl3-2b'),
     _axera('ax630c', 'internvl3-1b'),
+    Chip(
+        'remote',
+        'any server',
+        FileForm.NO_FILES,
+        suffix='',
+        engine='',
+        backend='edge_vlm_ros.serving.remote.pipeline:RemotePipeline',
+    ),
 )
 """Those of this package, in the order in which they are listed."""
 

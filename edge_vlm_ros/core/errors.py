@@ -38,6 +38,8 @@ class ErrorCode(IntEnum):
     DEVICE = 500
     ENGINE_DIED = 501
     BAD_OUTPUT = 502
+    SERVER_UNREACHABLE = 503
+    SERVER_REFUSED = 504
     INTERNAL = 599
 
 

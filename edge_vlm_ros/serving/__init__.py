@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ChipModelInfo,
         ModelInfo,
         ModelSpec,
+        RemoteModelInfo,
         StageCosts,
     )
     from edge_vlm_ros.serving.pipeline import VlmPipeline
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         LoadProgress,
         ModelProcess,
     )
+    from edge_vlm_ros.serving.remote.pipeline import RemotePipeline
     from edge_vlm_ros.serving.settings import ServingSettings
     from edge_vlm_ros.serving.stream import AnswerStream
 
@@ -37,6 +39,8 @@ _MODULES = {
     'ModelInfo': 'model_info',
     'ModelProcess': 'process',
     'ModelSpec': 'model_info',
+    'RemoteModelInfo': 'model_info',
+    'RemotePipeline': 'remote.pipeline',
     'ServingSettings': 'settings',
     'StageCosts': 'model_info',
     'VlmPipeline': 'pipeline',
@@ -61,6 +65,8 @@ __all__ = [
     'ModelInfo',
     'ModelProcess',
     'ModelSpec',
+    'RemoteModelInfo',
+    'RemotePipeline',
     'ServingSettings',
     'StageCosts',
     'VlmPipeline',

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_vlm_ros.core import (
-    NS_PER_S,
-    BadRequestError,
-    ErrorCode,
-    PromptPart,
-    join_parts,
-)
+from edge_vlm_ros.core import BadRequestError, PromptPart, join_parts
+from edge_vlm_ros.serving.sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,6 +48,11 @@ class Conversation:
     history: PromptPart | None = field(default=None, repr=False)
     frames: tuple[ShownFrames, ...] = ()
     turns: tuple[PastTurn, ...] = field(default=(), repr=False)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether anything was said yet."""
+        return self.history is not None
 
     @property
     def nbytes(self) -> int:
@@ -159,22 +157,8 @@ def answer_part(token_ids: Iterable[int], first_position: int, *, like: PromptPa
     return PromptPart(tokens, np.broadcast_to(positions, shape), stop)
 
 
-@dataclass(slots=True)
-class _Session:
-    conversation: Conversation
-    used_ns: int
-
-
-class SessionStore:
-    """The conversations that go on, bounded by count, age and bytes; safe from any thread.
-
-    Args:
-        clock: Steady time.
-        max_sessions: The one not used for longest goes first.
-        max_bytes: Of the frames they keep; likewise.
-        ttl_s: A session not used for so long is forgotten, seconds.
-        max_turns: Turns of a conversation that are kept; 0 = as many as the context holds.
-    """
+class SessionStore(Sessions[Conversation]):
+    """The conversations that a chip goes on with; see `Sessions`."""
 
     def __init__(
         self,
@@ -185,86 +169,11 @@ class SessionStore:
         ttl_s: float = 1800.0,
         max_turns: int = 0,
     ) -> None:
-        self.max_turns = max_turns
-        self._clock = clock
-        self._max_sessions = max_sessions
-        self._max_bytes = max_bytes
-        self._ttl_ns = round(ttl_s * NS_PER_S)
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        with self._lock:
-            self._forget_old()
-            return len(self._sessions)
-
-    def get(self, session_id: str, *, must_exist: bool = False) -> Conversation:
-        """Return a session's conversation; a new one begins where there is none ('' = always).
-
-        Raises:
-            BadRequestError: It must exist, but has no turn or is gone (UNKNOWN_SESSION).
-        """
-        if not session_id and not must_exist:
-            return Conversation()
-        with self._lock:
-            self._forget_old()
-            session = self._sessions.get(session_id)
-            if must_exist and (session is None or session.conversation.history is None):
-                raise BadRequestError(
-                    f'the conversation {session_id!r} is not known here (any more): it was not '
-                    'used for long, made room for others, or the model was started again; '
-                    'ask again with new frames to start a new one',
-                    ErrorCode.UNKNOWN_SESSION,
-                )
-            if session is None:
-                session = _Session(Conversation(), 0)
-                self._sessions[session_id] = session
-            self._use(session_id, session)
-            self._forget_most()
-            return session.conversation
-
-    def peek(self, session_id: str) -> Conversation:
-        """Return a session's conversation without using it; an empty one where there is none."""
-        with self._lock:
-            self._forget_old()
-            session = self._sessions.get(session_id)
-            return Conversation() if session is None else session.conversation
-
-    def put(self, session_id: str, before: Conversation, after: Conversation) -> bool:
-        """Replace `before` by `after`; not where the session was reset since. Tell whether."""
-        with self._lock:
-            session = self._sessions.get(session_id)
-            if session is None or session.conversation is not before:
-                return False
-            session.conversation = after
-            self._use(session_id, session)
-            self._forget_most()
-            return True
-
-    def reset(self, session_id: str = '') -> int:
-        """Forget one session, or all of them ('' = all); return how many there were."""
-        with self._lock:
-            if session_id:
-                return int(self._sessions.pop(session_id, None) is not None)
-            number = len(self._sessions)
-            self._sessions.clear()
-            return number
-
-    def _use(self, session_id: str, session: _Session) -> None:
-        session.used_ns = self._clock.now_ns()
-        self._sessions.move_to_end(session_id)
-
-    def _forget_old(self) -> None:
-        oldest_ns = self._clock.now_ns() - self._ttl_ns
-        for session_id in [k for k, s in self._sessions.items() if s.used_ns < oldest_ns]:
-            del self._sessions[session_id]
-
-    def _forget_most(self) -> None:
-        def nbytes() -> int:
-            return sum(session.conversation.nbytes for session in self._sessions.values())
-
-        # The last one is in use right now.
-        while len(self._sessions) > 1 and (
-            len(self._sessions) > self._max_sessions or nbytes() > self._max_bytes
-        ):
-            self._sessions.popitem(last=False)
+        super().__init__(
+            clock,
+            Conversation,
+            max_sessions=max_sessions,
+            max_bytes=max_bytes,
+            ttl_s=ttl_s,
+            max_turns=max_turns,
+        )

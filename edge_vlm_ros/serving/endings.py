@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -19,7 +19,19 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.scheduling import Ended, Ending, Rejected
 
 if TYPE_CHECKING:  # the ROS process imports this, and none of what a running question needs
+    from edge_vlm_ros.core import Question
     from edge_vlm_ros.serving.running import Running
+
+
+class _Asked(Protocol):
+    @property
+    def question(self) -> Question: ...
+
+    @property
+    def asked_ns(self) -> int: ...
+
+    @property
+    def error(self) -> EdgeVlmError | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,7 @@ _TURNED_OUT = {
 """A new error each: one that was raised would carry its traceback along."""
 
 
-def error_of(running: Running, notice: Ended | Rejected) -> EdgeVlmError | None:
+def error_of(running: _Asked, notice: Ended | Rejected) -> EdgeVlmError | None:
     """Put into words why a question is over; None = it was answered."""
     if isinstance(notice, Rejected):
         if not notice.max_waiting:

@@ -80,6 +80,19 @@ class ChipModelInfo(ModelInfo):
     costs: StageCosts = StageCosts()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteModelInfo(ModelInfo):
+    """A model that servers answer with: frames leave this machine.
+
+    Attributes:
+        servers: Their addresses.
+        context_tokens: What it holds; 0 = not known.
+    """
+
+    servers: tuple[str, ...]
+    context_tokens: int = 0
+
+
 def signed(answer: Answer, info: ModelInfo | None) -> Answer:
     """Return an answer with the name of the model that is loaded, and its chip.
 

@@ -8,7 +8,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROSDEP_KEYS = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'yaml': 'python3-yaml'}
+ROSDEP_KEYS = {
+    'aiohttp': 'python3-aiohttp',
+    'cv2': 'python3-opencv',
+    'numpy': 'python3-numpy',
+    'yaml': 'python3-yaml',
+}
 # What rosdep cannot or must not install; package.xml says why in a comment.
 FROM_ELSEWHERE = {
     'axengine': 'axengine',

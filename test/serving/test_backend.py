@@ -10,6 +10,7 @@ import pytest
 from support import packages
 from support.canned_backend import CannedBackend
 from support.long_answer import long_words
+from support.scripted_server import ScriptedServer, echo
 
 from edge_vlm_ros.core import BadRequestError, ErrorCode, FinishReason, Question
 from edge_vlm_ros.engines import open_engine
@@ -59,7 +60,10 @@ def canned_process(canned_chip):
         yield start
 
 
-@pytest.fixture(params=['pipeline', 'canned', 'pipeline in a process', 'canned in a process'])
+KINDS = ('pipeline', 'canned', 'remote')
+
+
+@pytest.fixture(params=[*KINDS, *(f'{kind} in a process' for kind in KINDS)])
 def backend(request, scripted):
     """Each kind of backend; it answers a question with 'long' in it for minutes."""
     answers = [
@@ -73,6 +77,12 @@ def backend(request, scripted):
         elif request.param == 'pipeline in a process':
             opened = ModelProcess(script)
             opened.start()
+        elif request.param.startswith('remote'):
+            server = stack.enter_context(ScriptedServer([echo()]))
+            spec = ModelSpec('remote', options={'servers': server.url})
+            opened = ModelProcess(spec) if 'process' in request.param else open_backend(spec)
+            if isinstance(opened, ModelProcess):
+                opened.start()
         elif request.param == 'canned':
             opened = CannedBackend.open(CANNED)
         else:

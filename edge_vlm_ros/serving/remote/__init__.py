@@ -1,0 +1,1 @@
+"""The chip `remote`: questions that servers answer, as a `Backend`."""
