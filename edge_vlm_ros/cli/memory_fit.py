@@ -9,13 +9,15 @@ from typing import TypeAlias
 from edge_vlm_ros.cli.axera_probes import ChipMemory, axera_memory, chip_of, sdk_version
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, version_in
+from edge_vlm_ros.cli.model_list import with_data
 from edge_vlm_ros.cli.sophgo_probes import (
     DeviceMemory,
     libsophon_version,
     memory_remedy,
     sophgo_memory,
 )
-from edge_vlm_ros.core import ModelFileError, ModelFiles, chip_named
+from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
+from edge_vlm_ros.engines.cpu.external_data import check_external_data
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
 from edge_vlm_ros.models import ModelEntry, catalogue_of, find_model, model_folders
 
@@ -37,8 +39,27 @@ def check_models(machine: Machine, model_dirs: tuple[Path, ...]) -> Iterator[Fin
             yield check_bmodel(entry, files, memory, machine)
     chip = chip_of(machine)
     for entry, files in on_disk:
+        if chip_named(entry.chip).file_form is FileForm.ONNX and entry.hub:
+            yield check_onnx(entry, files, machine)
         if entry.chip == chip:
             yield check_axmodels(entry, files, machine)
+
+
+def check_onnx(entry: ModelEntry, files: ModelFiles, machine: Machine) -> Finding:
+    """Look whether all weights of a model of the CPU are there and fit the machine's memory."""
+    name = f'{entry.name} ({entry.chip})'
+    try:
+        for path in files.weights.values():
+            check_external_data(path)
+    except ModelFileError as error:
+        remedy = f'edge-vlm models fetch {entry.name} --chip {entry.chip}'
+        return Finding(TOPIC, name, State.WARNING, error.message, remedy)
+    size = _mebibytes(sum(path.stat().st_size for path in with_data(files.weights.values())))
+    needed, there = max(entry.host_memory_mb, size), machine.memory_mb()
+    if 0 < there < needed:
+        found = f'takes {needed} MiB, there are {there} MiB'
+        return Finding(TOPIC, name, State.WARNING, found, 'take a smaller model')
+    return Finding(TOPIC, name, State.OK, f'takes {needed} of {there} MiB')
 
 
 def _found(entry: ModelEntry, model_dirs: tuple[Path, ...]) -> ModelFiles | None:

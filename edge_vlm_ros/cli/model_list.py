@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edge_vlm_ros.cli.cpu_estimate import CpuEstimate, estimate, measure_speed
 from edge_vlm_ros.core import EdgeVlmError, ModelFileError, ModelFiles, chip_named, chip_names
 from edge_vlm_ros.models import Catalogue, catalogue_of, find_model, model_folders
 from edge_vlm_ros.models.by_name import home_of, where_by_hand
@@ -24,7 +25,7 @@ class ListedModel:
         parameters: What the publisher says; '' = nothing.
         is_default: Whether it is the chip's model when none is named.
         folder: Where its files lie; '' = not all of them are on this disk.
-        nbytes: Bytes of its weights on this disk.
+        nbytes: Bytes of its weights on this disk, with those that lie beside a graph.
         problem: What is missing; '' = nothing.
         remedy: What to do about it: the commands that fetch it, one a line; '' = nothing is
             missing.
@@ -32,6 +33,8 @@ class ListedModel:
         context_tokens: Prompt and answer together; 0 = not published.
         sdk: Oldest driver or runtime that loads it; '' = none is needed.
         device_memory_mb: Memory of the chip that it takes, MiB; 0 = not published.
+        host_memory_mb: Memory of the host that it takes, MiB; 0 = not published.
+        cost: What it is expected to take on this machine's CPU; None = nothing is known.
         note: Anything else worth knowing.
     """
 
@@ -48,6 +51,8 @@ class ListedModel:
     context_tokens: int
     sdk: str
     device_memory_mb: int
+    host_memory_mb: int
+    cost: CpuEstimate | None
     note: str
 
     def fields(self) -> dict[str, Any]:
@@ -55,12 +60,15 @@ class ListedModel:
         return asdict(self)
 
 
-def list_models(model_dirs: Iterable[Path], chip: str = '') -> list[ListedModel]:
+def list_models(
+    model_dirs: Iterable[Path], chip: str = '', *, with_costs: bool = False
+) -> list[ListedModel]:
     """List the catalogue, a user's own catalogues included.
 
     Args:
         model_dirs: Folders to look in before the usual ones.
         chip: Only models for this chip; '' = all.
+        with_costs: Whether to measure this machine and say what those of the CPU take.
 
     Raises:
         BadRequestError: There is no such chip.
@@ -73,9 +81,18 @@ def list_models(model_dirs: Iterable[Path], chip: str = '') -> list[ListedModel]
         chip_named(chip)
     entries = catalogue.models_for(chip) if chip else catalogue.entries
     order = chip_names()
-    return [
+    listed = [
         _listed(entry, dirs, folders[0], is_default=_is_default(catalogue, entry))
         for entry in sorted(entries, key=lambda entry: order.index(entry.chip))
+    ]
+    if not with_costs:
+        return listed
+    works = {(entry.chip, entry.name): entry.work for entry in entries if entry.work}
+    return [
+        replace(model, cost=estimate(works[key], measure_speed()))
+        if (key := (model.chip, model.name)) in works
+        else model
+        for model in listed
     ]
 
 
@@ -103,12 +120,23 @@ def _listed(entry: ModelEntry, dirs: list[Path], home: Path, *, is_default: bool
         parameters=entry.parameters,
         is_default=is_default,
         folder=str(files.folder) if files else '',
-        nbytes=sum(path.stat().st_size for path in weights),
+        nbytes=sum(path.stat().st_size for path in with_data(weights)),
         problem=problem,
         remedy=remedy,
         source=entry.source,
         context_tokens=entry.context_tokens,
         sdk=entry.sdk,
         device_memory_mb=entry.device_memory_mb,
+        host_memory_mb=entry.host_memory_mb,
+        cost=None,
         note=entry.note,
     )
+
+
+def with_data(weights: Iterable[Path]) -> list[Path]:
+    """Add the files of weights that lie beside ONNX graphs, as large ones have them."""
+    return [
+        file
+        for path in weights
+        for file in (path, *sorted(path.parent.glob(f'{path.name}_data*')))
+    ]

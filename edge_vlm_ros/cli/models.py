@@ -7,6 +7,7 @@ import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 
+from edge_vlm_ros.cli.cpu_estimate import HOW
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.model_list import ListedModel, list_models
 from edge_vlm_ros.cli.output import stream
@@ -25,12 +26,13 @@ def run(args: Namespace) -> int:
         BadRequestError: There is no such chip.
         ModelFileError: A catalogue file is not what it should be.
     """
-    models = list_models(args.model_dir, args.chip)
+    models = list_models(args.model_dir, args.chip, with_costs=True)
     if args.json:
         json.dump([model.fields() for model in models], stream(), ensure_ascii=False, indent=2)
         stream().write('\n')
     else:
         stream().write(as_table(models))
+        stream().write(what_they_take(models))
         stream().write(how_to_get(models) if args.chip else _HINT)
     return ExitCode.DONE
 
@@ -42,6 +44,17 @@ def as_table(models: Sequence[ListedModel]) -> str:
     lines = ('  '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
     table = '\n'.join(line.rstrip() for line in lines)
     return f'{table}\n\n* the model of its chip when none is named\n'
+
+
+def what_they_take(models: Sequence[ListedModel]) -> str:
+    """Say what the models of the CPU are expected to take on this machine."""
+    lines = [
+        f'  {model.name}: {f"{model.host_memory_mb} MiB, " if model.host_memory_mb else ""}'
+        f'{model.cost}\n'
+        for model in models
+        if model.cost
+    ]
+    return f'\non the CPU of this machine, {HOW}:\n{"".join(lines)}' if lines else ''
 
 
 def how_to_get(models: Sequence[ListedModel]) -> str:

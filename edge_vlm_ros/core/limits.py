@@ -23,8 +23,12 @@ class EngineLimits:
         tile_px: Side of the square the vision tower takes; 0 = any size.
         tiles_per_frame: Tiles that one frame is cut into at most unless the user asks for more: as
             many as the chip takes without a long wait; 0 = as the model was trained.
+        frames_per_question: Frames of a clip that one question shows at most unless the user asks
+            for more: as many as the chip takes without a long wait; 0 = as many as are wanted.
         max_patches: Patches that one run of the vision tower takes, for families that cut images
             into patches (Qwen2-VL); 0 = any number.
+        patches_per_frame: Patches that one image is cut into at most unless the user asks for
+            more: as many as the chip takes without a long wait; 0 = as the model was trained.
         max_grid_side: Patches along one side of an image at most (rows of a compiled position
             table); 0 = any number.
         patch_grid: Rows and columns of patches, where the vision tower takes this grid only;
@@ -45,7 +49,9 @@ class EngineLimits:
     hidden_dtype: str = 'float32'
     tile_px: int = 0
     tiles_per_frame: int = 0
+    frames_per_question: int = 0
     max_patches: int = 0
+    patches_per_frame: int = 0
     max_grid_side: int = 0
     patch_grid: tuple[int, int] = (0, 0)
     kv_slots: int = 1

@@ -32,6 +32,7 @@ class FamilyRow:
 
 
 FAMILIES = (
+    FamilyRow('idefics3', ('idefics3', 'smolvlm'), 'edge_vlm_ros.families.idefics3'),
     FamilyRow('internvl', ('internvl', 'internvl_chat'), 'edge_vlm_ros.families.internvl'),
     FamilyRow('mllama', ('mllama',), 'edge_vlm_ros.families.mllama'),
     FamilyRow('qwen2_vl', ('qwen2_vl',), 'edge_vlm_ros.families.qwen2_vl'),

@@ -88,7 +88,9 @@ class ModelFamily(Protocol):
         """
         ...
 
-    def render_suffix(self, question: str, position: int) -> PromptPart:
+    def render_suffix(
+        self, question: str, position: int, *, follows_images: bool = False
+    ) -> PromptPart:
         """Render the question and the opening of the answer.
 
         Special tokens inside the question are treated as text.
@@ -96,6 +98,8 @@ class ModelFamily(Protocol):
         Args:
             question: The user's words.
             position: `next_position` of what precedes.
+            follows_images: Whether this turn's images stand directly before it; some templates
+                write words after an image otherwise than words that come first.
         """
         ...
 

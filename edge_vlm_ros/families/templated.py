@@ -69,7 +69,9 @@ class TemplatedFamily(ABC):
         opening = self._template.opening(system_prompt or self._system_text)
         return self._render(opening, images, first_image=0, position=0)
 
-    def render_suffix(self, question: str, position: int) -> PromptPart:
+    def render_suffix(
+        self, question: str, position: int, *, follows_images: bool = False
+    ) -> PromptPart:
         """Render the question and the opening of the answer.
 
         Blanks around the question are left out: the line break before it stays a token of its own
@@ -78,8 +80,10 @@ class TemplatedFamily(ABC):
         Args:
             question: The user's words; template tokens in them are text.
             position: `next_position` of what precedes.
+            follows_images: Whether this turn's images stand directly before it.
         """
-        pieces = (question.strip(), *self._template.closing())
+        words = self._words(question.strip(), follows_images=follows_images)
+        pieces = (words, *self._template.closing())
         return self._render(pieces, (), first_image=0, position=position)
 
     def encode_answer(self, text: str) -> Sequence[int]:
@@ -112,6 +116,11 @@ class TemplatedFamily(ABC):
         """
         pieces = self._template.next_turn()
         return self._render(pieces, images, first_image=first_image, position=position)
+
+    def _words(self, question: str, *, follows_images: bool) -> str:
+        """Write the user's words: as they are, for most templates."""
+        del follows_images
+        return question
 
     @abstractmethod
     def _render(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from edge_vlm_ros.core import (
     BadRequestError,
     ErrorCode,
+    FileForm,
     ModelFileError,
     chip_named,
     chip_names,
@@ -32,6 +33,7 @@ TOKENIZER_PATTERNS = ('*.json', '*.txt', '*.model')
 TOKENIZER_FOLDER = 'tokenizer'
 _LAYER = '{layer}'
 _MOST_LAYERS = 1000
+_LARGEST_WORK = 1_000_000
 _SHIPPED = Path(__file__).with_name(CATALOGUE_NAME)
 
 
@@ -92,6 +94,36 @@ class SocMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelWork:
+    """What a model of the CPU has to compute, for an estimate of what it takes here.
+
+    Attributes:
+        tower_weights: Of the vision tower, millions.
+        tower_width: Of its hidden states.
+        tower_layers: Its depth.
+        patches: Of one tile; each goes through all weights of the tower.
+        tile_tokens: Placeholders of one tile.
+        language_weights: Of the language model with its head, without the embedding table,
+            millions; each token goes through all of them.
+    """
+
+    tower_weights: int
+    tower_width: int
+    tower_layers: int
+    patches: int
+    tile_tokens: int
+    language_weights: int
+
+    def __post_init__(self) -> None:
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if type(value) is not int or not 0 < value <= _LARGEST_WORK:
+                raise ValueError(
+                    f'work: {field_.name} is from 1 to {_LARGEST_WORK}, not {value!r}'
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One published model for one chip; catalogue.yaml explains the fields."""
 
@@ -115,6 +147,7 @@ class ModelEntry:
     host_memory_mb: int = 0
     device_memory_mb: int = 0
     soc_memory: SocMemory | None = None
+    work: ModelWork | None = None
     note: str = ''
 
     @property
@@ -198,6 +231,11 @@ class Catalogue:
         names = ', '.join(entry.name for entry in self.models_for(chip))
         chips = ', '.join(self.chips_of(name))
         other = f' (there is one for {chips})' if chips else ''
+        if chip_named(chip).file_form is FileForm.NO_FILES:
+            raise ModelFileError(
+                f'chip {chip} has no models as files{other}: what answers there has its own, as '
+                '`edge-vlm doctor --server URL` shows of a server'
+            )
         raise ModelFileError(
             f'no model named {name!r} for chip {chip}{other}; '
             f'there are: {names}. A path with a / in it names a folder or file instead'
@@ -251,6 +289,8 @@ def _entry(row: Mapping[str, Any]) -> ModelEntry:
     if row.get('soc_memory'):
         sizes = {f'{heap}_mb': size for heap, size in row['soc_memory'].items()}
         typed['soc_memory'] = SocMemory(**sizes)
+    if row.get('work'):
+        typed['work'] = ModelWork(**row['work'])
     entry = ModelEntry(**{**row, **typed})
     if not is_chip(entry.chip):
         raise _unknown(entry, 'chip', entry.chip, chip_names())

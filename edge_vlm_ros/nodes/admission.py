@@ -171,6 +171,7 @@ class Admission:
         *,
         now: Moment,
         max_images: int = 0,
+        usual_frames: int = 0,
         has_shown_frames: bool = False,
     ) -> Admitted:
         """Choose the frames a request is about.
@@ -182,6 +183,7 @@ class Admission:
             admitted: The request.
             now: What "now" means: when it was asked, or later where it has waited for a frame.
             max_images: Most frames the model takes; 0 = not known, or no limit.
+            usual_frames: Most frames of a request that does not say how many; 0 = no limit.
             has_shown_frames: Its session has had a turn.
 
         Returns:
@@ -197,7 +199,11 @@ class Admission:
         is_truncated = False
         is_continued = not frames and has_shown_frames and _is_about_the_same(request)
         if not frames and not is_continued:
-            frames, is_truncated = self._from_cameras(request, admitted.defaults, now, max_images)
+            usual = admitted.defaults.max_frames
+            usual = min(usual, usual_frames or usual)
+            frames, is_truncated = self._from_cameras(
+                request, admitted.defaults.max_age_s, now, max_images, usual
+            )
         _check_count(frames, max_images)
         return admitted.with_frames(
             frames,
@@ -214,12 +220,17 @@ class Admission:
                 feed.drop_bad(bad)
 
     def _from_cameras(
-        self, request: AskRequest, defaults: RequestDefaults, now: Moment, max_images: int
+        self,
+        request: AskRequest,
+        usual_age_s: float,
+        now: Moment,
+        max_images: int,
+        usual_frames: int,
     ) -> tuple[tuple[StoredFrame, ...], bool]:
         names = self._camera_names(request)
-        most = _frames_each(request.max_frames, defaults.max_frames, max_images, len(names))
+        most = _frames_each(request.max_frames, usual_frames, max_images, len(names))
         as_of_ns = time_from_ros(request.as_of)
-        max_age_s = request.max_age_s or defaults.max_age_s
+        max_age_s = request.max_age_s or usual_age_s
         frames: list[StoredFrame] = []
         is_truncated = False
         for name in names:

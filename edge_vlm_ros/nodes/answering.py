@@ -360,9 +360,9 @@ class Answering:
         """Return a request with its frames: those that are ready, where it is about these."""
         info = self._info()
         has_turns = admitted.facts.session_id in self._shown_sessions
-        max_images = info.max_images if info is not None else 0
+        most, usual = (info.max_images, info.usual_frames) if info is not None else (0, 0)
         chosen = self._admission.choose(
-            admitted, now=now, max_images=max_images, has_shown_frames=has_turns
+            admitted, now=now, max_images=most, usual_frames=usual, has_shown_frames=has_turns
         )
         if self.ahead is None:
             return chosen

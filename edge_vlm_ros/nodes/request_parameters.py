@@ -49,7 +49,8 @@ def declare_requests(table: ParameterTable) -> None:
     table.declare(
         'max_frames',
         8,
-        'Frames of a clip, where a request says 0; a model that takes fewer gets fewer.',
+        'Frames of a clip, where a request says 0; a model that takes fewer gets fewer, and one '
+        'that would take long for them here.',
         low=1,
         high=256,
     )

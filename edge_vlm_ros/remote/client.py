@@ -138,7 +138,12 @@ class ServerClient:
             headers['Authorization'] = self._key.header
         try:
             response = await self._session.request(
-                method, url, headers=headers, allow_redirects=False, proxy=self._proxy(url), **more
+                method,
+                url,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy(server),
+                **more,
             )
         except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, OSError) as error:
             raise FaultError(unreachable(self._reason(error))) from error
@@ -147,9 +152,14 @@ class ServerClient:
         finally:
             response.close()
 
-    def _proxy(self, url: str) -> str | None:
-        parts = urlsplit(url)
-        if not parts.hostname or urllib.request.proxy_bypass(parts.netloc):
+    def without_key(self, fault: Fault) -> Fault:
+        """Return a fault whose message does not repeat the key."""
+        return replace(fault, message=self._hidden(fault.message))
+
+    def _proxy(self, server: ServerAddress) -> str | None:
+        """Return the proxy for a server; to one on this machine, what is sent stays on it."""
+        parts = urlsplit(server.url)
+        if server.is_loopback or urllib.request.proxy_bypass(parts.netloc):
             return None
         return self._proxies.get(parts.scheme)
 
@@ -166,7 +176,7 @@ class ServerClient:
         fault = fault_of(response.status, body, response.headers.get('Retry-After', ''))
         where = quoted(response.headers.get('Location', ''))
         words = f'{fault.message}, moved to {where}' if where else fault.message
-        return replace(fault, message=self._hidden(words))
+        return self.without_key(replace(fault, message=words))
 
     def _hidden(self, text: str) -> str:
         return text if self._key is None else self._key.hidden_in(text)

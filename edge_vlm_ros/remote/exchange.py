@@ -81,6 +81,8 @@ async def ask_server(  # noqa: PLR0913 (keywords)
             return await listening.listen(stream, limit)
     except _OverError:
         return listening.late_end()
+    except FaultError as error:
+        raise FaultError(client.without_key(error.fault)) from None
 
 
 class _OverError(Exception):

@@ -49,6 +49,8 @@ class RemoteOptions(Options):
         logprobs: Ask for scores where a question has choices.
         sampling: Fields that the servers take, of `SAMPLING_FIELDS`, parted by commas; a question
             that needs another one is refused.
+        trusts_counts: A server that counts fewer tokens than a prompt has words has cut it, and
+            its answer is an error; false for servers that count otherwise.
         extra: More fields of the request, a JSON object.
     """
 
@@ -70,6 +72,7 @@ class RemoteOptions(Options):
     choices: ChoicesBy = 'text'
     logprobs: bool = True
     sampling: str = _DEFAULT_SAMPLING
+    trusts_counts: bool = True
     extra: str = ''
 
     def __post_init__(self) -> None:

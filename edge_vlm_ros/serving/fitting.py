@@ -137,7 +137,9 @@ class PromptFitter:
         )
         new_frames = (*carried, *conversation.new_frames(shown))
         before = self._before(conversation, new_frames, question.system_prompt)
-        words = self._family.render_suffix(question.text, before.next_position)
+        words = self._family.render_suffix(
+            question.text, before.next_position, follows_images=bool(new_frames)
+        )
         prompt = join_parts((before, words))
         return FittedPrompt(conversation, new_frames, prompt, len(words))
 

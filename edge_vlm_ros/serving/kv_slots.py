@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CLOSING_TOKENS = 4
+"""A prefix that loses no more goes on: a video ends in tokens of its own, and grows before them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:
@@ -86,9 +89,10 @@ class KvSlots:
         """
         shared = [record.shared(prompt, keys) for record in self._records]
         slot = max(range(len(shared)), key=shared.__getitem__)
-        if slot == self._prefix_slot and shared[slot] < self._prefix_tokens:
+        before = max(0, self._prefix_tokens - CLOSING_TOKENS)
+        if slot == self._prefix_slot and shared[slot] < before:
             slot = self._spare_slot()  # A new start: the old prefix answers meanwhile.
-        held, before = shared[slot], self._prefix_tokens
+        held = shared[slot]
         if held == len(prompt):
             self._select(slot)
             return Begun(held, held)

@@ -55,12 +55,15 @@ class ModelInfo:
         model: Catalogue name or path.
         chip: 'cpu', 'bm1684x', ...
         max_images: Images in one prompt at most; 0 = as many as the context holds.
+        usual_frames: Frames of a clip to show at most unless more are asked for; 0 = as many as
+            are wanted.
         load_s: Seconds from the start of loading to ready.
     """
 
     model: str
     chip: str
     max_images: int = 0
+    usual_frames: int = 0
     load_s: float = 0.0
 
 

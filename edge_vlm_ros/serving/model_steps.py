@@ -124,7 +124,7 @@ class ModelSteps:
         features = engine.encode(inputs)
         times_ns.append(self._clock.now_ns())
         prefix = family.render_prefix([inputs], '')
-        suffix = family.render_suffix(_WARM_UP_QUESTION, prefix.next_position)
+        suffix = family.render_suffix(_WARM_UP_QUESTION, prefix.next_position, follows_images=True)
         prompt = join_parts((prefix, suffix))
         prefill_tokens, prefill_ns = self._warm_up_prefill(prompt, features)
         times_ns.append(self._clock.now_ns())

@@ -320,6 +320,7 @@ class ChipWorker:
             model=loaded.model,
             chip=loaded.chip,
             max_images=limits.max_images,
+            usual_frames=limits.frames_per_question,
             load_s=round(load_s, 3),
             limits=limits,
             costs=costs,

@@ -151,3 +151,22 @@ def _phi3() -> ChatTemplate:
 
 PHI3 = _phi3()
 """Phi-3's template as in InternVL2 4B ('phi3-chat'): no line break after a turn."""
+
+
+def _smolvlm() -> ChatTemplate:
+    end = Special('<end_of_utterance>')
+
+    def turn(role: str) -> TurnMarkup:
+        return TurnMarkup((role,), (end, '\n'))
+
+    return ChatTemplate(
+        turn('System: '),
+        turn('User:'),
+        turn('Assistant:'),
+        stop=(end.token,),
+        first=(Special('<|im_start|>'),),
+    )
+
+
+SMOLVLM = _smolvlm()
+"""That of SmolVLM and SmolVLM2. A user's words that come before any image follow a blank."""

@@ -29,7 +29,8 @@ class FreeText:
     """One answer in the model's own words. Use from one thread at a time.
 
     What could be the beginning of a stop string waits, and so does what could be the beginning of
-    a loop: neither is shown before it is clear that it is no such thing.
+    a loop: neither is shown before it is clear that it is no such thing. Blanks that it begins
+    with are not shown: some models say one after what opens the answer.
 
     Args:
         tokenizer: The model's.
@@ -74,9 +75,9 @@ class FreeText:
             return self._tokens
         text = ''.join(self._shown)
         kept = len(self._tokens)
-        while kept and not text.startswith(self._tokenizer.decode(self._tokens[:kept])):
+        while kept and not text.startswith(self._decode(kept)):
             kept -= 1
-        rest = text[len(self._tokenizer.decode(self._tokens[:kept])) :]
+        rest = text[len(self._decode(kept)) :]
         return [*self._tokens[:kept], *self._tokenizer.encode(rest)]
 
     def choose(self, logits: NDArray[np.floating]) -> int:
@@ -133,8 +134,13 @@ class FreeText:
             )
         return shown
 
+    def _decode(self, kept: int) -> str:
+        return self._tokenizer.decode(self._tokens[:kept]).lstrip()
+
     def _show(self, text: str) -> str:
         text, self._held = self._held + text, ''
+        if not any(self._shown):
+            text = text.lstrip()
         self._shown.append(text)
         return text
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Resizer,
         resize_exact,
         resize_exact_bilinear,
+        resize_exact_lanczos,
         resize_fast,
     )
     from edge_vlm_ros.vision.tiles import TileGrid, Tiling, cut_tiles, dynamic_tiles
@@ -74,6 +75,7 @@ _MODULES = {
     'pixels_for_tile': 'preprocess',
     'resize_exact': 'resize',
     'resize_exact_bilinear': 'resize',
+    'resize_exact_lanczos': 'resize',
     'resize_fast': 'resize',
     'smart_size': 'patches',
     'thumbnail': 'change',
@@ -113,6 +115,7 @@ __all__ = [
     'pixels_for_tile',
     'resize_exact',
     'resize_exact_bilinear',
+    'resize_exact_lanczos',
     'resize_fast',
     'smart_size',
     'thumbnail',

@@ -23,6 +23,21 @@ def test_it_answers_and_ends_with_0(ask, grey_image):
     assert re.fullmatch(r'1 seen with .*: What is this\?\n', done.stdout)
 
 
+def test_a_smolvlm_is_asked_by_its_folder(edge_vlm, grey_image, tmp_path):
+    from support.tiny_smolvlm.make import make_tiny_smolvlm
+
+    folder = make_tiny_smolvlm(tmp_path / 'model')
+    words = ('ask', '--chip', 'cpu', '--model', folder, '--image', grey_image(90))
+    done = edge_vlm(*words, '--max-tokens', 4, 'What is this?')
+    assert done.returncode == 0, done.stderr
+    choice = edge_vlm(*words, '--yes-no', 'Is this grey?')
+    assert choice.stdout.strip().lower() in {'yes', 'no'}
+    (folder / 'onnx' / 'vision_encoder.onnx').unlink()
+    done = edge_vlm(*words, 'What is this?')
+    assert done.returncode == 3
+    assert 'missing onnx/vision_encoder.onnx' in done.stderr
+
+
 def test_words_come_before_the_answer_is_whole(script, slow_command):
     script.write_text("answers: [{answer: '" + long_words(1000) + "'}]\nlatency: {decode_s: 0.02}")
     with subprocess.Popen(slow_command, stdout=subprocess.PIPE) as process:

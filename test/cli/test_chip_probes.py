@@ -341,6 +341,35 @@ def test_a_set_that_does_not_fit_is_a_warning(room, board, tmp_path, memory, say
     assert found.remedy
 
 
+@pytest.fixture
+def smolvlm(tmp_path):
+    """Put a model of the CPU where it belongs, its weights beside its graphs."""
+    from support.tiny_smolvlm.make import make_tiny_smolvlm
+    from support.tiny_smolvlm.variants import put_weights_beside
+
+    folder = make_tiny_smolvlm(tmp_path / 'models' / 'cpu' / 'smolvlm-256m')
+    beside = put_weights_beside(folder)
+    for path in sorted((folder / 'onnx').glob('*.onnx')):
+        path.rename(path.with_name(f'{path.stem}_int8.onnx'))
+    return beside
+
+
+def test_a_model_of_the_cpu_is_compared_with_the_hosts_memory(room, board, smolvlm):
+    board.put('/proc/meminfo', 'MemTotal:        8000000 kB\n')
+    assert room()['smolvlm-256m (cpu)'].found == 'takes 600 of 7812 MiB'
+    board.put('/proc/meminfo', 'MemTotal:         500000 kB\n')
+    found = room()['smolvlm-256m (cpu)']
+    assert (found.state, found.found) == (State.WARNING, 'takes 600 MiB, there are 488 MiB')
+
+
+def test_weights_that_are_missing_beside_a_graph_are_named_with_what_fetches_them(room, smolvlm):
+    smolvlm[2].unlink()
+    found = room()['smolvlm-256m (cpu)']
+    assert found.state is State.WARNING
+    assert 'decoder_model_merged.onnx_data' in found.found
+    assert found.remedy == 'edge-vlm models fetch smolvlm-256m --chip cpu'
+
+
 def test_a_model_for_a_newer_sdk_is_a_warning(room, board, tmp_path, own_model):
     put_set(tmp_path / 'models' / 'internvl3-2b', ALL.find('ax650', 'internvl3-2b'))
     board.be_ax650('Ax_Version V2.17.1')

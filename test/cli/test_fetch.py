@@ -230,6 +230,37 @@ def test_a_repository_comes_whole_and_is_found(fetch, hub, tmp_path):
     assert f'EDGE_VLM_MODELS={tmp_path / "models"}' in done.stderr
 
 
+def put_smolvlm(hub, name='smolvlm-256m'):
+    entry = ALL.find('cpu', name)
+    files = {'config.json': b'{"model_type": "idefics3"}', 'tokenizer.json': b'{}'}
+    files['preprocessor_config.json'] = b'{}'
+    for file in entry.files.values():
+        files[file.path] = b'graph' * 99
+        files[file.path.replace('_int8', '_q4')] = b'not wanted'
+        files[file.path.replace('_int8', '')] = b'not wanted'
+    files['onnx/decoder_model_merged_int8.onnx_data'] = b'weights beside it'
+    files['model.safetensors'] = b'far too much'
+    hub.put(entry.hub.repository, **files)
+    return entry
+
+
+def test_a_model_of_the_cpu_comes_in_one_variant_with_what_lies_beside_it(fetch, hub, tmp_path):
+    entry = put_smolvlm(hub)
+    done = fetch('smolvlm-256m', '--chip', 'cpu')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('found smolvlm-256m for cpu: 3 files of weights')
+    home = tmp_path / 'models' / 'cpu' / 'smolvlm-256m'
+    names = {path.relative_to(home).as_posix() for path in home.rglob('*') if path.is_file()}
+    assert {name for name in names if not name.startswith('.cache')} == {
+        'config.json',
+        'preprocessor_config.json',
+        'tokenizer.json',
+        'onnx/decoder_model_merged_int8.onnx_data',
+        *(file.path for file in entry.files.values()),
+    }
+    assert any(entry.hub.revision in path for _, path, _ in hub.asked)
+
+
 def test_what_is_here_already_is_not_fetched_again(fetch, hub):
     put_axmodels(hub)
     assert fetch('internvl3-2b', '--chip', 'ax650').returncode == 0

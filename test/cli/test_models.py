@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
+import pytest
+
+from edge_vlm_ros.cli.cpu_estimate import MachineSpeed, estimate
 from edge_vlm_ros.core import chip_names
 from edge_vlm_ros.models import load_catalogue
+from edge_vlm_ros.models.catalogue import ModelWork
 
 
 def test_the_table_lists_the_whole_catalogue(edge_vlm):
@@ -38,6 +43,32 @@ def test_json_says_what_is_on_disk(edge_vlm):
     assert away['device_memory_mb'] == 1638
     chips = [model['chip'] for model in models]
     assert chips == sorted(chips, key=chip_names().index)
+
+
+def test_what_models_of_the_cpu_take_here_is_said_and_how_it_is_known(edge_vlm):
+    done = edge_vlm('models', '--chip', 'cpu')
+    assert 'on the CPU of this machine, estimated in float32 from' in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith('  smolvlm-256m: ')]
+    assert re.fullmatch(
+        r'  smolvlm-256m: 600 MiB, first word after [\d.]+ s with one tile, '
+        r'each more [\d.]+ s, then \d+ tokens/s',
+        lines[0],
+    )
+    models = json.loads(edge_vlm('models', '--chip', 'cpu', '--json').stdout)
+    costs = {model['name']: model['cost'] for model in models}
+    assert costs['demo'] is None
+    small, large = costs['smolvlm2-256m'], costs['smolvlm2-500m']
+    assert 0 < small['first_word_s'] < large['first_word_s']
+    assert 0 < large['tokens_per_s'] < small['tokens_per_s']
+
+
+def test_an_estimate_is_what_the_weights_and_the_machine_make_it():
+    """As measured: 2.35 s a tile and 38 ms a token of SmolVLM-256M in float32."""
+    work = ModelWork(94, 768, 12, 1024, 64, 136)
+    found = estimate(work, MachineSpeed(arithmetic=50e9, reading=4e9))
+    assert found.tile_s == pytest.approx(2.35 + 64 * 136e6 / 50e9, abs=0.15)
+    assert found.tokens_per_s == pytest.approx(1 / 0.038, rel=0.15)
+    assert found.first_word_s > found.tile_s
 
 
 def test_a_model_of_ones_own_is_listed(edge_vlm, tmp_path, script):

@@ -19,6 +19,14 @@ def tiny_files(tiny_folder):
     return find_model('cpu', str(tiny_folder))
 
 
+@pytest.fixture(scope='session')
+def smolvlm_folder(tmp_path_factory):
+    pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
+    from support.tiny_smolvlm.make import make_tiny_smolvlm
+
+    return make_tiny_smolvlm(tmp_path_factory.mktemp('smolvlm'))
+
+
 @pytest.fixture
 def tiny_engine(tiny_files):
     engine = open_engine('cpu', tiny_files, options={'threads': 1})

@@ -156,6 +156,44 @@ def mllama_folder(tmp_path, special_json):
     return make
 
 
+IDEFICS3 = {
+    'architectures': ['Idefics3ForConditionalGeneration'],
+    'model_type': 'idefics3',
+    'scale_factor': 2,
+    'text_config': {'model_type': 'llama'},
+    'vision_config': {'model_type': 'idefics3_vision', 'image_size': 64, 'patch_size': 16},
+}
+
+
+@pytest.fixture(scope='session')
+def smolvlm_json():
+    """The text of a tokenizer.json with SmolLM2's split and SmolVLM's template tokens."""
+    return _made_tokenizers().smolvlm_like().to_str()
+
+
+@pytest.fixture
+def smolvlm_folder(tmp_path, smolvlm_json):
+    """Make a SmolVLM folder with tiles of 64 px, 4 rows each; keywords change the preprocessor."""
+
+    def make(config=None, generation=None, **changes):
+        preprocessor = {
+            'do_image_splitting': True,
+            'image_mean': [0.5, 0.5, 0.5],
+            'image_std': [0.5, 0.5, 0.5],
+            'max_image_size': {'longest_edge': 64},
+            'resample': 1,
+            'size': {'longest_edge': 256},
+            **changes,
+        }
+        kept = {key: value for key, value in preprocessor.items() if value is not ...}
+        files = {'config': {**IDEFICS3, **(config or {})}, 'preprocessor_config': kept}
+        if generation is not None:
+            files['generation_config'] = generation
+        return _write(tmp_path, smolvlm_json, **files)
+
+    return make
+
+
 @pytest.fixture(scope='session')
 def transformers_ids(special_json):
     """Encode a rendered prompt with transformers: an independent way to its ids."""

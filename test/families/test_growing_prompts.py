@@ -62,6 +62,7 @@ FAMILIES = {
     'InternVL2 4B': lambda get: sentencepiece_family(get('model_folder'), 'phi3-chat'),
     'the demo model': lambda _: load_family(resources.files('edge_vlm_ros') / 'demo' / 'model'),
     'Qwen2-VL': lambda get: load_family(get('qwen2_vl_folder')()),
+    'SmolVLM': lambda get: load_family(get('smolvlm_folder')()),
     'Llama 3.2 Vision': lambda get: load_family(get('mllama_folder')()),
 }
 

@@ -20,7 +20,10 @@ NAMES = (
 )
 
 
-@pytest.fixture(params=['model', 'qwen2_vl', 'mllama'], ids=['internvl', 'qwen2_vl', 'mllama'])
+@pytest.fixture(
+    params=['model', 'qwen2_vl', 'mllama', 'smolvlm'],
+    ids=['internvl', 'qwen2_vl', 'mllama', 'idefics3'],
+)
 def folder(request):
     """Make a model folder of each family, with every file that may be there."""
     made = request.getfixturevalue(f'{request.param}_folder')()

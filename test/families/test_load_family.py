@@ -18,12 +18,12 @@ def test_internvl_is_known_by_its_model_type(model_folder, model_type):
 
 
 def test_an_unknown_family_is_refused_with_what_was_found_and_what_is_known(model_folder):
-    with pytest.raises(ModelFileError, match=r'model_type is "llava", expected one of internvl,'):
+    with pytest.raises(ModelFileError, match=r'model_type is "llava", expected one of idefics3,'):
         load_family(model_folder(model_type='llava'))
 
 
 def test_a_config_without_a_family_is_refused(model_folder):
-    with pytest.raises(ModelFileError, match=r'model_type is missing; expected one of internvl'):
+    with pytest.raises(ModelFileError, match=r'model_type is missing; expected one of idefics3'):
         load_family(model_folder(model_type=...))
 
 

@@ -21,7 +21,8 @@ from edge_vlm_ros.core import (
     join_parts,
     text_part,
 )
-from edge_vlm_ros.families.qwen2_vl import Qwen2VlFamily, Qwen2VlOptions
+from edge_vlm_ros.families.qwen2_vl import Qwen2VlFamily
+from edge_vlm_ros.families.qwen2_vl_sizes import Qwen2VlOptions
 
 SYSTEM = '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'
 START = '<|im_start|>user\n'
@@ -342,7 +343,8 @@ def test_sizes_may_be_chosen(qwen2_vl_folder):
 def test_the_newer_form_of_the_bounds_is_read_too(qwen2_vl_folder):
     size = {'shortest_edge': 3136, 'longest_edge': 50176}
     family = load_family(qwen2_vl_folder(min_pixels=..., max_pixels=..., size=size))
-    assert (family.settings.alone.min_pixels, family.settings.alone.max_pixels) == (3136, 50176)
+    alone = family.settings.sizes.alone
+    assert (alone.min_pixels, alone.max_pixels) == (3136, 50176)
 
 
 def test_options_that_cannot_be_are_refused():

@@ -1,6 +1,7 @@
 """Laws of the catalogue: every entry is complete, every chip has a default."""
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ from edge_vlm_ros.models import load_catalogue
 CATALOGUE = load_catalogue()
 # Published models, chip by chip.
 PUBLISHED = {
-    'cpu': {'demo'},
+    'cpu': {
+        'demo', 'smolvlm-256m', 'smolvlm-500m', 'smolvlm2-256m', 'smolvlm2-500m', 'qwen2-vl-2b',
+        'qwen2-vl-2b-q4f16',
+    },
     'scripted': {'scripted'},
     'bm1684x': {
         'internvl2-4b', 'internvl2-4b-1core', 'internvl2-8b', 'internvl2-8b-int8', 'internvl3-2b',
@@ -37,7 +41,7 @@ PUBLISHED = {
 entries = pytest.mark.parametrize(
     'entry', CATALOGUE.entries, ids=lambda entry: f'{entry.chip}-{entry.name}'
 )
-BUILT_IN = {'cpu', 'scripted'}
+BUILT_IN = {'demo', 'scripted'}
 WITH_FILES = [chip.name for chip in CHIPS if chip.file_form is not FileForm.NO_FILES]
 
 
@@ -59,7 +63,11 @@ def test_an_entry_says_all_that_is_needed_to_use_it(entry):
     assert entry.source
     assert entry.parameters
     assert all(file.path and not Path(file.path).is_absolute() for file in entry.files.values())
-    if entry.chip in BUILT_IN:
+    if entry.name in BUILT_IN:
+        return
+    if entry.chip == 'cpu':
+        assert entry.hub.revision or entry.name.startswith('qwen2-vl'), 'none is known of it'
+        assert entry.work
         return
     assert entry.tokenizer.count('/') == 1
     assert entry.sdk
@@ -69,7 +77,7 @@ def test_an_entry_says_all_that_is_needed_to_use_it(entry):
 @entries
 def test_an_entry_that_is_not_shipped_says_how_to_get_every_file(entry):
     commands = entry.fetch_commands(Path('/models/it'))
-    if entry.chip in BUILT_IN:
+    if entry.name in BUILT_IN:
         assert commands == ()
         return
     assert all('/models/it' in command for command in commands)
@@ -125,6 +133,32 @@ def test_hub_commands_name_revision_and_patterns():
         ' --revision 123ee66991d912a70487a6d17343982ec67e7444'
         " --include 'internvl2_5_1b_448_ax650/*' --local-dir /m"
     )
+
+
+@pytest.mark.parametrize('entry', [e for e in CATALOGUE.models_for('cpu') if e.hub], ids=str)
+def test_a_model_of_the_cpu_names_one_variant_and_brings_what_lies_beside_it(entry):
+    wanted = [
+        'config.json',
+        'tokenizer.json',
+        'preprocessor_config.json',
+        *(file.path for file in entry.files.values()),
+        *(f'{file.path}_data' for file in entry.files.values()),
+        *(f'{file.path}_data_1' for file in entry.files.values()),
+    ]
+    for name in wanted:
+        assert any(fnmatchcase(name, pattern) for pattern in entry.hub.patterns)
+    others = ['onnx/decoder_model_merged.onnx', 'onnx/vision_encoder_q4.onnx', 'model.safetensors']
+    for name in others:
+        assert not any(fnmatchcase(name, pattern) for pattern in entry.hub.patterns)
+
+
+@pytest.mark.parametrize('wrong', ['{patches: 1}', '{patches: 0}', '{size: 3}', '5'])
+def test_work_that_is_no_work_is_refused(tmp_path, wrong):
+    path = tmp_path / 'catalogue.yaml'
+    row = 'name: x, chip: cpu, family: internvl, files: {a: {path: b}}'
+    path.write_text(f'models: [{{{row}, work: {wrong}}}]')
+    with pytest.raises(ModelFileError, match=r'no model catalogue'):
+        load_catalogue([path])
 
 
 def test_an_unknown_chip_is_a_bad_request():

@@ -82,6 +82,6 @@ def test_without_its_package_the_model_is_of_no_known_family(model):
     from edge_vlm_ros.families import read_family
 
     with pytest.raises(
-        ModelFileError, match='model_type is "tinysight", expected one of internvl'
+        ModelFileError, match='model_type is "tinysight", expected one of idefics3'
     ):
         read_family(ModelConfig(model))

@@ -117,6 +117,13 @@ def test_a_clip_has_as_many_frames_as_are_asked_for_else_as_the_node_says():
     assert len(frames_of(choose({'last_seconds': 4.0}, max_images=4))) == 4
 
 
+def test_a_clip_of_a_slow_model_has_as_many_frames_as_it_bears_unless_more_are_asked_for():
+    assert len(frames_of(choose({'last_seconds': 4.0}, usual_frames=2))) == 2
+    assert len(frames_of(choose({'last_seconds': 4.0}, usual_frames=20))) == 8
+    asked = choose({'last_seconds': 4.0, 'max_frames': 6}, usual_frames=2)
+    assert len(frames_of(asked)) == 6
+
+
 def test_a_clip_of_more_frames_than_the_model_takes_is_sampled_down_and_says_so():
     admitted = choose({'last_seconds': 4.0, 'max_frames': 40}, max_images=4)
     # Twice as many: a family may show two frames as one image, the model process knows.

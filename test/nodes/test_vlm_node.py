@@ -22,7 +22,7 @@ answers:
     answer: 'Grüße, 世界 🤖!'
   - answer: 'You asked: {question}'
 latency: {decode_s: 0.002}
-limits: {context_tokens: 4096, max_images: 6}
+limits: {context_tokens: 4096, max_images: 6, frames_per_question: 3}
 """
 
 
@@ -121,6 +121,14 @@ def test_a_clip_has_no_more_frames_than_the_model_takes(client):
     answer = client.ask('see', last_seconds=3.0, max_frames=8)
     assert answer.message.startswith('of 8 frames 6, evenly in time, ')
     assert answer.text == 'I see 6 images.'
+
+
+def test_a_clip_has_as_many_frames_as_the_model_bears_unless_more_are_asked_for(client):
+    client.until(
+        lambda: len(client.ask('see', last_seconds=3.0, max_frames=5).frames) == 5,
+        what='more frames than the model bears',
+    )
+    assert client.ask('see', last_seconds=3.0).text == 'I see 3 images.'
 
 
 def test_a_window_longer_than_the_buffer_is_told(client):

@@ -63,6 +63,34 @@ def tiny_spec(tmp_path_factory):
     return ModelSpec('cpu', str(folder), options={'prefill_chunk': 16, 'threads': 1})
 
 
+@pytest.fixture(scope='session')
+def tiny_qwen_spec(tmp_path_factory):
+    """A tiny random Qwen2-VL for the CPU engine: its real family, positions on three axes."""
+    pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
+    from support.tiny_model.qwen2_vl import make_tiny_qwen2_vl
+
+    folder = make_tiny_qwen2_vl(tmp_path_factory.mktemp('qwen'))
+    # However busy the machine is when it loads, images are of one size.
+    options = {
+        'prefill_chunk': 16,
+        'threads': 1,
+        'context_tokens': 400,
+        'max_pixels': 1024 * 14**2,
+    }
+    return ModelSpec('cpu', str(folder), options=options)
+
+
+@pytest.fixture(scope='session')
+def smolvlm_spec(tmp_path_factory):
+    """A tiny random SmolVLM for the CPU engine, with chunks that end inside tiles."""
+    pytest.importorskip('onnx', reason='the tiny model is written with onnx (test extra)')
+    from support.tiny_smolvlm.make import make_tiny_smolvlm
+
+    folder = make_tiny_smolvlm(tmp_path_factory.mktemp('smolvlm'))
+    options = {'prefill_chunk': 18, 'threads': 1, 'max_tiles': 4, 'context_tokens': 400}
+    return ModelSpec('cpu', str(folder), options=options)
+
+
 def make_frame(value=128, *, stamp_ns=1, side=8, camera='front', received_ns=0):
     """Make a frame of one grey value (0 to 255), or of the pixels given."""
     pixels = np.broadcast_to(np.asarray(value, np.uint8), (side, side, 3))

@@ -112,8 +112,8 @@ class ThreeAxes(Wrapped):
         part = self.inner.render_next_turn(images, first_image, position)
         return self._placed(part, position)
 
-    def render_suffix(self, question, position):
-        return self._placed(self.inner.render_suffix(question, position), position)
+    def render_suffix(self, question, position, **more):
+        return self._placed(self.inner.render_suffix(question, position, **more), position)
 
     @staticmethod
     def _placed(part, position):
@@ -378,6 +378,7 @@ KINDS = {
     'greedy head': lambda get: start(get('scripted')(**SAYS_WHAT_IT_SEES), engine=GreedyHead),
     'real Qwen2-VL family': lambda get: start(get('qwen2_vl_spec')),
     'CPU': lambda get: start(get('tiny_spec')),
+    'CPU, Qwen2-VL': lambda get: start(get('tiny_qwen_spec')),
     'CPU on three axes': lambda get: start(get('mrope_spec'), family=ThreeAxes),
 }
 

@@ -1,6 +1,6 @@
 """A prompt prefilled up to the question's words: only these are paid for, the answer is the same.
 
-Everything here runs on the scripted engine and on a tiny real one.
+Everything here runs on the scripted engine and on three tiny real models.
 """
 
 from __future__ import annotations
@@ -114,11 +114,10 @@ def until(condition):
         patience.look()
 
 
-@pytest.fixture(params=['scripted', 'cpu'])
+@pytest.fixture(params=['scripted', 'tiny_spec', 'smolvlm_spec', 'tiny_qwen_spec'])
 def spec(request, scripted):
-    return (
-        scripted(**SCRIPT) if request.param == 'scripted' else request.getfixturevalue('tiny_spec')
-    )
+    name = request.param
+    return scripted(**SCRIPT) if name == 'scripted' else request.getfixturevalue(name)
 
 
 @pytest.fixture
@@ -199,6 +198,25 @@ def test_a_window_grows_frame_by_frame_and_starts_over(opened, frame):
     assert ahead.report.restarts == 1
     window = frames[3:5]
     assert ahead.ask('What?', *window).text == opened().ask('What?', *window).text
+
+
+def test_a_question_goes_on_from_a_clip_of_qwen2_vl_by_pairs_of_frames(tiny_qwen_spec, frame):
+    """All but the token that closes the video is kept; half a pair starts again where it began."""
+    film = {'shown_as': ShownAs.VIDEO}
+    pair = 64
+    cold, ahead = Ahead(tiny_qwen_spec), Ahead(tiny_qwen_spec)
+    try:
+        for number, (made, asked, lost) in enumerate([(4, 4, 0), (4, 6, 1), (3, 4, pair + 1)]):
+            frames = [picture(frame, 10 * number + seed) for seed in range(asked)]
+            ahead.ready(*frames[:made], **film)
+            held = ahead.report.tokens
+            warm = ahead.ask('What is it?', *frames[:asked], **film)
+            assert warm.text == cold.ask('What is it?', *frames[:asked], **film).text
+            assert warm.timings.cached_prompt_tokens == held - lost
+            assert warm.readiness is (Readiness.APPENDED if lost else Readiness.PREFIX)
+    finally:
+        cold.pipeline.close()
+        ahead.pipeline.close()
 
 
 def test_a_fresh_frame_is_appended_at_the_question(opened, frame):

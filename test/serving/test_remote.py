@@ -364,6 +364,8 @@ def test_a_prompt_that_a_server_cuts_without_a_word_is_noticed():
     assert answer.error_code is ErrorCode.PROMPT_TOO_LONG
     assert 'cut' in answer.message
     assert answer.text == 'Yes.'
+    with served(cut, trusts_counts=False) as (vlm, _):
+        assert ask(vlm, 'word ' * 70).success
 
 
 def test_a_spec_names_what_it_would_open():

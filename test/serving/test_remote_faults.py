@@ -207,14 +207,16 @@ def test_the_key_is_sent_and_is_in_no_log_and_no_message(monkeypatch, caplog):
     caplog.set_level('DEBUG')
     monkeypatch.setenv('ROBOT_KEY', SECRET)
     repeated = status(400, {'error': {'message': f'what is {SECRET}?'}})
+    streamed = stream(lines({'error': {'message': f'what is {SECRET}?'}}))
     with (
-        ScriptedServer([GOOD, repeated], key=SECRET) as server,
+        ScriptedServer([GOOD, repeated, streamed], key=SECRET) as server,
         remote(server, api_key_env='ROBOT_KEY') as vlm,
     ):
         assert ask(vlm).success
-        answer = ask(vlm)
+        answer, later = ask(vlm), ask(vlm)
         told = f'{vlm.info} {vlm.health} {vlm!r} {vars(vlm)}'
     assert 'what is ***?' in answer.message
+    assert 'what is ***?' in later.message
     assert SECRET not in told
     assert SECRET not in caplog.text
 
@@ -259,9 +261,30 @@ def test_redirects_are_not_followed_and_proxies_not_asked_unless_told(monkeypatc
         with remote(server) as vlm:
             assert ask(vlm).error_code is ErrorCode.SERVER_REFUSED
         assert not proxy.asked
-        with remote(server, model='m', proxy_from_env=True) as vlm:
-            ask(vlm)
-        assert len(server.asked) == 2, 'it went to the proxy'
+        server.then(GOOD)
+        with remote(server, proxy_from_env=True) as vlm:
+            assert ask(vlm).success, 'what is sent on this machine stays on it'
+        assert (proxy.looks, len(proxy.asked)) == (0, 0)
+
+
+def test_a_proxy_is_asked_where_that_is_told(monkeypatch):
+    heard = []
+
+    def listen(port):
+        connection, _ = port.accept()
+        with connection:
+            heard.append(connection.recv(1 << 16))
+            connection.sendall(b'HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n')
+
+    with socket.create_server(('127.0.0.1', 0)) as port:
+        monkeypatch.setenv('http_proxy', f'http://127.0.0.1:{port.getsockname()[1]}')
+        monkeypatch.delenv('no_proxy', raising=False)
+        thread = threading.Thread(target=listen, args=(port,), daemon=True)
+        thread.start()
+        with open_backend(spec_of('http://far.example', model='m', proxy_from_env=True)) as vlm:
+            assert '502' in vlm.health.reason
+        thread.join(WAIT_S)
+    assert heard[0].startswith(b'GET http://far.example/v1/models ')
 
 
 @pytest.fixture(scope='module')

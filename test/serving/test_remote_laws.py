@@ -50,7 +50,7 @@ async def connections(vlm):
 
 def busy_connections(vlm):
     """Return how many connections are in use."""
-    return asyncio.run_coroutine_threadsafe(connections(vlm), vlm._loop).result(10)
+    return asyncio.run_coroutine_threadsafe(connections(vlm), vlm._thread.loop).result(10)
 
 
 @pytest.mark.parametrize('policy', list(QueuePolicy))
@@ -110,5 +110,5 @@ def test_closing_closes_every_connection():
             asked = [vlm.ask(Question('Well?')) for _ in range(3)]
             server.until(lambda: len(server.asked) == 3)
         assert [each.answer(1).error_code for each in asked] == [ErrorCode.CANCELLED] * 3
-        assert not vlm._thread.is_alive()
+        assert not vlm._thread.is_alive
         server.until(lambda: all(each.is_closed for each in server.asked))

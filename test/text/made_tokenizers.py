@@ -64,6 +64,39 @@ def qwen_like(vocab_size: int = 600) -> Tokenizer:
     return tokenizer
 
 
+SMOLVLM_SPECIAL = (
+    '<|im_start|>',
+    '<|im_end|>',
+    '<global-img>',
+    *(f'<row_{row}_col_{column}>' for row in range(1, 7) for column in range(1, 7)),
+    '<fake_token_around_image>',
+    '<image>',
+    '<end_of_utterance>',
+)
+
+
+def smolvlm_like(vocab_size: int = 600) -> Tokenizer:
+    """Byte-level BPE with SmolLM2's split, two line breaks in one token, SmolVLM's own tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((*CORPUS, 'User:\n\nUser: Assistant:\n\n') * 8, trainer)
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in SMOLVLM_SPECIAL]
+    )
+    return tokenizer
+
+
 def llama_like(vocab_size: int = 400) -> Tokenizer:
     """SentencePiece-like BPE: blanks are U+2581, what is lacking is spelt in byte tokens."""
     pieces = [f'<0x{byte:02X}>' for byte in range(256)]

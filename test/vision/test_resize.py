@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_vlm_ros.core import BadImageError
-from edge_vlm_ros.vision.resize import resize_exact, resize_exact_bilinear, resize_fast
+from edge_vlm_ros.vision.resize import (
+    resize_exact,
+    resize_exact_bilinear,
+    resize_exact_lanczos,
+    resize_fast,
+)
 
-RESIZERS = [resize_exact, resize_exact_bilinear, resize_fast]
+RESIZERS = [resize_exact, resize_exact_bilinear, resize_exact_lanczos, resize_fast]
 
 
 def by_pillow(
@@ -53,6 +58,8 @@ def test_law_exact_is_pillow_at_any_size(seed, size, target, levels):
     assert np.array_equal(resize_exact(image, *target), by_pillow(image, *target))
     bilinear = by_pillow(image, *target, Image.Resampling.BILINEAR)
     assert np.array_equal(resize_exact_bilinear(image, *target), bilinear)
+    lanczos = by_pillow(image, *target, Image.Resampling.LANCZOS)
+    assert np.array_equal(resize_exact_lanczos(image, *target), lanczos)
 
 
 @pytest.mark.parametrize('kind', ['scene', 'noise', 'gradient'])
@@ -71,6 +78,18 @@ def test_exact_is_pillow_beyond_one_chunk_and_one_block(picture):
     assert np.array_equal(resize_exact(image, 16, 500), by_pillow(image, 16, 500))
     bilinear = by_pillow(image, 16, 500, Image.Resampling.BILINEAR)
     assert np.array_equal(resize_exact_bilinear(image, 16, 500), bilinear)
+    lanczos = by_pillow(image, 16, 500, Image.Resampling.LANCZOS)
+    assert np.array_equal(resize_exact_lanczos(image, 16, 500), lanczos)
+
+
+@pytest.mark.parametrize('size', [(1280, 720), (640, 480), (1920, 1080), (480, 640)])
+def test_lanczos_is_pillow_through_the_resizes_of_smolvlm(picture, size):
+    """First to the longest side, then to whole tiles, then the whole image to one tile."""
+    image = theirs = picture('scene', *size)
+    for target in [(2048, 1152), (2048, 1536), (512, 512)]:
+        image = resize_exact_lanczos(image, *target)
+        theirs = by_pillow(theirs, *target, Image.Resampling.LANCZOS)
+        assert np.array_equal(image, theirs)
 
 
 # Measured values are in resize.py; the bounds leave a little room for other builds of OpenCV.

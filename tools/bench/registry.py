@@ -18,6 +18,7 @@ MODULES = (
     'preprocessing',
     'sampling',
     'demo_model',
+    'smolvlm',
     'axera',
     'ahead',
     'sophgo',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,17 @@ from edge_vlm_ros.core import (
     read_options,
 )
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
-from edge_vlm_ros.engines.checks import check_tiles, rows_of
+from edge_vlm_ros.engines.checks import rows_of
+from edge_vlm_ros.engines.cpu.expect import misfit
 from edge_vlm_ros.engines.cpu.graphs import (
     DeclaredSizes,
     Decoder,
     TokenEmbedder,
-    VisionEncoder,
-    misfit,
 )
 from edge_vlm_ros.engines.cpu.kv_cache import CpuKvCache
+from edge_vlm_ros.engines.cpu.pace import choose_threads
 from edge_vlm_ros.engines.cpu.runtime import Graph
+from edge_vlm_ros.engines.cpu.towers import open_tower
 from edge_vlm_ros.engines.guarded import GuardedEngine
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class CpuOptions(Options):
     """How the CPU is used.
 
     Attributes:
-        threads: Of one operator; 0 = one for each core this process may use.
+        threads: Of one operator; 0 = one for each core this process may use, or for every other
+            one of many where that is measured to be as good.
         prefill_chunk: Tokens of one prefill step, between which a cancel is heard.
         context_tokens: Bounds the KV cache's memory; 0 = as the model was made.
         kv_slots: Prompts that the KV cache may hold side by side; each takes memory once it is
@@ -85,11 +87,11 @@ class CpuEngine(GuardedEngine):
     """
 
     def __init__(self, files: ModelFiles, options: CpuOptions = CpuOptions()) -> None:
-        threads = options.threads or usable_cores()
         config = DeclaredSizes.of(files.config)
         try:
+            threads = options.threads or choose_threads(usable_cores(), _tile_s(files, config))
             vision_graph = Graph(_weights(files, 'vision_encoder'), threads)
-            self._vision = VisionEncoder(vision_graph, config)
+            self._vision = open_tower(vision_graph, files.config, config)
             self._embedder = TokenEmbedder(Graph(_weights(files, 'embed_tokens'), 1))
             decoder_graph = Graph(_weights(files, 'decoder_model_merged'), threads)
             self._decoder = Decoder(decoder_graph, config)
@@ -105,6 +107,12 @@ class CpuEngine(GuardedEngine):
                 f'{_weights(files, "embed_tokens")}: inputs_embeds: '
                 f'expected width {hidden}, found {self._embedder.hidden_size}'
             )
+        if self._vision.wants_mrope and not self._decoder.takes_mrope:
+            raise misfit(
+                decoder_graph, 'position_ids', 'three rows (time, height, width)', 'one or none'
+            )
+        token_s = self._decoder.token_s(min(self._vision.timed_rows + 1, options.prefill_chunk))
+        pace = self._vision.pace(token_s)
         context = min(config.context_tokens, options.context_tokens or config.context_tokens)
         limits = EngineLimits(
             context_tokens=context,
@@ -118,21 +126,24 @@ class CpuEngine(GuardedEngine):
             hidden_size=hidden,
             hidden_dtype=self._decoder.dtype.name,
             tile_px=self._vision.tile_px,
+            tiles_per_frame=pace.tiles_per_frame,
+            patches_per_frame=pace.patches_per_frame,
+            frames_per_question=pace.frames_per_question,
             kv_slots=options.kv_slots,
         )
         self._caches = [CpuKvCache(self._decoder.kv) for _ in range(options.kv_slots)]
         self._logits = Logits(np.zeros(0, np.float32))
         super().__init__(limits, *self._caches)
         _log.info('loaded %s: %d threads, %s', files.name, threads, limits)
+        _log.info('%s here: %s', files.name, pace)
 
     @property
     def _position_rows(self) -> int:
         return 3 if self._decoder.takes_mrope else 1
 
     def _encode(self, inputs: VisionInputs) -> Spliced:
-        """Run vision tower and projector on one frame of (tiles, 3, px, px)."""
-        check_tiles(inputs, self._vision.tile_px)
-        return Spliced(self._vision.run(inputs.pixels))
+        """Run vision tower and projector on one image."""
+        return Spliced(self._vision.encode(inputs))
 
     def _append(
         self, part: PromptPart, features: Mapping[int, VisionFeatures], should_stop: StopCheck
@@ -171,6 +182,12 @@ class CpuEngine(GuardedEngine):
 def usable_cores() -> int:
     """Count the cores that this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def _tile_s(files: ModelFiles, config: DeclaredSizes) -> Callable[[int], float]:
+    """Return what times the tower with a number of threads; the graph is let go after that."""
+    path = _weights(files, 'vision_encoder')
+    return lambda threads: open_tower(Graph(path, threads), files.config, config).timed_s
 
 
 def _weights(files: ModelFiles, part: str) -> Path:

@@ -1,6 +1,9 @@
 """The three graphs of the split ONNX layout: names, shapes, and how the KV cache is wired.
 
-    vision_encoder        pixel_values (N, 3, px, px) -> image_features (N, rows, hidden)
+    vision_encoder        pixel_values (N, 3, px, px) -> image_features (N, rows, hidden), or
+                          pixel_values (1, N, 3, px, px), pixel_attention_mask (1, N, px, px)
+                          -> image_features (N that are not all zero, rows, hidden);
+                          of patches instead of tiles: see `towers`
     embed_tokens          input_ids (1, S) -> inputs_embeds (1, S, hidden)
     decoder_model_merged  inputs_embeds (1, S, hidden), attention_mask (1, past + S),
                           position_ids (1, S) or (3, 1, S), past_key_values.{i}.key and .value
@@ -21,11 +24,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import ModelConfig, ModelFileError
+from edge_vlm_ros.core import ModelConfig, VisionInputs
+from edge_vlm_ros.engines.checks import check_tiles
+from edge_vlm_ros.engines.cpu.expect import (
+    declared_input,
+    declared_output,
+    known_dtype,
+    misfit,
+    refuse_other_inputs,
+)
+from edge_vlm_ros.engines.cpu.pace import Pace, fastest_s
 from edge_vlm_ros.engines.cpu.runtime import Graph, TensorInfo
 
 _PAST = re.compile(r'past_key_values\.([0-9]{1,4})\.(key|value)')
 _LARGEST_TILE_PX = 4096
+_MASK = 'pixel_attention_mask'
 _MROPE_RANK = 3
 
 
@@ -71,6 +84,8 @@ def _rows_per_tile(config: ModelConfig) -> int | None:
     given = config.model.find_count('image_seq_length')
     size, patch = config.vision.find_count('image_size'), config.vision.find_count('patch_size')
     ratio = config.model.find_fraction('downsample_ratio')
+    scale = config.model.find_count('scale_factor')  # Idefics3's word for it, upside down.
+    ratio = 1 / scale if ratio is None and scale is not None else ratio
     if given is not None or size is None or patch is None or ratio is None:
         return given
     return round((size // patch) ** 2 * ratio**2)
@@ -79,11 +94,14 @@ def _rows_per_tile(config: ModelConfig) -> int | None:
 class VisionEncoder:
     """pixel_values -> image_features, one tile at a time so that memory stays bounded."""
 
+    wants_mrope = False
+
     def __init__(self, graph: Graph, config: DeclaredSizes) -> None:
         self._graph = graph
-        self._pixels = _input(graph, 'pixel_values', rank=4)
-        self._features = _output(graph, 'image_features')
-        _refuse_other_inputs(graph, {'pixel_values'})
+        self._has_mask = _MASK in graph.inputs
+        self._pixels = declared_input(graph, 'pixel_values', rank=5 if self._has_mask else 4)
+        self._features = declared_output(graph, 'image_features')
+        refuse_other_inputs(graph, {'pixel_values', _MASK})
         self.tile_px = self._tile_px(config)
         self.hidden_size, self.rows_per_tile = self._probe()
         if config.rows_per_tile not in {None, self.rows_per_tile}:
@@ -94,17 +112,43 @@ class VisionEncoder:
                 f'{self.rows_per_tile}',
             )
 
-    def run(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
-        """Encode (tiles, 3, px, px) into (tiles * rows, hidden)."""
+    @property
+    def timed_rows(self) -> int:
+        """How long a prompt is to be timed: a tile's."""
+        return self.rows_per_tile
+
+    def pace(self, token_s: float) -> Pace:
+        """Say what an image costs here, given the seconds of a token of a prompt."""
+        return Pace(self.timed_s, token_s, self.rows_per_tile)
+
+    def encode(self, inputs: VisionInputs) -> NDArray[Any]:
+        """Encode (tiles, 3, px, px) into (tiles * rows, hidden); see `_run_tile`.
+
+        Raises:
+            EdgeVlmError: The pixels have another shape.
+        """
+        check_tiles(inputs, self.tile_px)
+        pixels = inputs.pixels
         return np.concatenate([self._run_tile(pixels[i : i + 1]) for i in range(len(pixels))])
 
     def _run_tile(self, tile: NDArray[np.float32]) -> NDArray[Any]:
-        feed = tile.astype(self._pixels.dtype, copy=False)
-        (features,) = self._graph.run(['image_features'], {'pixel_values': feed})
+        """Encode one tile; one of zeros, padding to graphs that take a mask, gives no rows.
+
+        Published graphs drop it and then fail in a Reshape. No frame becomes one where the mean is
+        0.5: that is no 8-bit value.
+        """
+        if self._has_mask and not tile.any():
+            return np.zeros((0, self.hidden_size), np.float32)
+        feeds = {'pixel_values': tile.astype(self._pixels.dtype, copy=False)}
+        if self._has_mask:
+            mask = declared_input(self._graph, _MASK, rank=4)
+            feeds = {'pixel_values': feeds['pixel_values'][None]}
+            feeds[_MASK] = np.ones((1, 1, *tile.shape[2:]), mask.dtype)
+        (features,) = self._graph.run(['image_features'], feeds)
         return features.reshape(-1, features.shape[-1])
 
     def _tile_px(self, config: DeclaredSizes) -> int:
-        height, width = self._pixels.shape[2:]
+        height, width = self._pixels.shape[-2:]
         declared = height or width or config.tile_px
         if declared is None:
             raise misfit(
@@ -122,7 +166,10 @@ class VisionEncoder:
         return declared
 
     def _probe(self) -> tuple[int, int]:
-        rows = self._run_tile(np.zeros((1, 3, self.tile_px, self.tile_px), np.float32))
+        # Not of zeros: graphs that take a mask drop images of zeros, which are padding to them.
+        tile = np.ones((1, 3, self.tile_px, self.tile_px), np.float32)
+        rows = self._run_tile(tile)
+        self.timed_s = fastest_s(lambda: self._run_tile(tile))
         return rows.shape[1], rows.shape[0]
 
 
@@ -131,9 +178,9 @@ class TokenEmbedder:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        ids = _input(graph, 'input_ids', rank=2)
-        _output(graph, 'inputs_embeds')
-        _refuse_other_inputs(graph, {'input_ids'})
+        ids = declared_input(graph, 'input_ids', rank=2)
+        declared_output(graph, 'inputs_embeds')
+        refuse_other_inputs(graph, {'input_ids'})
         self._id_dtype = ids.dtype
         probed = self.run(np.zeros(1, np.int64))
         self.dtype, self.hidden_size = probed.dtype, int(probed.shape[-1])
@@ -165,21 +212,21 @@ class Decoder:
 
     def __init__(self, graph: Graph, config: DeclaredSizes) -> None:
         self._graph = graph
-        embeds = _input(graph, 'inputs_embeds', rank=3)
+        embeds = declared_input(graph, 'inputs_embeds', rank=3)
         self.hidden_size = self._hidden_size(embeds, config)
-        self.dtype = _dtype(graph, embeds)
+        self.dtype = known_dtype(graph, embeds)
         self.kv = _kv_tensors(graph)
         layers = len(self.kv) // 2
         if config.layers not in {None, layers}:
             raise misfit(
                 graph, 'past_key_values', f'{config.layers} layers ({config.path})', f'{layers}'
             )
-        self._mask_dtype = _dtype(graph, _input(graph, 'attention_mask', rank=2))
+        self._mask_dtype = known_dtype(graph, declared_input(graph, 'attention_mask', rank=2))
         self._positions = graph.inputs.get('position_ids')
         self._keep = graph.inputs.get('num_logits_to_keep')
-        _output(graph, 'logits')
+        declared_output(graph, 'logits')
         known = {'inputs_embeds', 'attention_mask', 'position_ids', 'num_logits_to_keep'}
-        _refuse_other_inputs(graph, known | {tensor.past for tensor in self.kv})
+        refuse_other_inputs(graph, known | {tensor.past for tensor in self.kv})
         self._wanted = ['logits', *(tensor.present for tensor in self.kv)]
         self.vocab_size = self._probe()
 
@@ -214,11 +261,17 @@ class Decoder:
         if self._positions is not None:
             feeds['position_ids'] = self._shape_positions(positions)
         if self._keep is not None:
-            one = np.ones((1,) * len(self._keep.shape), _dtype(self._graph, self._keep))
+            one = np.ones((1,) * len(self._keep.shape), known_dtype(self._graph, self._keep))
             feeds['num_logits_to_keep'] = one
         feeds.update((tensor.past, value) for tensor, value in zip(self.kv, past, strict=True))
         logits, *present = self._graph.run(self._wanted, feeds)
         return logits[0, -1].astype(np.float32, copy=False), present
+
+    def token_s(self, tokens: int) -> float:
+        """Measure a prompt of so many tokens; return the seconds of one."""
+        embeds = np.zeros((1, tokens, self.hidden_size), self.dtype)
+        past = [tensor.empty() for tensor in self.kv]
+        return fastest_s(lambda: self.run(embeds, np.arange(tokens), past, 0)) / tokens
 
     def _shape_positions(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         info = self._positions
@@ -228,7 +281,7 @@ class Decoder:
             shaped = rows[:, None]
         else:
             shaped = positions[None]
-        return shaped.astype(_dtype(self._graph, info), copy=False)
+        return shaped.astype(known_dtype(self._graph, info), copy=False)
 
     def _hidden_size(self, embeds: TensorInfo, config: DeclaredSizes) -> int:
         found = embeds.shape[2] or config.hidden_size
@@ -252,11 +305,6 @@ class Decoder:
         return len(logits)
 
 
-def misfit(graph: Graph, tensor: str, expected: str, found: str) -> ModelFileError:
-    """Say which tensor of which file does not fit."""
-    return ModelFileError(f'{graph.path}: {tensor}: expected {expected}, found {found}')
-
-
 def _kv_tensors(graph: Graph) -> list[KvTensor]:
     """Pair the cache's inputs with its outputs, layer by layer, key before value."""
     numbers = {int(match[1]) for match in map(_PAST.fullmatch, graph.inputs) if match}
@@ -269,41 +317,12 @@ def _kv_tensors(graph: Graph) -> list[KvTensor]:
 
 
 def _kv_tensor(graph: Graph, layer: int, kind: str) -> KvTensor:
-    past = _input(graph, f'past_key_values.{layer}.{kind}', rank=4)
-    present = _output(graph, f'present.{layer}.{kind}')
+    past = declared_input(graph, f'past_key_values.{layer}.{kind}', rank=4)
+    present = declared_output(graph, f'present.{layer}.{kind}')
     _, heads, _, head_dim = past.shape
     if heads is None or head_dim is None:
         raise misfit(graph, past.name, 'fixed heads and head_dim', f'{past.shape}')
-    dtype = _dtype(graph, past)
+    dtype = known_dtype(graph, past)
     if present.dtype != dtype:
         raise misfit(graph, present.name, past.type_name, present.type_name)
     return KvTensor(past.name, present.name, heads, head_dim, dtype)
-
-
-def _input(graph: Graph, name: str, *, rank: int) -> TensorInfo:
-    info = graph.inputs.get(name)
-    if info is None:
-        raise misfit(graph, name, 'an input', f'inputs {", ".join(graph.inputs)}')
-    if len(info.shape) != rank:
-        raise misfit(graph, name, f'{rank} dimensions', f'{len(info.shape)}')
-    _dtype(graph, info)
-    return info
-
-
-def _output(graph: Graph, name: str) -> TensorInfo:
-    info = graph.outputs.get(name)
-    if info is None:
-        raise misfit(graph, name, 'an output', f'outputs {", ".join(graph.outputs)}')
-    return info
-
-
-def _dtype(graph: Graph, info: TensorInfo) -> np.dtype[Any]:
-    if info.dtype is None:
-        raise misfit(graph, info.name, 'float, float16, int64, int32 or bool', info.type_name)
-    return info.dtype
-
-
-def _refuse_other_inputs(graph: Graph, known: set[str]) -> None:
-    others = [name for name in graph.inputs if name not in known]
-    if others:
-        raise misfit(graph, others[0], f'only inputs {", ".join(sorted(known))}', 'one more')

@@ -268,5 +268,6 @@ def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
         hidden_size=files.config.language.count('hidden_size'),
         tile_px=files.config.vision.find_count('image_size') or 0,
         tiles_per_frame=wanted.tiles_per_frame,
+        frames_per_question=wanted.frames_per_question,
         kv_slots=wanted.kv_slots,
     )

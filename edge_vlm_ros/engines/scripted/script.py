@@ -28,6 +28,7 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       longest_prompt: 4095
       max_images: 0
       tiles_per_frame: 0
+      frames_per_question: 0
       can_extend_prefix: true
       samples_on_chip: false
       has_logits: true
@@ -130,6 +131,7 @@ class ScriptedLimits:
     longest_prompt: int = 0
     max_images: int = 0
     tiles_per_frame: int = 0
+    frames_per_question: int = 0
     can_extend_prefix: bool = True
     samples_on_chip: bool = False
     has_logits: bool = True

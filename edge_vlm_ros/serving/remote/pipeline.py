@@ -34,6 +34,7 @@ from edge_vlm_ros.serving.model_info import ModelSpec, RemoteModelInfo
 from edge_vlm_ros.serving.remote.answering import RemoteAnswering
 from edge_vlm_ros.serving.remote.desk import RemoteDesk
 from edge_vlm_ros.serving.remote.fleet import Fleet, FleetHealth
+from edge_vlm_ros.serving.remote.loop import LoopThread
 from edge_vlm_ros.serving.remote.run import RemoteRun
 from edge_vlm_ros.serving.remote.spoken import Spoken
 from edge_vlm_ros.serving.sessions import Sessions
@@ -110,11 +111,7 @@ class RemotePipeline:
         self._lock = threading.Lock()
         self._is_closed = False
         self._load_s = 0.0
-        self._start_error: BaseException | None = None
-        self._is_ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run_loop, name=CHIP_THREAD, daemon=True)
+        self._thread = LoopThread(CHIP_THREAD, self._serve)
 
     @classmethod
     def open(
@@ -172,9 +169,6 @@ class RemotePipeline:
         """
         started_ns = self._clock.now_ns()
         self._thread.start()
-        self._is_ready.wait()
-        if self._start_error is not None:
-            raise known_error(self._start_error)
         self._load_s = round((self._clock.now_ns() - started_ns) / NS_PER_S, 3)
 
     @property
@@ -236,7 +230,7 @@ class RemotePipeline:
                 self._runs[question.request_id] = run
                 ended = self._apply(self._desk.ask(asked))
                 self._start_next()
-                self._call(self._watch_deadline, run)
+                self._thread.call(self._watch_deadline, run)
         self._deliver(ended)
         return stream
 
@@ -259,17 +253,14 @@ class RemotePipeline:
     def close(self) -> None:
         """End every question, close every connection; safe to call twice."""
         with self._lock:
-            was_closed, self._is_closed = self._is_closed, True
+            self._is_closed = True
             closed = CancelledError('the pipeline was closed')
             ended: list[_Ended] = [(run, closed) for run in self._runs.values()]
             for run in self._runs.values():
                 run.is_over = True
             self._runs.clear()
-            if not was_closed:
-                self._call(self._stop.set)
         self._deliver(ended)
-        if self._thread is not threading.current_thread():
-            self._thread.join(_CLOSE_S)
+        self._thread.stop(_CLOSE_S)
 
     def __enter__(self) -> RemotePipeline:  # noqa: PYI034 (Self comes with Python 3.11)
         return self
@@ -299,17 +290,12 @@ class RemotePipeline:
             run = self._runs.pop(notice.request_id)
             run.is_over = True
             ended.append((run, error_of(run, notice)))
-            self._call(self._drop, run)
+            self._thread.call(self._drop, run)
         return ended
 
     def _start_next(self) -> None:
         for request_id in self._desk.take_started():
-            self._call(self._start_run, self._runs[request_id])
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        """Have something done on the loop's thread; nothing, once it is over."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self._thread.call(self._start_run, self._runs[request_id])
 
     # --- answers, outside the lock ---------------------------------------------------------------
 
@@ -329,36 +315,23 @@ class RemotePipeline:
 
     # --- the loop's thread -----------------------------------------------------------------------
 
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        except BaseException as error:
-            if self._is_ready.is_set():
-                raise  # Nobody answers any more: a model process ends with this thread.
-            self._start_error = error
-        finally:
-            self._is_ready.set()
-            with self._lock:
-                self._loop.close()
-
     async def _serve(self) -> None:
         await self._client.start()
         try:
             await self._fleet.look_at_all()
-            self._is_ready.set()
+            self._thread.is_ready()
             helpers = [
                 asyncio.create_task(self._fleet.keep_looking()),
                 asyncio.create_task(self._beat()),
             ]
-            await self._stop.wait()
+            await self._thread.stopped()
             tasks = [*helpers, *self._tasks.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await self._client.close()
-            await self._loop.shutdown_default_executor()
+            await self._thread.loop.shutdown_default_executor()
 
     async def _beat(self) -> None:
         """Give signs of life while a question is answered, and say once that none is."""
@@ -372,9 +345,9 @@ class RemotePipeline:
             await asyncio.sleep(_BEAT_S)
 
     def _start_run(self, run: RemoteRun) -> None:
-        if run.is_over or self._stop.is_set():
+        if run.is_over or self._thread.is_stopping:
             return
-        self._tasks[id(run)] = self._loop.create_task(self._answer(run))
+        self._tasks[id(run)] = self._thread.loop.create_task(self._answer(run))
 
     def _drop(self, run: RemoteRun) -> None:
         """Close the connection of a question that is over."""
@@ -388,7 +361,7 @@ class RemotePipeline:
             return
         left_s = (deadline_ns - self._clock.now_ns()) / NS_PER_S
         if left_s > 0:
-            self._loop.call_later(min(left_s, 3600.0), self._watch_deadline, run)
+            self._thread.loop.call_later(min(left_s, 3600.0), self._watch_deadline, run)
             return
         self._end_if_same(run, Ending.DEADLINE)
 

@@ -76,7 +76,6 @@ def _config(ids: dict[str, int]) -> Idefics3Config:
         image_token_id=ids['<image>'],
         scale_factor=2,
         tie_word_embeddings=False,
-        pad_token_id=ids['<|endoftext|>'],
     )
 
 
@@ -97,7 +96,8 @@ def _make_talk(model: Any) -> None:
 def _processor(folder: Path) -> Any:
     path = folder / 'tokenizer.json'
     path.write_text(json.dumps(tokenizer_json(SPECIAL)), encoding='utf-8')
-    tokenizer = PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast  # Untyped.
+    tokenizer = fast(
         tokenizer_file=str(path),
         bos_token='<|im_start|>',
         eos_token='<end_of_utterance>',

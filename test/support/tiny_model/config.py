@@ -23,7 +23,8 @@ class TinyConfig:
         mlp: Width of its feed-forward part.
         context_tokens: Longest context.
         half: Whether embeddings and KV cache cross the decoder's border as float16.
-        mrope: Whether positions have three rows (the model looks at the first).
+        keeps_logits: Whether the decoder takes `num_logits_to_keep`; else it scores all tokens.
+        mrope: Whether positions have three rows (time, height, width).
         seed: Of the weights.
     """
 
@@ -39,6 +40,7 @@ class TinyConfig:
     mlp: int = 64
     context_tokens: int = 1024
     half: bool = False
+    keeps_logits: bool = True
     mrope: bool = False
     seed: int = 0
 
@@ -46,6 +48,14 @@ class TinyConfig:
     def head_dim(self) -> int:
         """Width of one head of the language model."""
         return self.hidden // self.heads
+
+    @property
+    def mrope_sections(self) -> tuple[int, int, int]:
+        """How many of a head's speeds turn by time, height and width; 16, 24, 24 of 64."""
+        half = self.head_dim // 2
+        time = half // 4
+        height = (half - time) // 2
+        return time, height, half - time - height
 
     @property
     def patches_a_side(self) -> int:

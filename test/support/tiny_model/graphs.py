@@ -1,4 +1,7 @@
-"""InternVL3's three graphs in the split ONNX layout, written operator by operator."""
+"""InternVL3's three graphs in the split ONNX layout, written operator by operator.
+
+Other families' towers are in modules of their own and take embedding and decoder from here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from support.tiny_model.weights import Weights
 _LAST = np.iinfo(np.int64).max
 
 
-class _Layers:
+class Layers:
     """The layers that the graphs are made of."""
 
     def __init__(self, graph: GraphBuilder, weights: Weights) -> None:
@@ -73,7 +76,7 @@ class _Layers:
 def vision_encoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     """pixel_values (N, 3, px, px) -> image_features (N, rows, hidden)."""
     graph = GraphBuilder()
-    layers = _Layers(graph, weights)
+    layers = Layers(graph, weights)
     px, width, side = config.image_px, config.vision_hidden, config.patches_a_side
     pixels = graph.input('pixel_values', TensorProto.FLOAT, ['batch', 3, px, px])
     hidden = _patches(layers, pixels, config)
@@ -91,7 +94,7 @@ def vision_encoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     return graph
 
 
-def _patches(layers: _Layers, pixels: str, config: TinyConfig) -> str:
+def _patches(layers: Layers, pixels: str, config: TinyConfig) -> str:
     graph = layers.graph
     stem, width, patch = 'vision_model.embeddings', config.vision_hidden, config.patch_px
     convolved = graph.op(
@@ -111,7 +114,7 @@ def _patches(layers: _Layers, pixels: str, config: TinyConfig) -> str:
     return graph.op('Add', tokens, layers.weight(f'{stem}.position_embedding'))
 
 
-def _vision_layer(layers: _Layers, hidden: str, name: str, config: TinyConfig) -> str:
+def _vision_layer(layers: Layers, hidden: str, name: str, config: TinyConfig) -> str:
     graph = layers.graph
     heads, head_dim = config.vision_heads, config.vision_hidden // config.vision_heads
     normed = layers.layer_norm(hidden, f'{name}.norm1', NORM_EPS)
@@ -143,7 +146,7 @@ def embed_tokens(weights: Weights, config: TinyConfig) -> GraphBuilder:
 def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
     """inputs_embeds and the past -> logits and the present."""
     graph = GraphBuilder()
-    layers = _Layers(graph, weights)
+    layers = Layers(graph, weights)
     kind = _float_kind(config)
     hidden = _float_input(graph, 'inputs_embeds', kind, ['batch', 'sequence', config.hidden])
     mask = graph.input('attention_mask', TensorProto.INT64, ['batch', 'total'])
@@ -156,7 +159,6 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
         ]
         for i in range(config.layers)
     ]
-    kept = graph.input('num_logits_to_keep', TensorProto.INT64, [])
     bias = _attention_bias(graph, hidden, mask)
     turns = _rotary_turns(graph, positions, config)
     for i in range(config.layers):
@@ -166,8 +168,10 @@ def decoder(weights: Weights, config: TinyConfig) -> GraphBuilder:
         present: list[int | str] = ['batch', config.kv_heads, 'total', config.head_dim]
         graph.output(f'present.{i}.key', key, present, kind)
         graph.output(f'present.{i}.value', value, present, kind)
-    first = graph.op('Reshape', graph.op('Neg', kept), graph.ints(1))
-    hidden = graph.op('Slice', hidden, first, graph.ints(_LAST), graph.ints(1))
+    if config.keeps_logits:
+        kept = graph.input('num_logits_to_keep', TensorProto.INT64, [])
+        first = graph.op('Reshape', graph.op('Neg', kept), graph.ints(1))
+        hidden = graph.op('Slice', hidden, first, graph.ints(_LAST), graph.ints(1))
     normed = layers.rms_norm(hidden, 'language_model.model.norm')
     logits = layers.linear(normed, 'language_model.lm_head')
     vocabulary = weights['language_model.lm_head.weight'].shape[0]
@@ -185,12 +189,11 @@ def _float_input(graph: GraphBuilder, name: str, kind: int, shape: list[int | st
 
 
 def _positions(graph: GraphBuilder, config: TinyConfig) -> str:
-    """Declare position_ids, (B, S), or (3, B, S) of which only the first row is looked at."""
+    """Declare position_ids: (B, S), or (3, B, S) of time, height and width."""
     shape: list[int | str] = ['batch', 'sequence']
     if not config.mrope:
         return graph.input('position_ids', TensorProto.INT64, shape)
-    rows = graph.input('position_ids', TensorProto.INT64, [3, *shape])
-    return graph.op('Gather', rows, graph.scalar(0), axis=0)
+    return graph.input('position_ids', TensorProto.INT64, [3, *shape])
 
 
 def _attention_bias(graph: GraphBuilder, hidden: str, mask: str) -> str:
@@ -211,13 +214,18 @@ def _rotary_turns(graph: GraphBuilder, positions: str, config: TinyConfig) -> tu
     half = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
     speeds = graph.weight('rotary_speeds', (ROPE_THETA**-half).astype(np.float32))
     place = graph.op('Cast', positions, to=TensorProto.FLOAT)
-    place = graph.op('Unsqueeze', place, graph.ints(1, 3))
-    angles = graph.op('Mul', place, speeds)
+    angles = graph.op('Mul', graph.op('Unsqueeze', place, graph.ints(-1)), speeds)
+    if config.mrope:
+        # Each speed turns by the position on one axis only.
+        axis = np.repeat(np.eye(3, dtype=np.float32), config.mrope_sections, axis=1)
+        chosen = graph.op('Mul', angles, graph.weight('axes', axis[:, None, None]))
+        angles = graph.op('ReduceSum', chosen, graph.ints(0), keepdims=0)
+    angles = graph.op('Unsqueeze', angles, graph.ints(1))
     angles = graph.op('Concat', angles, angles, axis=-1)
     return graph.op('Cos', angles), graph.op('Sin', angles)
 
 
-def _rotate(graph: GraphBuilder, value: str, turns: tuple[str, str]) -> str:
+def rotate(graph: GraphBuilder, value: str, turns: tuple[str, str]) -> str:
     """Rotate by position, as Qwen2 does: the two halves of a head form the pairs."""
     low, high = graph.ops('Split', (value,), 2, axis=-1)
     swapped = graph.op('Concat', graph.op('Neg', high), low, axis=-1)
@@ -234,7 +242,7 @@ class _Step(NamedTuple):
 
 
 def _decoder_layer(
-    layers: _Layers, hidden: str, name: str, config: TinyConfig, step: _Step
+    layers: Layers, hidden: str, name: str, config: TinyConfig, step: _Step
 ) -> tuple[str, str, str]:
     """Return hidden states and this layer's present key and value."""
     graph = layers.graph
@@ -243,8 +251,8 @@ def _decoder_layer(
     query = layers.linear(normed, f'{attention}.q_proj')
     key = layers.linear(normed, f'{attention}.k_proj')
     value = layers.linear(normed, f'{attention}.v_proj')
-    query = _rotate(graph, layers.split_heads(query, config.heads, config.head_dim), step.turns)
-    key = _rotate(graph, layers.split_heads(key, config.kv_heads, config.head_dim), step.turns)
+    query = rotate(graph, layers.split_heads(query, config.heads, config.head_dim), step.turns)
+    key = rotate(graph, layers.split_heads(key, config.kv_heads, config.head_dim), step.turns)
     value = layers.split_heads(value, config.kv_heads, config.head_dim)
     key = graph.op('Concat', step.past[0], key, axis=2)
     value = graph.op('Concat', step.past[1], value, axis=2)

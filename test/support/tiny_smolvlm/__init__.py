@@ -1,0 +1,1 @@
+"""A tiny random SmolVLM in the public layout. Needs `onnx` (test extra), not torch."""
