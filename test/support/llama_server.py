@@ -6,6 +6,7 @@ A process of its own, for it is to be killed. Prints 'at ADDRESS' when it serves
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import Any, Final
 
@@ -35,7 +36,8 @@ def main() -> None:
     if arguments.key:
         params.api_keys = [arguments.key]
     server = xllamacpp.Server(params)
-    print('at', server.listening_address, flush=True)
+    # In one write, on a line of its own: the server's log goes to the same file.
+    os.write(1, f'\nat {server.listening_address}\n'.encode())
     while True:
         time.sleep(3600)
 
