@@ -45,6 +45,22 @@ def arguments() -> list[DeclareLaunchArgument]:
             description="Model: a name of the catalogue or a path; empty: the chip's default.",
         ),
         DeclareLaunchArgument(
+            'servers',
+            default_value='',
+            description=(
+                'For chip:=remote: OpenAI-compatible servers with commas between them '
+                '(http://gpu-box:8000/v1), the parameter remote.servers. Images leave this robot.'
+            ),
+        ),
+        DeclareLaunchArgument(
+            'fallback_chip',
+            default_value='',
+            description=(
+                'For chip:=remote: what answers where no server does, the parameter '
+                'remote.fallback_chip; empty: what the parameter files say.'
+            ),
+        ),
+        DeclareLaunchArgument(
             'cameras',
             default_value='',
             description=(
@@ -206,6 +222,11 @@ def overrides(value: Callable[[str], str]) -> dict[str, Any]:
         chosen['model'] = value('model')
     if value('ahead'):
         chosen['ahead_mode'] = value('ahead')
+    servers = [url.strip() for url in value('servers').split(',') if url.strip()]
+    if servers:
+        chosen['remote.servers'] = servers
+    if value('fallback_chip'):
+        chosen['remote.fallback_chip'] = value('fallback_chip')
     if value('device_ids'):
         chosen['device_ids'] = device_ids(value('device_ids'))
     cameras = [name.strip() for name in value('cameras').split(',') if name.strip()]

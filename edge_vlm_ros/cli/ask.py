@@ -21,6 +21,7 @@ from edge_vlm_ros.cli.exits import exit_code_of
 from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
 from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.cli.output import stream
+from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.core import (
     NS_PER_S,
     YES_NO,
@@ -60,7 +61,7 @@ def run(args: Namespace) -> int:
             model=args.model,
             device_ids=tuple(args.device_id),
             model_dirs=tuple(args.model_dir),
-            options=dict(map(parse_option, args.option)),
+            options={**options_of(args), **dict(map(parse_option, args.option))},
         )
         if args.verbose:
             _note(f'loading {args.model} on {args.chip} ...')

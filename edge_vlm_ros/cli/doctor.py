@@ -32,10 +32,13 @@ def run(args: Namespace) -> int:
     """Look at everything, print what was found.
 
     Returns:
-        0 when the cpu chip answers with the demo model, else 3.
+        0 when the cpu chip answers with the demo model and each server that was named is well,
+        else 3.
     """
-    findings = list(_look(tuple(args.model_dir)))
-    works = findings[-1].state is State.OK
+    servers = list(_find_servers(args))
+    findings = [*servers, *_look(tuple(args.model_dir))]
+    is_bad = any(finding.state in {State.MISSING, State.WARNING} for finding in servers)
+    works = findings[-1].state is State.OK and not is_bad
     if args.json:
         report = {'works': works, 'findings': [finding.fields() for finding in findings]}
         json.dump(report, stream(), ensure_ascii=False, indent=2)
@@ -63,6 +66,16 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     yield from _find_models(model_dirs)
     yield from _check_models(machine, model_dirs)
     yield _try_chain(model_dirs)
+
+
+def _find_servers(args: Namespace) -> Iterator[Finding]:
+    """Ask the servers that were named, if any."""
+    if not args.server:
+        return
+    from edge_vlm_ros.cli.server_options import options_of
+    from edge_vlm_ros.cli.server_probes import find_servers
+
+    yield from find_servers(args.model, options_of(args))
 
 
 def _find_packages() -> Iterator[Finding]:

@@ -9,9 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge_vlm_ros.cli.server_options import (
+    add_fallback_options,
+    add_server_options,
+    problem_of,
+)
+
 EXIT_CODES = """\
 exit codes:
-    0  done: answered, listed, fetched; doctor: the cpu chip answers with the demo model
+    0  done: answered, listed, fetched; doctor: the cpu chip answers with the demo model, and the
+       servers that were named are well
     2  bad usage or bad input (empty question, no such file, not an image)
     3  the model or the device is not usable
     4  not answered within --timeout
@@ -86,6 +93,8 @@ def _finish_ask(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> N
             error(f'no QUESTION: {args.question!r}, the last word, is a file')
     if args.question is None:
         error('no QUESTION')
+    if problem := problem_of(args):
+        error(problem)
     if args.yes_no and args.choice:
         error('--yes-no has choices of its own: it cannot be with --choice')
     if args.video is None and (args.frames is not None or args.last is not None):
@@ -257,6 +266,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_model_dir(group)
     _add_device_id(group)
+    servers = parser.add_argument_group('servers, with --chip remote')
+    add_server_options(servers)
+    add_fallback_options(servers)
     group.add_argument(
         '--option',
         action='append',
@@ -302,6 +314,14 @@ def _add_doctor(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     doctor.add_argument('--json', action='store_true', help='print one object')
+    servers = doctor.add_argument_group('servers that are asked, too')
+    add_server_options(servers)
+    servers.add_argument(
+        '--model',
+        default='',
+        metavar='MODEL',
+        help='the model they are asked for (default: the first one that each lists)',
+    )
     _add_model_dir(doctor)
 
 

@@ -53,6 +53,8 @@ class Chip:
             named.
         backend: 'module:class' of the backend that answers questions on it.
         is_launchable: Whether the launch file offers it.
+        check: 'module:function' that checks a `ModelSpec` where there are no files to look for,
+            and imports nothing heavy; '' = nothing can be checked.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Chip:
     default_model: str = ''
     backend: str = 'edge_vlm_ros.serving.pipeline:VlmPipeline'
     is_launchable: bool = True
+    check: str = ''
 
 
 def _sophgo(name: str) -> Chip:
@@ -95,7 +98,8 @@ CHIPS = (
         FileForm.NO_FILES,
         suffix='',
         engine='',
-        backend='edge_vlm_ros.serving.remote.pipeline:RemotePipeline',
+        backend='edge_vlm_ros.serving.remote.opening:Remote',
+        check='edge_vlm_ros.serving.remote.opening:check_remote',
     ),
 )
 """Those of this package, in the order in which they are listed."""

@@ -75,6 +75,31 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierTurn:
+    """A turn of a conversation, in words: as whoever did not take part in it can be told.
+
+    Attributes:
+        text: The question.
+        answer: What was said.
+        frames: Those the question showed, oldest first.
+        shown_as: As `Question.shown_as`.
+        system_prompt: Of the first turn; '' = the model's own.
+    """
+
+    text: str
+    answer: str
+    frames: tuple[StoredFrame, ...] = field(default=(), repr=False)
+    shown_as: ShownAs | None = None
+    system_prompt: str = ''
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames and of the words."""
+        words = len(self.text) + len(self.answer) + len(self.system_prompt)
+        return words + sum(frame.nbytes for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One request, complete: nothing else is looked up to answer it.
 
@@ -101,6 +126,8 @@ class Question:
             nothing.
         preempts: Where the queue's policy is to preempt: it does. False = it waits for its turn,
             as one that has waited already does.
+        earlier: All turns of its conversation so far, where another backend answered some of them:
+            the conversation is these turns then, whatever is held of it. Empty = what is held.
     """
 
     text: str
@@ -118,6 +145,7 @@ class Question:
     priority: Priority = Priority.NORMAL
     max_latency_s: float = 0.0
     preempts: bool = True
+    earlier: tuple[EarlierTurn, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -51,10 +51,31 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
         if engine.info is not None:
             values['model'] = engine.info.model
             values['load_s'] = f'{engine.info.load_s:.1f}'
+    values |= _remote_values(status)
     level = 'OK' if word in {'ready', 'inactive', 'deactivating', 'finalized'} else 'WARN'
+    if engine is not None and engine.is_ready and engine.standing.is_spare:
+        level, message = 'WARN', f'{message} ({engine.standing.outage})'
     if status.failure:
         level, message = 'ERROR', status.failure
     return _status(f'{node}: engine', status.hardware, level, message, values)
+
+
+def _remote_values(status: NodeStatus) -> dict[str, str]:
+    """Return what there is to say where images leave the robot."""
+    if not status.servers:
+        return {}
+    values = {'images_leave_robot': 'true', 'servers': ', '.join(status.servers)}
+    engine = status.engine
+    if engine is None or not engine.is_ready:
+        return values
+    if engine.info is not None:
+        values['answering_chip'] = engine.info.chip
+    return {
+        **values,
+        'server_answers': str(not engine.standing.outage).lower(),
+        'no_server_since': status.outage_since,
+        'no_server_because': engine.standing.outage,
+    }
 
 
 def queue_status(node: str, hardware: str, requests: OpenRequests) -> DiagnosticStatus:

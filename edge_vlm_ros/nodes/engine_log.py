@@ -27,6 +27,8 @@ class EngineLog:
         self._ros = logger
         self._loading = LoadingLog()
         self._is_stalled = False
+        self._last_ready = ''
+        self._outage = ''
 
     @property
     def level(self) -> int:
@@ -58,10 +60,23 @@ class EngineLog:
             self._ros.warning(f'the engine has stalled: {state.message}')
         elif was_stalled and state.is_ready:
             self._ros.info('the engine gives signs of life again')
-        elif state.is_ready and state.info is not None:
-            self._ros.info(f'ready: {state.info.model} on {state.info.chip}')
+        elif state.is_ready:
+            self._on_ready(state)
         elif state.loading is not None:
             if self._loading.is_worth_a_line(state.loading):
                 self._ros.info(state.message)
         elif state.phase is EnginePhase.STARTING and state.error_code is not ErrorCode.NONE:
             self._ros.warning(f'the model process is started again: {state.message}')
+
+    def _on_ready(self, state: EngineState) -> None:
+        """Log who answers, and that no server does, or one does again."""
+        info, standing = state.info, state.standing
+        who = f'{info.model} on {info.chip}' if info is not None else ''
+        if standing.outage and standing.outage != self._outage:
+            spare = f'; {who} answers' if standing.is_spare else ''
+            self._ros.warning(f'no server answers{spare}: {standing.outage}')
+        elif self._outage and not standing.outage:
+            self._ros.info(f'a server answers again: {who}')
+        elif who != self._last_ready and not standing.outage:
+            self._ros.info(f'ready: {who}')
+        self._last_ready, self._outage = who, standing.outage

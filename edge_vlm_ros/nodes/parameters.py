@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import (
@@ -27,9 +28,15 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.nodes.ahead_parameters import AheadSettings, declare_ahead, read_ahead
 from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
 from edge_vlm_ros.nodes.declaring import SettingsError, filled, value_of
+from edge_vlm_ros.nodes.remote_parameters import (
+    REMOTE,
+    RemoteSettings,
+    declare_remote,
+    read_remote,
+)
 from edge_vlm_ros.nodes.request_parameters import declare_requests, length_problem
 from edge_vlm_ros.scheduling import QueuePolicy
-from edge_vlm_ros.serving import ServingSettings
+from edge_vlm_ros.serving import ModelSpec, ServingSettings
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -66,6 +73,7 @@ class VlmSettings:
         cameras: In the order of the parameter; the first is the default.
         presets: Names for `describe`; the first is the default.
         ahead: What is made ready while nobody asks.
+        remote: Servers, for chip remote.
     """
 
     chip: str
@@ -83,6 +91,23 @@ class VlmSettings:
     cameras: tuple[CameraSettings, ...]
     presets: tuple[str, ...]
     ahead: AheadSettings
+    remote: RemoteSettings
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Where images are sent; none = they stay on this machine."""
+        return self.remote.servers if self.chip == REMOTE else ()
+
+    def spec(self) -> ModelSpec:
+        """Return which model answers, on what."""
+        of_chip = self.remote.options() if self.chip == REMOTE else {}
+        return ModelSpec(
+            chip=self.chip,
+            model=self.model,
+            device_ids=self.device_ids,
+            model_dirs=tuple(map(Path, self.model_dirs)),
+            options={**of_chip, **dict(self.engine_options)},
+        )
 
     def serving(self) -> ServingSettings:
         """Return what of it concerns the queue and the conversations of the backend."""
@@ -110,6 +135,7 @@ def declare_parameters(table: ParameterTable) -> None:
     _declare_queue(table)
     declare_requests(table)
     declare_ahead(table)
+    declare_remote(table)
     cameras = table.declare_names(
         'camera_names', ['camera'], 'Cameras by name, as requests call them.', 'cameras'
     )
@@ -151,6 +177,7 @@ def read_settings(node: Node) -> VlmSettings:
         cameras=tuple(read_camera(node, name) for name in filled(value_of(node, 'camera_names'))),
         presets=tuple(filled(value_of(node, 'preset_names'))),
         ahead=read_ahead(node, filled(value_of(node, 'camera_names'))),
+        remote=read_remote(node),
     )
 
 
@@ -200,8 +227,8 @@ def _declare_model(table: ParameterTable) -> None:
         'engine_options',
         [''],
         'Options of the model\'s family ("resize=fast"; "max_tiles=4" where it tiles) and of the '
-        'chip\'s engine (cpu: "threads=2"), each as "name=value"; a name that neither has ends '
-        'the start with a list of those they have; empty: none.',
+        'chip\'s engine (cpu: "threads=2"; remote: "parallel=8"), each as "name=value"; a name '
+        'that neither has ends the start with a list of those they have; empty: none.',
         read_only=True,
         check=_problem_of_options,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from edge_vlm_ros.core import NS_PER_S
 from edge_vlm_ros.serving import EnginePhase
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class NodeStatus:
         engine: Where the model process stands; None while there is none.
         held: Questions that wait for the model to be loaded.
         failure: Why the start failed, or the model process gave up; '' = neither.
+        servers: Where images are sent; none = they stay on this machine.
     """
 
     lifecycle: Lifecycle
@@ -38,13 +41,17 @@ class NodeStatus:
     engine: EngineState | None = None
     held: int = 0
     failure: str = ''
+    servers: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
         """For people and launch files: a word, ': ' and more where there is more.
 
         `failed: <why>`, `stalled: no sign of life for 3.2 s in prefill of request x`, and
-        `loading: 12 of 30 parts` where the engine reports it.
+        `loading: 12 of 30 parts` where the engine reports it. With servers, `ready: images leave
+        this robot for https://a:8000/v1`; where none answers, `ready: no server since
+        2026-11-29T07:32:24Z, answering with demo on cpu; ...`, or `unreachable: no server since
+        ...` where nobody else does.
         """
         if self.failure:
             return f'failed: {self.failure}'
@@ -57,7 +64,29 @@ class NodeStatus:
             return word if self.engine.loading is None else f'{word}: {self.engine.loading}'
         if self.engine.phase is EnginePhase.STALLED:
             return f'stalled: {self.engine.message}'
-        return 'ready' if self.lifecycle == 'active' else 'inactive'
+        return self._ready(self.engine) if self.lifecycle == 'active' else 'inactive'
+
+    def _ready(self, engine: EngineState) -> str:
+        """Say who answers, and where images go."""
+        leaving = f'images leave this robot for {", ".join(self.servers)}' if self.servers else ''
+        standing = engine.standing
+        if not standing.outage:
+            return f'ready: {leaving}' if leaving else 'ready'
+        outage = f'no server since {self.outage_since}'
+        if standing.is_spare and engine.info is not None:
+            info = engine.info
+            spare = f'ready: {outage}, answering with {info.model} on {info.chip}'
+            return f'{spare}; {leaving} again when one answers' if leaving else spare
+        return f'unreachable: {outage}: {standing.outage}'
+
+    @property
+    def outage_since(self) -> str:
+        """Since when no server answers, ISO 8601 in UTC; '' = one does."""
+        since_ns = self.engine.standing.since_ns if self.engine is not None else 0
+        if not since_ns:
+            return ''
+        since = datetime.fromtimestamp(since_ns // NS_PER_S, timezone.utc)
+        return since.strftime('%Y-%m-%dT%H:%M:%SZ')
 
     @property
     def refusal(self) -> str:

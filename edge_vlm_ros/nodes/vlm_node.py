@@ -21,7 +21,6 @@ Here the parts are wired together: `Answering` takes the requests, `Outlets` say
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -61,7 +60,7 @@ from edge_vlm_ros.nodes.request_services import open_services
 from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
 from edge_vlm_ros.nodes.watching import Watching
-from edge_vlm_ros.serving import EnginePhase, EngineState, ModelProcess, ModelSpec, check_spec
+from edge_vlm_ros.serving import EnginePhase, EngineState, ModelProcess, check_spec
 from edge_vlm_ros.serving.process import ProcessSettings
 
 if TYPE_CHECKING:
@@ -276,13 +275,7 @@ class VlmNode(ParameterSets, LifecycleNode):
     # --- the model -------------------------------------------------------------------------------
 
     def _load_model(self, settings: VlmSettings) -> None:
-        spec = ModelSpec(
-            chip=settings.chip,
-            model=settings.model,
-            device_ids=settings.device_ids,
-            model_dirs=tuple(map(Path, settings.model_dirs)),
-            options=dict(settings.engine_options),
-        )
+        spec = settings.spec()
         found = check_spec(spec)
 
         def on_state(state: EngineState) -> None:
@@ -370,6 +363,7 @@ class VlmNode(ParameterSets, LifecycleNode):
             engine=process.state if process else None,
             held=process.held if process else 0,
             failure=self._failure,
+            servers=settings.servers if settings else (),
         )
 
     def _status_changed(self) -> None:

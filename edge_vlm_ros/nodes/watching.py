@@ -66,7 +66,8 @@ class Watching:
             )
         if not settings.ahead.is_on or not settings.ahead.watches:
             return
-        if not isinstance(backend, PreparesAhead):
+        # A model process passes wishes on, whatever its backend makes of them.
+        if settings.servers or not isinstance(backend, PreparesAhead):
             self._node.get_logger().warning(
                 f'ahead_mode is {settings.ahead.mode}, but chip {settings.chip} is served by a '
                 'backend that makes nothing ready: it is off'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MOST_BYTES = 16 * 1024
+_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 
 
 class Key:
@@ -68,7 +70,22 @@ def read_key(options: RemoteOptions, servers: Iterable[ServerAddress]) -> Key | 
     return Key(text)
 
 
+def check_variable_name(name: str) -> None:
+    """Refuse what can be no environment variable's name, without repeating it.
+
+    Raises:
+        BadRequestError: It is none; perhaps it is the key (UNSUPPORTED_OPTION).
+    """
+    if not _NAME.fullmatch(name):
+        raise unsupported(
+            f'api_key_env is the name of an environment variable; these {len(name)} characters '
+            'are none: if they are the key, everyone on the ROS graph can read it now, and it has '
+            'to be changed'
+        )
+
+
 def _from_environment(name: str) -> tuple[str, str]:
+    check_variable_name(name)
     value = os.environ.get(name)
     if value is None:
         raise unsupported(f'api_key_env names {name}, which is not set where the model runs')

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from edge_vlm_ros.core import FileForm, chip_named
@@ -122,8 +122,7 @@ def open_backend(
         BadRequestError: There is no such chip, or neither the model's family nor the chip's engine
             has such an option.
     """
-    module, _, name = chip_named(spec.chip).backend.partition(':')
-    backend: BackendType = getattr(import_module(module), name)
+    backend: BackendType = _named(chip_named(spec.chip).backend)
     return backend.open(spec, settings=settings, clock=clock, on_work=on_work, on_loaded=on_loaded)
 
 
@@ -132,12 +131,21 @@ def check_spec(spec: ModelSpec) -> str:
 
     Raises:
         ModelFileError: Files of the model are missing, or the chip has no model of that name.
-        BadRequestError: There is no such chip.
+        BadRequestError: There is no such chip, or an option of a chip without files cannot be.
     """
     from edge_vlm_ros.models import find_model
 
     chip = chip_named(spec.chip)
+    if chip.check:
+        check: Callable[[ModelSpec], str] = _named(chip.check)
+        return check(spec)
     if chip.file_form is FileForm.NO_FILES:
         return f'{spec.model or chip.default_model} for {chip.name}'
     files = find_model(spec.chip, spec.model, spec.model_dirs)
     return f'{files.name} for {spec.chip} from {files.folder}'
+
+
+def _named(path: str) -> Any:
+    """Return what is named 'module:name'."""
+    module, _, name = path.partition(':')
+    return getattr(import_module(module), name)

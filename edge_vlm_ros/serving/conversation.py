@@ -132,13 +132,23 @@ class Conversation:
         for turn in kept:
             again = PastTurn(turn.text, (*carried, *turn.frames), turn.answer)
             carried = ()
-            before = shorter.render_before(family, again.frames)
-            words = family.render_suffix(
-                again.text, before.next_position, follows_images=bool(again.frames)
-            )
-            prompt = join_parts((before, words))
-            shorter = shorter.with_turn(prompt, again, '')
+            shorter = shorter.with_past(family, again)
         return shorter, carried
+
+    def with_past(self, family: ModelFamily, turn: PastTurn) -> Conversation:
+        """Return the conversation with a turn that was spoken before, or elsewhere.
+
+        Args:
+            family: The model's; it writes the turn.
+            turn: Its frames that were shown before are not shown again.
+        """
+        frames = self.new_frames(turn.frames)
+        before = self.render_before(family, frames)
+        words = family.render_suffix(
+            turn.text, before.next_position, follows_images=bool(frames)
+        )
+        again = PastTurn(turn.text, frames, turn.answer)
+        return self.with_turn(join_parts((before, words)), again, '')
 
     def _check_system_prompt(self, system_prompt: str) -> None:
         if system_prompt not in {'', self.system_prompt}:

@@ -47,6 +47,7 @@ from edge_vlm_ros.serving.kv_slots import KvSlots
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import StageCosts
 from edge_vlm_ros.serving.planner import Estimate, LatencyPlanner, Planned
+from edge_vlm_ros.serving.retelling import retold
 from edge_vlm_ros.serving.running import Running, Turn
 from edge_vlm_ros.serving.shown_frames import FrameGroup, ShownFrames, count_frames
 from edge_vlm_ros.serving.step import Step
@@ -272,21 +273,28 @@ class ModelSteps:
 
     def _render(self, running: Running) -> Rendered:
         question = running.question
-        before = self._sessions.get(question.session_id, must_exist=question.continues_session)
-        if question.session_id and before.history is None:
+        if question.earlier:
+            self._sessions.reset(question.session_id)
+        must_exist = question.continues_session and not question.earlier
+        before = self._sessions.get(question.session_id, must_exist=must_exist)
+        follows = before
+        if question.earlier:
+            most = self._engine.limits.max_images
+            follows = retold(question.earlier, self._family, self._store, most)
+        if question.session_id and follows.history is None:
             running.notes.append(f'the conversation {question.session_id!r} begins here')
         for key, group in running.groups.items():
             running.shown[key] = self._store.shown(group)  # Ready before: kept, or made ahead.
         running.note_damage()
         frames = [running.shown[key] for key in running.groups]
         if question.max_latency_s:
-            planned = self._plan_within(running, before, frames)
+            planned = self._plan_within(running, follows, frames)
             fitted = planned.fitted
             sampling = replace(question.sampling, max_tokens=planned.max_tokens)
             question = replace(question, sampling=sampling)
             running.notes += planned.notes
         else:
-            fitted = self._fitter.fit(question, before, frames)
+            fitted = self._fitter.fit(question, follows, frames)
         running.notes += fitted.notes
         prompt = fitted.prompt
         turn = Turn(

@@ -54,11 +54,19 @@ def test_every_row_is_whole_and_names_modules_that_are_there():
     for chip in CHIPS:
         assert chip_named(chip.name) is chip
         assert chip.vendor
+        assert callable(named(chip.backend).open)
+        if chip.file_form is FileForm.NO_FILES:
+            assert callable(named(chip.check))
+            continue
         assert chip.suffix.startswith('.')
         assert chip.default_model
         assert callable(import_module(chip.engine).open_engine)
-        module, _, name = chip.backend.partition(':')
-        assert callable(getattr(import_module(module), name).open)
+
+
+def named(path):
+    """Return what is named 'module:name'."""
+    module, _, name = path.partition(':')
+    return getattr(import_module(module), name)
 
 
 def test_every_family_has_a_module_with_options_and_a_reader():
@@ -74,7 +82,8 @@ def test_a_chip_that_is_not_there_is_refused_with_those_that_are():
         chip_named('toaster')
     assert caught.value.code is ErrorCode.UNSUPPORTED_OPTION
     assert caught.value.message == (
-        "there is no chip 'toaster'; chips are: cpu, scripted, bm1684x, bm1688, ax650, ax630c"
+        "there is no chip 'toaster'; chips are: cpu, scripted, bm1684x, bm1688, ax650, ax630c, "
+        'remote'
     )
     assert not is_chip('toaster')
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import warnings
 from array import array
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support import processes
@@ -76,6 +78,15 @@ class Robot:
     def vlm(self, parameters=(), remaps=(), env=None):
         """Start a vlm node."""
         return self.start('vlm_main', parameters, remaps, env)
+
+    def server(self, port=0):
+        """Start an OpenAI-compatible server that answers as scripted; return it and its port."""
+        words = [sys.executable, '-m', 'support.serve_scripted', port]
+        paths = os.pathsep.join([str(ROOT / 'test'), str(ROOT)])
+        spawned = self.run('server', words, {'PYTHONPATH': paths})
+        spawned.wait_for_output('serving at http://127.0.0.1:')
+        address = spawned.output().partition('serving at ')[2].split()[0]
+        return spawned, urlsplit(address).port
 
     def camera(self, parameters=(), remaps=()):
         """Start a camera that plays the shipped clip, small, over and over."""

@@ -74,12 +74,14 @@ def test_the_arguments_of_the_launch_file_are_described():
         'cameras',
         'chip',
         'device_ids',
+        'fallback_chip',
         'image_topic',
         'log_level',
         'model',
         'namespace',
         'params_file',
         'respawn',
+        'servers',
         'use_sim_time',
     }
     assert all(argument.description for argument in found.values())
@@ -96,9 +98,11 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
         'use_sim_time': False,
     }
     given |= {'cameras': 'front, rear', 'image_topic': '/f', 'device_ids': '0,1', 'model': 'demo'}
-    given |= {'ahead': 'prefill'}
+    given |= {'ahead': 'prefill', 'servers': 'http://a, http://b/v1', 'fallback_chip': 'cpu'}
     chosen = overrides(lambda name: given.get(name, ''))
     assert chosen['ahead_mode'] == 'prefill'
+    assert chosen['remote.servers'] == ['http://a', 'http://b/v1']
+    assert chosen['remote.fallback_chip'] == 'cpu'
     assert chosen['camera_names'] == ['front', 'rear']
     assert chosen['cameras.front.topic'] == '/f'
     assert chosen['device_ids'] == [0, 1]

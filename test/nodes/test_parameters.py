@@ -27,7 +27,9 @@ from edge_vlm_ros.nodes.parameters import (  # noqa: E402
     read_preset,
     read_settings,
 )
+from edge_vlm_ros.nodes.remote_parameters import RemoteSettings  # noqa: E402
 from edge_vlm_ros.nodes.request_parameters import read_request_defaults  # noqa: E402
+from edge_vlm_ros.remote.options import RemoteOptions  # noqa: E402
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 
@@ -295,3 +297,45 @@ def test_a_value_comes_out_in_its_parameters_type_or_one_line_says_why_not(value
 def test_a_name_that_is_value_and_prefix_is_found():
     names = ['cameras', 'cameras.front.topic', 'camera_names', 'a.b', 'a.b.c', 'a.bc']
     assert nested_names(names) == [('a.b', 'a.b.c'), ('cameras', 'cameras.front.topic')]
+
+
+def test_servers_become_options_of_chip_remote_alone(make_node):
+    words = ['-p', "remote.servers:=['http://a:8000/v1', 'https://b/v1']", '-p', 'model:=large']
+    words += ['-p', 'remote.api_key_env:=THE_KEY', '-p', "engine_options:=['parallel=2']"]
+    settings = declared(make_node('-p', 'chip:=remote', *words))
+    spec = settings.spec()
+    assert (spec.chip, spec.model) == ('remote', 'large')
+    assert settings.servers == ('http://a:8000/v1', 'https://b/v1')
+    assert spec.options['servers'] == 'http://a:8000/v1,https://b/v1'
+    assert (spec.options['api_key_env'], spec.options['parallel']) == ('THE_KEY', 2)
+    assert 'order' not in spec.options
+    local = declared(make_node('-p', 'chip:=cpu', *words))
+    assert (local.servers, local.spec().options) == ((), {'parallel': 2})
+
+
+def test_a_chip_beside_the_servers_is_one_of_this_machine(make_node):
+    spec = declared(make_node('-p', 'chip:=remote', '-p', 'remote.fallback_chip:=cpu')).spec()
+    assert (spec.options['fallback_chip'], spec.options['order']) == ('cpu', 'remote_then_local')
+    with pytest.raises(SettingsError, match=r'remote\.fallback_chip takes one of'):
+        declared(make_node('-p', 'remote.fallback_chip:=remote'))
+
+
+def test_what_stands_for_itself_in_the_parameters_is_what_the_servers_have_by_default():
+    options = RemoteOptions()
+    for name, value in RemoteSettings().options().items():
+        assert getattr(options, name) == value, name
+
+
+@pytest.mark.parametrize(
+    ('value', 'part'),
+    [
+        ("remote.servers:=['gpu-box']", 'is no address of a server'),
+        ("remote.servers:=['https://me:hush@a']", 'a user or a password'),
+        ('remote.api_key_env:=sk-hush', 'is the name of an environment variable'),
+    ],
+)
+def test_a_key_in_a_parameter_is_refused_without_being_repeated(make_node, value, part):
+    with pytest.raises(SettingsError) as caught:
+        declared(make_node('-p', value))
+    assert part in str(caught.value)
+    assert 'hush' not in str(caught.value)

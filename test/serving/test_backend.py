@@ -60,7 +60,8 @@ def canned_process(canned_chip):
         yield start
 
 
-KINDS = ('pipeline', 'canned', 'remote')
+KINDS = ('pipeline', 'canned', 'remote', 'remote before a chip', 'chip for a lost remote')
+NOWHERE = 'http://127.0.0.1:9/v1'
 
 
 @pytest.fixture(params=[*KINDS, *(f'{kind} in a process' for kind in KINDS)])
@@ -74,19 +75,20 @@ def backend(request, scripted):
     with contextlib.ExitStack() as stack:
         if request.param == 'canned in a process':
             opened = request.getfixturevalue('canned_process')()
-        elif request.param == 'pipeline in a process':
-            opened = ModelProcess(script)
-            opened.start()
-        elif request.param.startswith('remote'):
-            server = stack.enter_context(ScriptedServer([echo()]))
-            spec = ModelSpec('remote', options={'servers': server.url})
-            opened = ModelProcess(spec) if 'process' in request.param else open_backend(spec)
-            if isinstance(opened, ModelProcess):
-                opened.start()
         elif request.param == 'canned':
             opened = CannedBackend.open(CANNED)
         else:
-            opened = open_backend(script)
+            spec = script
+            if 'remote' in request.param:
+                server = stack.enter_context(ScriptedServer([echo()]))
+                options = {'servers': NOWHERE if 'lost' in request.param else server.url}
+                if 'chip' in request.param:
+                    options |= {'fallback_chip': script.chip, 'fallback_model': script.model}
+                spec = ModelSpec('remote', options=options)
+            in_a_process = request.param.endswith('in a process')
+            opened = ModelProcess(spec) if in_a_process else open_backend(spec)
+            if in_a_process:
+                opened.start()
         stack.callback(opened.close)
         yield opened
 

@@ -187,3 +187,36 @@ def test_killed_in_mid_answer_the_text_is_kept_and_the_other_one_goes_on(start):
         assert after.success, after.message
         assert other not in vlm.health.reason
         assert url in vlm.health.reason
+
+
+def test_a_killed_server_leaves_its_conversation_to_the_chip_of_this_machine(start, scripted):
+    script = scripted(answers=[{'answer': '{images} seen here'}])
+    server, url = start()
+    beside = {'fallback_chip': 'scripted', 'fallback_model': script.model}
+    vlm = open_backend(spec_of(url, **beside))
+    try:
+        first = ask(vlm, shot('red'), session_id='s')
+        assert (first.chip, first.success) == ('remote', True), first.message
+        stream = vlm.ask(Question('Talk.', session_id='s', sampling=LONG))
+        next(iter(stream))
+        server.signal(signal.SIGKILL)
+        broken = stream.answer(WAIT_S)
+        assert broken.error_code is ErrorCode.SERVER_UNREACHABLE
+        assert broken.text
+        after = ask(vlm, session_id='s', continues_session=True)
+        assert (after.chip, after.text) == ('scripted', '1 seen here')
+        until(lambda: vlm.standing.is_spare)
+    finally:
+        vlm.close()
+
+
+def test_the_doctor_looks_at_a_real_server_link_by_link(start):
+    from edge_vlm_ros.cli.server_probes import find_servers
+
+    found = {finding.name: finding for finding in find_servers('', {'servers': start()[1]})}
+    assert list(found) == ['reachable', 'key', 'model', 'context', 'images', 'two pictures']
+    states = {name: finding.state.value for name, finding in found.items()}
+    # Whether a model of random weights tells red from blue is chance.
+    assert states.pop('two pictures') in {'ok', 'warning'}
+    assert set(states.values()) == {'ok'}, found
+    assert found['context'].found.endswith(' tokens')

@@ -369,7 +369,8 @@ def test_a_prompt_that_a_server_cuts_without_a_word_is_noticed():
 
 
 def test_a_spec_names_what_it_would_open():
-    assert check_spec(ModelSpec('remote', 'qwen')) == 'qwen for remote'
+    spec = ModelSpec('remote', 'qwen', options={'servers': 'http://a:8000'})
+    assert check_spec(spec) == 'qwen of http://a:8000/v1'
 
 
 def test_questions_run_side_by_side_and_a_cancel_closes_the_connection():

@@ -46,10 +46,12 @@ from edge_vlm_ros.serving.process.messages import (
     PrefixMessage,
     Report,
     ResetMessage,
+    StandingMessage,
     StateMessage,
 )
 from edge_vlm_ros.serving.process.printed import LogLine
 from edge_vlm_ros.serving.process.wire_frames import FrameReceiver
+from edge_vlm_ros.serving.standing import TellsStanding
 from edge_vlm_ros.serving.step import CHIP_THREAD, REST, Step
 
 if TYPE_CHECKING:
@@ -198,8 +200,7 @@ class _Service:
 
     def _serve(self, backend: Backend) -> None:
         frames = FrameReceiver()
-        if isinstance(backend, PreparesAhead):
-            backend.listen_ahead(lambda report: self._send(AheadMessage(report)))
+        self._listen(backend)
         while True:
             try:
                 message = self._channel.receive()
@@ -217,6 +218,13 @@ class _Service:
                 backend.reset_session(message.session_id)
             elif isinstance(message, CloseMessage):
                 return
+
+    def _listen(self, backend: Backend) -> None:
+        """Pass on what the backend says unasked."""
+        if isinstance(backend, PreparesAhead):
+            backend.listen_ahead(lambda report: self._send(AheadMessage(report)))
+        if isinstance(backend, TellsStanding):
+            backend.listen_standing(lambda standing: self._send(StandingMessage(standing)))
 
     def _ask(self, backend: Backend, question: Question) -> None:
         try:

@@ -40,6 +40,7 @@ from edge_vlm_ros.serving.process.messages import (
     PrefixMessage,
     Report,
     Request,
+    StandingMessage,
     StateMessage,
 )
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions
@@ -47,6 +48,7 @@ from edge_vlm_ros.serving.process.printed import Dam, LogLine, OnLog
 from edge_vlm_ros.serving.process.settings import ProcessSettings
 from edge_vlm_ros.serving.process.step_watch import StepWatch
 from edge_vlm_ros.serving.process.wire_frames import FrameSender
+from edge_vlm_ros.serving.standing import Standing
 
 Outbox: TypeAlias = 'queue.SimpleQueue[Request | Callable[[], Request] | None]'
 
@@ -126,6 +128,7 @@ class ChildRun:
         self._watch: StepWatch | None = None
         self._told_ns = 0
         self._last_words = ''
+        self._standing = Standing()
         self._failure: EngineState | None = None
         self.outbox: Outbox = queue.SimpleQueue()
         """What is to be sent to it, or gives that when its turn has come; any thread may put
@@ -270,16 +273,23 @@ class ChildRun:
             self._log_all([message.line])
         elif isinstance(message, AheadMessage):
             self._on_ahead(message.report)
+        elif isinstance(message, StandingMessage):
+            self._standing = message.standing
+            on_state(self._now(EnginePhase.READY))
         elif isinstance(message, StateMessage):
-            state = message.state
-            if state.phase is EnginePhase.FAILED:
-                self._failure = state
-                return
-            if state.is_ready:
-                self._ready_ns = now_ns
-                self._watch = StepWatch(state.info, now_ns, self._bounds.stall_s)
-            self._last_words = state.message
-            on_state(state)
+            self._take_state(message.state, now_ns, on_state)
+
+    def _take_state(
+        self, state: EngineState, now_ns: int, on_state: Callable[[EngineState], None]
+    ) -> None:
+        if state.phase is EnginePhase.FAILED:
+            self._failure = state
+            return
+        if state.is_ready:
+            self._ready_ns = now_ns
+            self._watch = StepWatch(state.info, now_ns, self._bounds.stall_s)
+        self._last_words = state.message
+        on_state(state)
 
     def _take_chunk(self, message: ChunkMessage, now_ns: int) -> None:
         chunk = message.chunk
@@ -319,11 +329,16 @@ class ChildRun:
         if not watch.is_told(silence_s):
             if self._told_ns:
                 self._told_ns = 0
-                on_state(EngineState(EnginePhase.READY, watch.info))
+                on_state(self._now(EnginePhase.READY))
         elif now_ns - self._told_ns >= _TOLD_EVERY_NS:
             self._told_ns = now_ns
             message = f'no sign of life for {silence_s:.1f} s {watch.step}'
-            on_state(EngineState(EnginePhase.STALLED, watch.info, message=message))
+            on_state(self._now(EnginePhase.STALLED, message))
+
+    def _now(self, phase: EnginePhase, message: str = '') -> EngineState:
+        """Make the state of a child that is ready, or was until it fell silent."""
+        info = self._standing.info or (self._watch.info if self._watch is not None else None)
+        return EngineState(phase, info, message=message, standing=self._standing)
 
     def _cause_of_death(self) -> EdgeVlmError:
         """Say why it ended by itself."""

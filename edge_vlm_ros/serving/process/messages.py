@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from edge_vlm_ros.serving.ahead import AheadReport
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.process.printed import LogLine
 from edge_vlm_ros.serving.settings import ServingSettings
+from edge_vlm_ros.serving.standing import Standing
 from edge_vlm_ros.serving.step import Step
 
 
@@ -54,6 +55,7 @@ class EngineState:
         restarts: How often it was started again.
         loading: How far the model is loaded, while it loads and reports that.
         is_set_up_wrong: It failed by what only a change of the set-up can mend.
+        standing: What the backend says of itself, where what answers can be lost and found again.
     """
 
     phase: EnginePhase
@@ -63,6 +65,7 @@ class EngineState:
     restarts: int = 0
     loading: LoadProgress | None = None
     is_set_up_wrong: bool = False
+    standing: Standing = field(default_factory=Standing)
 
     @property
     def is_ready(self) -> bool:
@@ -176,6 +179,13 @@ class StateMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingMessage:
+    """Another one would answer the next question now, or none."""
+
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
 class BeatMessage:
     """A sign of life: a step of work begins or is under way, or there is nothing to do."""
 
@@ -197,5 +207,6 @@ class AheadMessage:
 
 
 Report: TypeAlias = (
-    'ChunkMessage | BegunMessage | StateMessage | BeatMessage | AheadMessage | LogMessage'
+    'ChunkMessage | BegunMessage | StateMessage | StandingMessage | BeatMessage | AheadMessage'
+    ' | LogMessage'
 )

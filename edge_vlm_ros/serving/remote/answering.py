@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -16,8 +17,10 @@ from urllib.parse import quote
 from edge_vlm_ros.core import (
     BadFrame,
     BadImageError,
+    EarlierTurn,
     EdgeVlmError,
     ErrorCode,
+    FrameKey,
     PromptTooLongError,
     StoredFrame,
 )
@@ -91,11 +94,15 @@ class RemoteAnswering:
             EdgeVlmError: It got no whole answer.
         """
         question = run.question
-        stored = self._sessions.get(question.session_id, must_exist=question.continues_session)
-        if question.session_id and not stored.has_turns:
+        if question.earlier:
+            self._sessions.reset(question.session_id)
+        must_exist = question.continues_session and not question.earlier
+        stored = self._sessions.get(question.session_id, must_exist=must_exist)
+        follows = await self._retold(question) if question.earlier else stored
+        if question.session_id and not follows.has_turns:
             run.notes.append(f'the conversation {question.session_id!r} begins here')
         shown = await self._show(run)
-        fitted = fit_talk(question, stored, shown.frames, self._bounds())
+        fitted = fit_talk(question, follows, shown.frames, self._bounds())
         run.frames = fitted.frames
         run.notes += fitted.notes
         if question.max_latency_s:
@@ -103,6 +110,11 @@ class RemoteAnswering:
         server = await self._ask(run, fitted, stored.server)
         turn = SpokenTurn(question.text, fitted.new_frames, question.choices, run.text)
         run.talk = (stored, fitted.before.with_turn(turn, question, server))
+
+    async def _retold(self, question: Question) -> Spoken:
+        """Write a conversation of which others answered some turns, with its frames."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, retold, question.earlier, self._options)
 
     def _bounds(self) -> Bounds:
         options = self._options
@@ -208,6 +220,23 @@ def choose(
     """Choose the frames of a question that servers can be shown: moments of clips may go."""
     groups = thin_out(group_frames(frames, shown_as), most)
     return tuple(frame for group in groups for frame in group.frames)
+
+
+def retold(turns: Sequence[EarlierTurn], options: RemoteOptions) -> Spoken:
+    """Make frames and words of a conversation ready to be sent; damaged frames are left out."""
+    talk = Spoken(turns[0].system_prompt)
+    for turn in turns:
+        seen = {frame.key for frame in talk.frames}
+        new: dict[FrameKey, SpokenFrame] = {}
+        for stored in choose(turn.frames, turn.shown_as, options.max_images):
+            with suppress(BadImageError):
+                image = encode_frame(stored, options.max_side, options.max_image_kb * 1000)
+                frame = SpokenFrame.of(stored, image)
+                new.setdefault(frame.key, frame)
+        frames = tuple(frame for key, frame in new.items() if key not in seen)
+        said = SpokenTurn(turn.text, frames, (), turn.answer)
+        talk = replace(talk, turns=(*talk.turns, said))
+    return talk
 
 
 def encode_all(frames: Sequence[StoredFrame], options: RemoteOptions) -> _Shown:
