@@ -144,9 +144,7 @@ class Conversation:
         """
         frames = self.new_frames(turn.frames)
         before = self.render_before(family, frames)
-        words = family.render_suffix(
-            turn.text, before.next_position, follows_images=bool(frames)
-        )
+        words = family.render_suffix(turn.text, before.next_position, follows_images=bool(frames))
         again = PastTurn(turn.text, frames, turn.answer)
         return self.with_turn(join_parts((before, words)), again, '')
 
