@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CLOSING_TOKENS = 4
-"""A prefix that loses no more goes on: a video ends in tokens of its own, and grows before them."""
+"""A prefix that loses no more goes on: a video grows before the tokens that it ends in."""
 
 
 @dataclass(frozen=True, slots=True)
