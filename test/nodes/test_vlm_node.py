@@ -123,12 +123,16 @@ def test_a_clip_has_no_more_frames_than_the_model_takes(client):
     assert answer.text == 'I see 6 images.'
 
 
-def test_a_clip_has_as_many_frames_as_the_model_bears_unless_more_are_asked_for(client):
+def test_a_clip_has_as_many_frames_as_the_model_bears_unless_more_are_asked_for(client, chip):
     client.until(
         lambda: len(client.ask('see', last_seconds=3.0, max_frames=5).frames) == 5,
         what='more frames than the model bears',
     )
-    assert client.ask('see', last_seconds=3.0).text == 'I see 3 images.'
+    borne = 3 if chip == 'scripted' else 6  # What a server bears is not known: all it takes.
+    client.until(
+        lambda: client.ask('see', last_seconds=3.0).text == f'I see {borne} images.',
+        what=f'a clip of {borne} frames',
+    )
 
 
 def test_a_window_longer_than_the_buffer_is_told(client):
