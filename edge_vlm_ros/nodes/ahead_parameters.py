@@ -30,6 +30,7 @@ class AheadSettings:
     Attributes:
         mode: 'off', 'encode' (features of the vision tower) or 'prefill' (and their KV rows).
         frames: Of a window; 1 = stills.
+        keyframes: First frames of a window that stay when it begins anew.
         watches: Cameras, those whose frames stand in one prompt together; empty = the first one.
         min_period_s: No camera has its changes followed faster, unless a conversation is live.
         max_period_s: After so long a frame is taken whether or not a change is seen; 0 = never.
@@ -41,6 +42,7 @@ class AheadSettings:
 
     mode: str = OFF
     frames: int = 1
+    keyframes: int = 0
     watches: tuple[tuple[str, ...], ...] = ()
     min_period_s: float = 1.0
     max_period_s: float = 60.0
@@ -63,6 +65,7 @@ class AheadSettings:
         """Return how each watch's window grows."""
         return WindowSettings(
             frames=self.frames,
+            keyframes=self.keyframes,
             min_period_ns=round(self.min_period_s * NS_PER_S),
             max_period_ns=round(self.max_period_s * NS_PER_S),
             threshold=self.threshold,
@@ -90,6 +93,15 @@ def declare_ahead(table: ParameterTable) -> None:
         read_only=True,
         low=1,
         high=64,
+    )
+    table.declare(
+        'ahead.keyframes',
+        default.keyframes,
+        'The first frames of a window that are pinned: they stay when a full window begins anew '
+        'with its newest, as the view that later ones are compared with. 0: none.',
+        read_only=True,
+        low=0,
+        high=62,
     )
     table.declare(
         'ahead.cameras',
@@ -177,6 +189,7 @@ def read_ahead(node: Node, cameras: Sequence[str]) -> AheadSettings:
     return AheadSettings(
         mode=value_of(node, 'ahead_mode'),
         frames=value_of(node, 'ahead.frames'),
+        keyframes=value_of(node, 'ahead.keyframes'),
         watches=watches or tuple((name,) for name in cameras[:1]),
         min_period_s=value_of(node, 'ahead.min_period_s'),
         max_period_s=value_of(node, 'ahead.max_period_s'),

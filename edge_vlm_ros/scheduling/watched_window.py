@@ -41,6 +41,8 @@ class WindowSettings:
         min_period_ns: No camera adds frames faster, unless a conversation is live.
         max_period_ns: After so long one is added whether or not a change is seen; 0 = never.
         threshold: Of `has_changed`.
+        keyframes: So many of the first frames are pinned: they stay when a full one begins anew,
+            and so do their rows in the KV cache.
     """
 
     frames: int = 1
@@ -48,6 +50,7 @@ class WindowSettings:
     min_period_ns: int = NS_PER_S
     max_period_ns: int = 60 * NS_PER_S
     threshold: float = THRESHOLD
+    keyframes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,7 +211,8 @@ class WatchedWindow:
             others = [each for each in self._kept if each.frame.source.camera != camera]
             self._kept = sorted([*others, new], key=self._place)
         elif self._is_spoiled or len(self._kept) >= self.capacity:
-            self._restart([*self._kept, new], 1 if self._is_spoiled else self._keep)
+            pinned = 0 if self._is_spoiled else self._pinned
+            self._restart([*self._kept, new], 1 if self._is_spoiled else self._keep, pinned)
         else:
             self._kept.append(new)
         self._is_spoiled = self._has_failed = False
@@ -218,7 +222,7 @@ class WatchedWindow:
         """Hold no more frames than this: the model takes no more. 0 = as many as are wanted."""
         self._most = min(self._most, frames) if frames else self._most
         if len(self._kept) > self.capacity and not self.holds_stills:
-            self._restart(self._kept, self._keep)
+            self._restart(self._kept, self._keep, self._pinned)
 
     def drop(self, bad_frames: Iterable[BadFrame]) -> None:
         """Forget frames that turned out to be damaged."""
@@ -254,17 +258,29 @@ class WatchedWindow:
     def _keep(self) -> int:
         """Frames with which a full one begins anew: fewer than it holds, so that it can grow."""
         wanted = self.settings.keep or self.capacity // 3
-        return max(1, min(wanted, self.capacity - 1))
+        return max(1, min(wanted, self.capacity - 1 - self._pinned))
 
-    def _restart(self, kept: Sequence[_Kept], most: int) -> None:
-        """Begin anew with the newest frames, and of each camera with its newest at least."""
+    @property
+    def _pinned(self) -> int:
+        """Frames that are pinned: there is room for another one and for it to grow."""
+        return max(0, min(self.settings.keyframes, self.capacity - 2))
+
+    def _restart(self, kept: Sequence[_Kept], most: int, pinned: int) -> None:
+        """Begin anew with the newest frames, and of each camera with its newest at least.
+
+        Args:
+            kept: Oldest first.
+            most: Frames that stay, beside those that are pinned.
+            pinned: So many of the oldest stay in any case.
+        """
+        keyframes, kept = kept[:pinned], kept[pinned:]
         newest = {each.frame.source.camera: each for each in kept}
         chosen = [each for each in kept if newest[each.frame.source.camera] is each]
         others = [each for each in kept if each not in chosen]
         room = max(0, most - len(chosen))
         chosen += others[len(others) - room :] if room else []
         self.previous = self.frames
-        self._kept = [each for each in kept if each in chosen]
+        self._kept = [*keyframes, *(each for each in kept if each in chosen)]
         left_out = [each.frame for each in kept if each not in chosen]
         self.left_out = left_out[-1] if left_out else self.left_out
         self.counts.restarts += 1

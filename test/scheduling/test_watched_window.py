@@ -235,6 +235,27 @@ def test_what_cannot_be_made_ready_is_left_behind_with_the_next_frame():
     assert times(seen) == [6]
 
 
+def test_keyframes_stay_in_front_when_a_full_window_begins_anew():
+    seen = window(5, keep=2, keyframes=1)
+    for second in range(9):
+        show(seen, 2 * second, 100 * (second % 2))
+        assert times(seen)[0] == 0, 'the first stays the first, so its rows stay, too'
+        assert len(seen.frames) <= 5
+    assert times(seen) == [0, 14, 16]
+    seen.spoil()
+    show(seen, 18, 255)
+    assert times(seen) == [18], 'what cannot be made ready is left behind whole'
+
+
+def test_pinned_frames_leave_room_for_the_newest_and_for_growth():
+    seen = window(3, keyframes=60)
+    for second in range(12):
+        show(seen, 2 * second, 100 * (second % 2))
+        assert times(seen)[-1] == 2 * second
+    assert times(seen)[0] == 0
+    assert times(window(1, keyframes=5)) == []
+
+
 @pytest.mark.parametrize('frames', [1, 4])
 def test_what_failed_is_tried_again_soon_in_a_scene_that_stands_still(frames):
     seen = window(frames, max_period_ns=0)
