@@ -16,7 +16,7 @@ ROS ?=
 export ROS
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 RUN = tools/setup/run.sh
 # The tests of a file share processes and models, so a worker takes whole files.
 PYTEST = $(RUN) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -90,6 +90,7 @@ def assert_messages_cross(spawn, python, folder, setup='true', env=None):
     assert 'heard a red ball, 红色的球 1 front' in listener.output()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.ros
 def test_colcon_builds_and_its_messages_cross(clean_tree, tmp_path, spawn, ros_domain):
     folders = {f'--{kind}-base': tmp_path / kind for kind in ('build', 'install')}
