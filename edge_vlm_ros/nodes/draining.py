@@ -74,6 +74,7 @@ class Draining:
         self._clock = clock
         self._stop_ns = 0
         self._over: Future[None] | None = None
+        self._changed: Future[None] | None = None
         (service,) = (each for each in node.services if each.srv_name.endswith('/change_state'))
         self._change_state = service.callback
         service.callback = self._on_change_state
@@ -92,23 +93,36 @@ class Draining:
         self, request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
         """Answer service `~/change_state`; a transition that came meanwhile goes before."""
-        if _means_deactivate(request.transition) and not await self._drain():
+        if not _means_deactivate(request.transition):
+            return self._change(request, response)
+        if self._changed is not None and not self._changed.done():
+            await self._changed  # Whoever asked first is first.
+            return self._change(request, response)
+        seconds = self._drained.begin_drain()
+        if not seconds:
+            return self._change(request, response)
+        self._changed = Future(executor=self._node.executor)
+        try:
+            await self._wait(seconds)
+            if self._drained.is_draining:
+                return self._change(request, response)
             response.success = False
             return response
+        finally:
+            self._changed.set_result(None)
+
+    def _change(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
         changed: ChangeState.Response = self._change_state(request, response)
         return changed
 
-    async def _drain(self) -> bool:
-        """Wait until no request is open or their time is over; return whether to go on then."""
-        if self._over is None or self._over.done():
-            seconds = self._drained.begin_drain()
-            if not seconds:
-                return True
-            self._stop_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
-            self._over = Future(executor=self._node.executor)
-            self._timer.reset()
+    async def _wait(self, seconds: float) -> None:
+        """Wait until no request is open or their time is over."""
+        self._stop_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
+        self._over = Future(executor=self._node.executor)
+        self._timer.reset()
         await self._over
-        return self._drained.is_draining
 
     def _end_if_over(self) -> None:
         is_late = self._clock.now_ns() >= self._stop_ns
