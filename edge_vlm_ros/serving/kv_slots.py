@@ -60,7 +60,7 @@ class KvSlots:
 
     def look(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
         """Count the tokens at the start of a prompt that `begin` would go on from."""
-        held = max(record.shared(prompt, keys) for record in self._records)
+        _, held = self._slot_for(prompt, keys)
         return self._usable(min(held, len(prompt) - 1), prompt, keys)
 
     def begin(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> Begun:
@@ -70,14 +70,8 @@ class KvSlots:
             prompt: All of it.
             keys: Of the conversation's frames; `VisionSpan.image` is an index into them.
         """
-        shared = [record.shared(prompt, keys) for record in self._records]
-        slot = max(range(len(shared)), key=shared.__getitem__)
-        if slot == self._prefix_slot and 2 * shared[slot] < self._prefix_tokens:
-            slot = self._spare_slot()  # It would cost more than it saves.
-        elif not shared[slot]:
-            slot = self._spare_slot()
+        slot, held = self._slot_for(prompt, keys)
         # The last token is always run: its scores choose the answer's first token.
-        held = shared[slot]
         return Begun(held, self._cut(slot, min(held, len(prompt) - 1), prompt, keys))
 
     def begin_ahead(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> Begun:
@@ -124,6 +118,15 @@ class KvSlots:
                 self._engine.kv.truncate(0)
             except BaseException:  # noqa: BLE001 (vendor libraries raise anything)
                 _log.exception('the KV cache cannot be reset')
+
+    def _slot_for(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> tuple[int, int]:
+        """Return which cache a question's prompt goes into, and how much of it is there."""
+        shared = [record.shared(prompt, keys) for record in self._records]
+        slot = max(range(len(shared)), key=shared.__getitem__)
+        is_dear = slot == self._prefix_slot and 2 * shared[slot] < self._prefix_tokens
+        if is_dear or not shared[slot]:  # To cut the prefix would cost more than it saves.
+            slot = self._spare_slot()
+        return slot, shared[slot]
 
     def _spare_slot(self) -> int:
         """Return the cache that was not used for longest, other than the prefix's if there is."""
