@@ -225,7 +225,9 @@ setup(
     install_requires=run_requirements(),
     extras_require={
         'fetch': requirements('fetch'),
+        'mcp': requirements('mcp'),
         'reference': requirements('reference'),
+        'replay': requirements('replay'),
         'test': requirements('test'),
     },
     # '' makes the editable install a plain link to this folder, not an import hook: that would be

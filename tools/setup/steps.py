@@ -156,7 +156,7 @@ def run_requirements(env: Environment) -> Step:
 
 def test_requirements(env: Environment) -> Step:
     """Install what tests and checks need."""
-    files = [REQUIREMENTS / 'test.txt']
+    files = [REQUIREMENTS / f'{name}.txt' for name in ('test', 'replay', 'mcp')]
     title = 'test and check tools'
     return Step(title, env.stamp('test', *files), lambda: env.pip_install(*from_files(files)))
 
