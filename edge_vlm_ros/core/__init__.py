@@ -20,6 +20,7 @@ from edge_vlm_ros.core.chips import (
 )
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
+from edge_vlm_ros.core.detection import Detection, Detections
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadOutputError,
@@ -133,6 +134,8 @@ __all__ = [
     'ConfigFile',
     'CrossAttended',
     'DeadlineError',
+    'Detection',
+    'Detections',
     'DeviceError',
     'EarlierTurn',
     'EdgeVlmError',
