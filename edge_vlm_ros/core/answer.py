@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core.clock import NS_PER_S
-from edge_vlm_ros.core.detection import Detections
+from edge_vlm_ros.core.detection import NO_DETECTIONS, Detections
 from edge_vlm_ros.core.errors import ErrorCode
 from edge_vlm_ros.core.prefix import Readiness
 
@@ -174,7 +174,7 @@ class Answer:
     choice_probability: float | None = None
     bad_frames: tuple[BadFrame, ...] = ()
     readiness: Readiness = Readiness.NONE
-    detections: Detections = Detections()
+    detections: Detections = NO_DETECTIONS
 
     @classmethod
     def failed(

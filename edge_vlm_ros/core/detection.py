@@ -38,3 +38,6 @@ class Detections:
 
     found: tuple[Detection, ...] = ()
     dropped: int = 0
+
+
+NO_DETECTIONS = Detections()

@@ -74,6 +74,4 @@ def _in_frame(
         return None
     if x < 0 or y < 0 or right > extent[0] or lower > extent[1]:
         return None
-    return Detection(
-        place.label, x * across, y * down, (right - x) * across, (lower - y) * down
-    )
+    return Detection(place.label, x * across, y * down, (right - x) * across, (lower - y) * down)

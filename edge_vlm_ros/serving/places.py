@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_vlm_ros.core import Detections
+from edge_vlm_ros.core import NO_DETECTIONS, Detections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def detect(answer: str, grounding: Grounding, turn: Turn) -> tuple[Detections, s
     """
     named = grounding.count(answer)
     if not named:
-        return Detections(), ''
+        return NO_DETECTIONS, ''
     shown = turn.new_frames or turn.frames
     frames = sum(size != _UNREADABLE for each in shown for size in each.prepared.sizes)
     if frames != 1:

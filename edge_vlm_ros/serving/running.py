@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain
 
 from edge_vlm_ros.core import (
+    NO_DETECTIONS,
     NS_PER_S,
     Answer,
     BadFrame,
@@ -117,7 +118,7 @@ class Running:
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
     error: EdgeVlmError | None = None
-    detections: Detections = Detections()
+    detections: Detections = NO_DETECTIONS
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -255,7 +256,7 @@ class Running:
             choice_probability=probability,
             bad_frames=self.bad_frames,
             readiness=self.turn.readiness if self.turn else Readiness.NONE,
-            detections=Detections() if error else self.detections,
+            detections=NO_DETECTIONS if error else self.detections,
         )
 
     def _choice(self, text: str) -> tuple[str, float | None]:

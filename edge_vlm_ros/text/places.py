@@ -1,10 +1,11 @@
 """The places that an answer names, in the forms that models were trained to write.
 
-| form | written as | source |
-|---|---|---|
-| `REF_BOX` | `<ref>dog</ref><box>[[x1, y1, x2, y2], ...]</box>` | OpenGVLab/InternVL, grounding format |
-| `OBJECT_REF` | `<|object_ref_start|>dog<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>` | Qwen2-VL |
-| `JSON` | `{"bbox_2d": [x1, y1, x2, y2], "label": "dog"}`, or `point_2d` | Qwen2.5-VL, Qwen3-VL cookbooks |
+* `REF_BOX` (OpenGVLab/InternVL, grounding format):
+  `<ref>dog</ref><box>[[x1, y1, x2, y2], ...]</box>`
+* `OBJECT_REF` (QwenLM/Qwen2-VL, README): `<|object_ref_start|>dog<|object_ref_end|>` and then
+  `<|box_start|>(x1,y1),(x2,y2)<|box_end|>`, once or more often; one pair of numbers is a point
+* `JSON` (QwenLM/Qwen3-VL, cookbooks of Qwen2.5-VL and Qwen3-VL):
+  `{"bbox_2d": [x1, y1, x2, y2], "label": "dog"}`, or `point_2d` with two numbers
 
 Template tokens are part of the first two: what is read here is the answer with them spelled out.
 """
