@@ -201,8 +201,10 @@ def _facts(answer: AnswerMsg) -> list[str]:
     ]
     return [
         *frames,
-        f'first token {stats.time_to_first_token_s:.2f} s, total {stats.total_s:.2f} s, '
-        f'{stats.tokens_per_second:.1f} tokens/s, {answer.model} on {answer.chip}',
+        (
+            f'first token {stats.time_to_first_token_s:.2f} s, total {stats.total_s:.2f} s, '
+            f'{stats.tokens_per_second:.1f} tokens/s, {answer.model} on {answer.chip}'
+        ),
     ]
 
 

@@ -54,11 +54,11 @@ def test_an_answer_comes_as_text_or_as_one_object(ready):
 def test_words_that_belong_to_the_node(ready):
     described = ros2_vlm(ready, 'describe', '--node', 'robot1/vlm')
     unknown = ros2_vlm(ready, 'describe', 'no such preset')
-    cancelled = ros2_vlm(ready, 'cancel')
     assert described.wait(60) == 0, described.output()
     assert 'A room.' in described.output()
     assert unknown.wait(60) == 2, unknown.output()
     assert 'no such preset' in unknown.output()
+    cancelled = ros2_vlm(ready, 'cancel')
     assert cancelled.wait(60) == 0, cancelled.output()
     assert '0 of 0 requests cancelled' in cancelled.output()
 
@@ -68,7 +68,7 @@ def test_ctrl_c_takes_the_question_back_and_says_what_there_was(ready):
     asked.wait_for_output('10 11 12')
     asked.signal(signal.SIGINT)
     assert asked.wait(60) == 130, asked.output()
-    assert 'cancel' in asked.output()
+    assert 'the question was taken back' in asked.output()
     assert '999' not in asked.output()
 
 
