@@ -19,7 +19,7 @@ WAIT_S = 30.0
 class Site:
     """A server that serves, and how to reach it."""
 
-    def __init__(self, robot, hub, guard, url, session, server):
+    def __init__(self, *, robot, hub, guard, url, session, server):  # noqa: PLR0913 (keywords)
         self._server = server
         self.robot = robot
         self.hub = hub
@@ -84,7 +84,7 @@ async def serve(*, read_only=False, host='127.0.0.1', names=()):
     server = WebServer(hub, guard)
     async with server.serve(Address(host, 0)) as address, ClientSession() as session:
         url = f'http://127.0.0.1:{address.port}/'
-        yield Site(robot, hub, guard, url, session, server)
+        yield Site(robot=robot, hub=hub, guard=guard, url=url, session=session, server=server)
 
 
 def run(coroutine):

@@ -56,7 +56,8 @@ def test_a_field_is_taken_up_to_its_limit_and_refused_above(field, most, above, 
     'text',
     ['', 'x', '[]', '"x"', '1', 'null', '{}', '{"kind": 1}', '{"kind": "shut down"}',
      '{"kind": "ask"}', '{"kind": "ask", "id": "q"}', '{"kind": "ask", "id": "", "question": "x"}',
-     '{"kind": "ask", "id": "q", "question": "  "}', '{"kind": "ask", "id": ["q"], "question": ""}',
+     '{"kind": "ask", "id": "q", "question": "  "}',
+     '{"kind": "ask", "id": ["q"], "question": ""}',
      '{"kind": "cancel"}', '{"kind": "reset"}', '{"kind": "look", "cameras": "front"}',
      '{"kind": "look", "cameras": [1]}', '{"kind": "look", "cameras": ["../front"]}',
      '{"kind": "ask", "id": "q", "question": "x", "last_seconds": NaN}',
@@ -126,7 +127,7 @@ def test_so_many_pages_are_let_in_and_one_that_goes_makes_room():
                 try:
                     async with served.page():
                         return
-                except WSServerHandshakeError:
+                except WSServerHandshakeError:  # noqa: PERF203
                     await asyncio.sleep(0.01)
             pytest.fail('a page that went made no room')
 

@@ -107,8 +107,7 @@ def test_an_answer_is_kept_as_a_case_with_its_frames_and_its_question():
             number = (await page.hear('answer'))['number']
             async with served.get(f'case/{number}.zip') as response:
                 assert response.headers['Content-Disposition'].startswith('attachment')
-                archive = zipfile.ZipFile(io.BytesIO(await response.read()))
-            return archive
+                return zipfile.ZipFile(io.BytesIO(await response.read()))
 
     archive = run(talk())
     (line,) = archive.read('questions.jsonl').decode().splitlines()
@@ -243,6 +242,7 @@ def test_a_server_that_ends_leaves_no_page_and_no_image_open():
             robot = served.robot
             for task in served.tasks():
                 task.cancel()
-            await until(lambda: robot.hear is None and not robot.shows)
+            await until(lambda: robot.hear is None)
+                await until(lambda: not robot.shows)
 
     run(visit())

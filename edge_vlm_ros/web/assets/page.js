@@ -152,7 +152,9 @@ function draw_feed() {
   $('blank').hidden = silence !== null && silence < SILENT_S;
   $('blank').textContent = !camera ? 'no camera yet'
     : silence === null ? 'waiting for the first picture' : `no picture for ${silence.toFixed(0)} s`;
-  $('live').style.opacity = silence !== null && silence >= SILENT_S ? 0.45 : 1;
+  const live = $('live');
+  if (live.naturalWidth) $('view').style.aspectRatio = Math.min(2, Math.max(1, live.naturalWidth / live.naturalHeight));
+  live.style.opacity = silence !== null && silence >= SILENT_S ? 0.45 : 1;
   const rate = feed && feed.fps !== undefined ? ` · ${feed.fps.toFixed(0)} pictures a second` : '';
   $('camera-facts').textContent = camera ? `${camera.name} · ${camera.transport} ${camera.topic}${rate}` : '';
 }
@@ -259,7 +261,9 @@ function hear_answer({ id, number, answer, pictures }) {
   if (answer.error_code) fail(parts, answer.message, answer.error_code, answer.error_code_name);
   else {
     parts.note.textContent = answer.message;
-    if (answer.choice) parts.said.append(' ', el('span', 'tag', `${answer.choice}${percent(answer.choice_probability)}`));
+    const sure = percent(answer.choice_probability).trim();
+    const tag = answer.choice === answer.text ? sure : `${answer.choice} ${sure}`;
+    if (answer.choice && tag.trim()) parts.said.append(' ', el('span', 'tag', tag.trim()));
   }
   parts.note.before(...frames_of(number, answer, pictures), ...cost_of(answer));
   const again = el('button', '', 'Ask again');
@@ -284,11 +288,15 @@ function frames_of(number, answer, pictures) {
       what.alt = `Frame ${index + 1} of camera ${frame.camera}`;
       what.loading = 'lazy';
     }
-    const caption = el('figcaption', '', '', el('b', '', `${seconds(frame.age_s)} old`), ` · ${frame.camera} · ${frame.width}×${frame.height}`);
+    if (frame.width && frame.height) what.style.aspectRatio = `${frame.width} / ${frame.height}`;
+    const caption = el('figcaption', '', '', el('b', '', `${seconds(frame.age_s)} old`));
+    if (cameras.all.length > 1) caption.append(` · ${frame.camera}`);
     if (picture.kept && picture.offset_s) {
-      caption.append(` · its neighbour, ${seconds(Math.abs(picture.offset_s))} ${picture.offset_s > 0 ? 'later' : 'earlier'}`);
+      caption.append(` · shown is its neighbour, ${seconds(Math.abs(picture.offset_s))} ${picture.offset_s > 0 ? 'later' : 'earlier'}`);
     }
-    return el('figure', '', '', what, caption);
+    const figure = el('figure', '', '', what, caption);
+    figure.title = `camera ${frame.camera}, ${frame.width}×${frame.height} px, taken at ${clock(frame.header.stamp)}`;
+    return figure;
   });
   return [el('div', `frames${made.length === 1 ? ' one' : ''}`, '', ...made)];
 }
