@@ -72,14 +72,13 @@ class Hub:
     def enter(self, send: Send) -> str:
         """Have a page hear everything from now on; return what its request_ids begin with."""
         prefix = f'web-{self._run}-{next(self._numbers)}'
-        if not self._pages:
+        for news in (*self._last.values(), *self._events):
+            send(news.to_page())
+        is_first = not self._pages
+        self._pages[prefix] = send
+        if is_first:
             self.robot.listen(self._hear)
             self._beat = asyncio.ensure_future(self._tell_of_cameras())
-        self._pages[prefix] = send
-        for news in self._last.values():
-            send(news.message())
-        for event in self._events:
-            send(event.message())
         return prefix
 
     def leave(self, prefix: str) -> None:
@@ -102,7 +101,7 @@ class Hub:
             self._last[type(news)] = news
         elif isinstance(news, WatchEvent):
             self._events.append(news)
-        message = news.message()
+        message = news.to_page()
         request_id = news.request_id if isinstance(news, Overheard) else ''
         for prefix, send in list(self._pages.items()):
             if not request_id.startswith(f'{prefix}-'):  # A page hears of its own otherwise.

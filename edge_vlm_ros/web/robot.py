@@ -56,7 +56,7 @@ class News:
 
     kind: ClassVar[str] = ''
 
-    def message(self) -> dict[str, Any]:
+    def to_page(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {'kind': self.kind, **asdict(self)}
 

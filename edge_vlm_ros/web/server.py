@@ -78,7 +78,6 @@ class WebServer:
                 web.get('/', self._page),
                 web.get('/{name:page\\.css|page\\.js}', self._asset),
                 web.get('/camera/{name}', self._camera),
-                web.get('/still/{name}', self._still),
                 web.get('/picture/{number:[0-9]{1,9}}/{index:[0-9]{1,4}}', self._picture),
                 web.get('/case/{number:[0-9]{1,9}}.zip', self._case),
                 web.get('/socket', self._socket),
@@ -173,11 +172,6 @@ class WebServer:
             raise web.HTTPNotFound(text='this answer is not kept any more')
         headers = {**HEADERS, 'Content-Disposition': f'attachment; filename="case-{number}.zip"'}
         return web.Response(body=archive, content_type='application/zip', headers=headers)
-
-    async def _still(self, request: web.Request) -> web.StreamResponse:
-        """Give the newest picture of a camera that somebody looks at."""
-        feed = self._hub.feeds.get(request.match_info['name'])
-        return _image(None if feed is None or feed.newest is None else feed.newest.jpeg)
 
     async def _camera(self, request: web.Request) -> web.StreamResponse:
         """Give a camera's pictures as they come, for as long as the browser takes them."""
