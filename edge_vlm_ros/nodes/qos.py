@@ -92,6 +92,7 @@ ANSWER_TEXT = reliable(10)
 HINT = camera('best_effort', 10)
 """A hint is for now: from any publisher, and none is worth sending again."""
 DIAGNOSTICS = reliable(10)
+EVENTS = reliable(100)
 STATE = latched()
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from edge_vlm_ros.vision.first_look import check_at_first_look
     from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
     from edge_vlm_ros.vision.frame_sampler import ChosenFrames, choose_frames
-    from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
     from edge_vlm_ros.vision.light import is_dark
+    from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
     from edge_vlm_ros.vision.media import MediaFrame, MediaReader, open_media
     from edge_vlm_ros.vision.normalise import Normaliser
     from edge_vlm_ros.vision.patches import Patching, cut_patches, patch_places, smart_size

@@ -1,4 +1,4 @@
-"""Standing questions: when a look is due, what a look means, what there is to say. No thread, no clock."""
+"""Standing questions: when a look is due, what it means, what there is to say. No clock."""
 
 from edge_vlm_ros.watch.board import WatchBoard
 from edge_vlm_ros.watch.counts import WatchCounts, WatchFacts

@@ -90,31 +90,40 @@ class StandingQuestion:
         """Return whether a look is due, and none is under way."""
         return not self.is_off and self._looking is None and now.steady_ns >= self.due_ns
 
-    def see(self, now: Now, sight: Scene | Missed) -> tuple[Decision, Events]:
+    def see(
+        self, now: Now, sight: Scene | Missed, *, may_look: bool = True
+    ) -> tuple[Decision, Events]:
         """Decide what becomes of the look that is due.
 
         Args:
             now: When.
-            sight: The newest picture of each of its cameras, or why there is none.
+            sight: The newest picture of each of its cameras (one at least), or why there is none.
+            may_look: The chip is free.
 
         Returns:
             `Decision.LOOK`: the model is to be asked, and `answered` or `failed` to be told of
-            `look_id`. And what it has to say.
+            `look_id`. `Decision.WAIT`: the look stays due. And what it has to say.
         """
-        due_ns, self.due_ns = self.due_ns, self.due_ns + self.spec.period_ns
-        if not isinstance(sight, Missed) and all(look and is_dark(look) for look in sight.values()):
+        if not isinstance(sight, Missed) and all(
+            look and is_dark(look) for look in sight.values()
+        ):
             sight = Missed(Blindness.DARK, 'there is no light in the picture')
         if isinstance(sight, Missed):
+            self.due_ns += self.spec.period_ns
             self._miss(sight)
             return Decision.MISSED, self._speak(now)
         if self._may_rest() and self._gate.is_unchanged(sight, now.steady_ns):
+            self.due_ns += self.spec.period_ns
             self.counts.unchanged += 1
             self.counts.due.append(False)
             self._has_seen(now)
             return Decision.UNCHANGED, self._speak(now)
+        if not may_look:
+            return Decision.WAIT, self._speak(now)
         self._looking = sight
         self.look_id += 1
-        self._due_of_look_ns, self._look_begun_ns = due_ns, now.steady_ns
+        self._due_of_look_ns, self._look_begun_ns = self.due_ns, now.steady_ns
+        self.due_ns += self.spec.period_ns
         return Decision.LOOK, self._speak(now)
 
     def answered(self, look_id: int, now: Now, verdict: Verdict) -> Events:
@@ -301,9 +310,7 @@ class StandingQuestion:
         said = self._verdict.answer if self._verdict is not None else ''
         return f'{looks} of the last {of} looks say that it {what}s; the last one: {said}'
 
-    def _event(
-        self, kind: EventKind, now: Now, text: str, *, by_look: bool = True
-    ) -> WatchEvent:
+    def _event(self, kind: EventKind, now: Now, text: str, *, by_look: bool = True) -> WatchEvent:
         verdict, has_event = self._verdict, self._event_on or kind is EventKind.END
         since_ns = verdict.evidence_ns - self._begun_ns if verdict and has_event else 0
         return WatchEvent(

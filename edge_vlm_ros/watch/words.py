@@ -59,6 +59,8 @@ class Decision(Enum):
     LOOK = 'look'
     UNCHANGED = 'unchanged'
     MISSED = 'missed'
+    WAIT = 'wait'
+    """It stays due: the chip is busy."""
 
 
 class Now(NamedTuple):
