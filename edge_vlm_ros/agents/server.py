@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 INSTRUCTIONS = """\
-These tools look through a robot's cameras and ask a vision-language model on the robot about what \
-they see. Every answer names the frames it is about, with stamp and age in seconds: an old frame \
-shows the past. The model is small: ask short, concrete questions, give `choices` where the answer \
-decides something, and look at a picture yourself where it matters."""
+These tools look through a robot's cameras and ask a vision-language model on the robot about \
+what they see. Every answer names the frames it is about, with stamp and age in seconds: an old \
+frame shows the past. The model is small: ask short, concrete questions, give `choices` where the \
+answer decides something, and look at a picture yourself where it matters."""
 
 Cameras = Annotated[list[str] | None, Field(description='names of cameras; none: the first')]
 Seconds = Annotated[
@@ -94,7 +94,7 @@ def _add_questions(server: MCPServer[Any], toolbox: Toolbox) -> None:
 
 def _add_watch(server: MCPServer[Any], toolbox: Toolbox) -> None:
     @server.tool()
-    async def watch(  # noqa: PLR0913 (a tool's arguments)
+    async def watch(  # noqa: PLR0913, PLR0917 (a tool's arguments)
         question: str,
         ctx: Context[Any, Any],
         choices: Choices = None,

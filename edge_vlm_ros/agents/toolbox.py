@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from edge_vlm_ros.core import (
@@ -21,7 +21,7 @@ from edge_vlm_ros.core import (
     NoFreshFrameError,
     NotReadyError,
 )
-from edge_vlm_ros.watch import Votes
+from edge_vlm_ros.watch.votes import Votes
 from edge_vlm_ros.web import Facts, Request, State
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ LONGEST_WATCH_S: Final = 3600.0
 SHORTEST_PERIOD_S: Final = 0.2
 _NOW: Final = (2, 3)
 """An event is on when two of the last three looks say so, as a watch of the node has it."""
+
+_Result = TypeVar('_Result')
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +197,11 @@ class Toolbox:
             except EdgeVlmError as error:
                 missed, problem = missed + 1, error.message
                 await on_look(looks, f'no answer: {error.message}')
-            if votes.say_begin():
+            if votes.say_begin:
                 break
             await asyncio.sleep(max(0.0, began_s + period_s - time.monotonic()))
         return {
-            'event': votes.say_begin(),
+            'event': votes.say_begin,
             'looks': looks,
             'missed': missed,
             'last_problem': problem,
@@ -257,7 +259,9 @@ class Toolbox:
                 )
 
 
-async def _within(wanted: Awaitable[Any], timeout_s: float, otherwise: EdgeVlmError) -> Any:
+async def _within(
+    wanted: Awaitable[_Result], timeout_s: float, otherwise: EdgeVlmError
+) -> _Result:
     try:
         return await asyncio.wait_for(wanted, timeout_s)
     except asyncio.TimeoutError:

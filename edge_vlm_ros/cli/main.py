@@ -29,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: Bad usage (2), or only help was asked for (0).
     """
-    args = parse(argv)
+    return run(parse(argv))
+
+
+def run(args: Namespace) -> int:
+    """Run a command whose words are parsed; returns as `main`."""
     _survive_odd_characters()
     raise_on_signals()
     with taken_for_the_command():

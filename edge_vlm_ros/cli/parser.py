@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge_vlm_ros.cli.mcp_options import add_mcp
 from edge_vlm_ros.cli.server_options import (
     add_fallback_options,
     add_server_options,
@@ -62,10 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_ask(commands)
-    _add_doctor(commands)
+    add_doctor(commands)
     _add_inspect(commands)
-    _add_models(commands)
+    add_models(commands)
     add_web(commands, epilog=EXIT_CODES, add_model_options=_add_model_options)
+    add_mcp(commands, epilog=EXIT_CODES, add_model_options=_add_model_options)
     return parser
 
 
@@ -303,7 +305,8 @@ def _add_device_id(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_doctor(commands: argparse._SubParsersAction[Any]) -> None:
+def add_doctor(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `doctor`; `ros2 vlm` does so, too."""
     doctor = commands.add_parser(
         'doctor',
         prog='edge-vlm doctor',
@@ -351,7 +354,8 @@ def _add_inspect(commands: argparse._SubParsersAction[Any]) -> None:
     _add_device_id(inspect)
 
 
-def _add_models(commands: argparse._SubParsersAction[Any]) -> None:
+def add_models(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `models`; `ros2 vlm` does so, too."""
     models = commands.add_parser(
         'models',
         prog='edge-vlm models',

@@ -41,7 +41,7 @@ class StopWhileBlocked(Node):
             reliability=ReliabilityPolicy.RELIABLE,
         )
         self._stop = self.create_publisher(Bool, '~/stop', latched)
-        self._ask = self.create_client(Ask, 'ask')
+        self._ask: Any = self.create_client(Ask, 'ask')
         self._asked: Any = None  # The question that is under way, and since when.
         self._asked_s = 0.0
         self._free_until_s = 0.0

@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 import rclpy
-from rclpy.action import ActionClient
+from rclpy.action.client import ActionClient
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from std_msgs.msg import Bool, String
@@ -34,7 +34,7 @@ class Talk(Node):
         super().__init__('talk', **options)
         self._hint = self.create_publisher(Hint, '/vlm/hint', 1)
         self._say = self.create_publisher(String, '/say', 10)
-        self._ask = ActionClient(self, Ask, '/vlm/ask')
+        self._ask: Any = ActionClient(self, Ask, '/vlm/ask')
         self._unsaid = ''
         self.create_subscription(Bool, '/voice_activity', self._on_voice, 10)
         self.create_subscription(String, '/speech', self._on_speech, 10)

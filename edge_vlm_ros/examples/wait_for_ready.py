@@ -28,7 +28,7 @@ class WaitForReady(Node):
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
             reliability=ReliabilityPolicy.RELIABLE,
         )
-        self._describe = self.create_client(Describe, 'describe')
+        self._describe: Any = self.create_client(Describe, 'describe')
         self._is_ready = False
         self.create_subscription(String, '/vlm/state', self._on_state, latched)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _TYPE = 'edge_vlm_ros/action/Ask'
 _SPIN_S = 0.1
-_SETTLE_S = 0.3
+_SETTLE_S = 0.5
 """Once a node is found, others are waited for so long: there may be two to choose from."""
 _GONE_S = 3.0
 """A node that is not heard of for so long is gone."""
@@ -107,7 +107,7 @@ class Client:
         Raises:
             NotReadyError: There is no such service, or it went while it was waited for.
         """
-        client = self.node.create_client(kind, name)
+        client: Any = self.node.create_client(kind, name)
         self._until(client.service_is_ready, wait_s, f'nothing answers at {name}')
         return self._result(client.call_async(request), client.service_is_ready, name)
 
@@ -124,7 +124,7 @@ class Client:
             KeyboardInterrupt: It was interrupted before it was asked, or said nothing any more.
         """
         name = f'{self.vlm}/ask'
-        client = ActionClient(
+        client: Any = ActionClient(
             self.node, AskAction, name, feedback_sub_qos_profile=qos.ANSWER_CHUNKS
         )
         is_there = client.server_is_ready
@@ -139,7 +139,7 @@ class Client:
         except KeyboardInterrupt:
             handle.cancel_goal_async()
             self._until(future.done, _LAST_WORDS_S, f'{self.vlm} did not end the answer')
-            return future.result().result.answer
+            return self._result(future, is_there, name).result.answer
 
     def spin(self) -> None:
         """Let callbacks run for a moment."""

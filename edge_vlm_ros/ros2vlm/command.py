@@ -6,15 +6,13 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from edge_vlm_ros.cli.parser import add_doctor, add_models
 from edge_vlm_ros.ros2vlm import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PASSED_ON = {
-    'models': 'List the models of the catalogue, and fetch them; as `edge-vlm models`.',
-    'doctor': 'Say what this machine can run, and what is missing; as `edge-vlm doctor`.',
-}
+_WITHOUT_A_NODE = ('models', 'doctor')
 
 
 class VlmCommand:
@@ -33,9 +31,8 @@ class VlmCommand:
             title='Verbs', dest='verb', metavar=f'{cli_name} <verb> -h says more'
         )
         words.add_verbs(verbs)
-        for name, about in _PASSED_ON.items():
-            verb = verbs.add_parser(name, description=about, help=about, add_help=False)
-            verb.add_argument('rest', nargs=argparse.REMAINDER, help='as of edge-vlm')
+        add_models(verbs)
+        add_doctor(verbs)
 
     def main(self, *, parser: argparse.ArgumentParser, args: Any) -> int:
         """Run a verb; `ros2` calls this.
@@ -46,8 +43,10 @@ class VlmCommand:
         if args.verb is None:
             parser.print_help()
             return 0
-        if args.verb in _PASSED_ON:
-            cli = importlib.import_module('edge_vlm_ros.cli.main')
-            return int(cli.main([args.verb, *args.rest]))
+        if args.verb in _WITHOUT_A_NODE:
+            args.command = args.verb
+            if 'finish' in args:
+                args.finish(args)
+            return int(importlib.import_module('edge_vlm_ros.cli.main').run(args))
         # A verb brings rclpy and the messages; `ros2 vlm -h` does not wait for them.
         return int(importlib.import_module('edge_vlm_ros.ros2vlm.verbs').run(args))
