@@ -101,7 +101,7 @@ def test_a_running_node_is_asked_and_one_that_is_not_there_is_told(spawn, tmp_pa
     camera = [sys.executable, '-m', 'edge_vlm_ros.nodes.camera_main', '--ros-args']
     camera += ['-p', f'source:={CLIP}', '-p', 'width:=160', '-p', 'fps:=10.0']
     spawn(camera, cwd=ROOT)
-    spawn(node, cwd=ROOT).wait_for_output('is active')
+    spawn(node, cwd=ROOT).wait_for_output('ready: ')
     results, _ = use(
         [],
         [
