@@ -72,7 +72,8 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
     config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
     with ExitStack() as opening:
-        opened = OpenedSessions(open_device(files.chip, device_ids))
+        trial = files.weights['vision_encoder']
+        opened = OpenedSessions(open_device(files.chip, device_ids, trial=trial))
         opening.callback(opened.close)
         first = opened.look_into(files.weights['layers.0'])
         shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
@@ -148,7 +149,8 @@ class AxeraEngine(GuardedEngine):
     ) -> None:
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
-        device = open_device(files.chip, device_ids)
+        trial = files.weights['vision_encoder']
+        device = open_device(files.chip, device_ids, options.provider, trial)
         if not device.is_card:
             check_memory(files)
         progress = _Progress(on_loaded, layers + 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_vlm_ros.core import EngineLimits, ModelFiles, ModelReport, ReportTable
 from edge_vlm_ros.engines.axera.chip_memory import free_chip_bytes
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
-from edge_vlm_ros.engines.axera.runtime import SDK_WITH_BF16
+from edge_vlm_ros.engines.axera.refused import SDK_WITH_BF16
 from edge_vlm_ros.engines.axera.set_files import chip_bytes
 
 _MIB = 1 << 20
