@@ -28,7 +28,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
     warn_of_copies,
 )
 from edge_vlm_ros.engines.axera.costs import measure_costs
-from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
+from edge_vlm_ros.engines.axera.embedding import EmbeddingTable, rows_of_table
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
@@ -82,6 +82,15 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
         opening.callback(table.close)
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
+
+
+def known_tokens(files: ModelFiles) -> int | None:
+    """Count the rows of the embedding table; see `engines.known_tokens`."""
+    table = files.weights.get('embed_tokens')
+    config = DeclaredSizes.of(files.config)
+    # A file that is not there is named with the others, when the engine opens.
+    is_there = table is not None and table.is_file()
+    return rows_of_table(table, config.hidden) if table is not None and is_there else None
 
 
 def limits_of(

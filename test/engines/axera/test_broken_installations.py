@@ -5,8 +5,11 @@ libraries and no card, wheels of one number that can do different things, half-m
 """
 
 import gc
+import shutil
 import sys
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,6 +19,8 @@ from edge_vlm_ros.engines.axera import runtime
 from edge_vlm_ros.engines.axera.providers import ON_CARD, ON_CHIP, choose_provider, has_card
 from edge_vlm_ros.engines.axera.refused import NoCardError
 from edge_vlm_ros.engines.axera.runtime import Session, open_device
+from edge_vlm_ros.serving import ModelSpec
+from edge_vlm_ros.serving.loading import load_model
 
 pytestmark = pytest.mark.axera
 
@@ -212,6 +217,54 @@ def test_results_in_the_packages_memory_are_copied(stand_in, layer, monkeypatch)
     for array, wanted in zip(found, right, strict=True):
         np.testing.assert_array_equal(array, wanted)
     session.close()
+
+
+# --- a table of another model --------------------------------------------------------------------
+
+
+@pytest.fixture
+def set_with_a_table(write_set, tmp_path):
+    """Copy the tiny set, its table changed: `make(rows, suffix)` gives the folder."""
+
+    def make(rows, suffix):
+        folder = Path(shutil.copytree(write_set('tiny'), tmp_path / 'set'))
+        (old,) = folder.glob('model.embed_tokens.weight*')
+        table = np.load(old).astype(np.float32)[:rows]
+        old.unlink()
+        if suffix == '.npy':
+            np.save(folder / 'model.embed_tokens.weight.npy', table)
+        else:
+            raw = table.astype(ml_dtypes.bfloat16).tobytes()
+            (folder / 'model.embed_tokens.weight.bfloat16.bin').write_bytes(raw)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize('suffix', ['.npy', '.bin'])
+def test_a_table_shorter_than_the_tokenizer_is_refused_before_any_layer(
+    stand_in, set_with_a_table, suffix
+):
+    stand_in()
+    _forget_the_package()
+    spec = ModelSpec('ax650', str(set_with_a_table(200, suffix)))
+    loaded = []
+    with pytest.raises(ModelFileError, match=r'table has 200 rows, the tokenizer .* up to 261'):
+        load_model(spec, lambda *parts: loaded.append(parts))
+    assert not loaded
+    assert 'axengine' not in sys.modules, 'no chip was opened'
+
+
+@pytest.mark.parametrize('suffix', ['.npy', '.bin'])
+def test_a_table_that_has_a_row_for_each_id_is_taken(stand_in, set_with_a_table, suffix):
+    stand_in()
+    spec = ModelSpec('ax650', str(set_with_a_table(262, suffix)))
+    load_model(spec).close()
+
+
+def _forget_the_package():
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'axengine']:
+        del sys.modules[name]
 
 
 # --- half-made sessions --------------------------------------------------------------------------
