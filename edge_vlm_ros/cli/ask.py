@@ -27,6 +27,7 @@ from edge_vlm_ros.core import (
     YES_NO,
     Answer,
     EdgeVlmError,
+    ErrorCode,
     FinishReason,
     Question,
     SamplingOptions,
@@ -186,6 +187,17 @@ def _refusal(error: EdgeVlmError, args: Namespace) -> Answer:
     return replace(failed, model=args.model, chip=args.chip)
 
 
+def print_death(message: str, args: Namespace) -> None:
+    """Print, as JSON, what became of a question whose process died."""
+    died = EdgeVlmError(message, ErrorCode.ENGINE_DIED)
+    _print_json(fields_of_answer(_refusal(died, args)))
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    json.dump(fields, stream(), ensure_ascii=False, indent=2)
+    stream().write('\n')
+
+
 def _report(answers: list[Answer], args: Namespace) -> int:
     """Say what is left to say about the last answer, and return its exit code."""
     answer = answers[-1]
@@ -193,8 +205,7 @@ def _report(answers: list[Answer], args: Namespace) -> int:
         fields: dict[str, Any] = fields_of_answer(answer)
         if args.turn:
             fields['turns'] = [fields_of_answer(earlier) for earlier in answers[:-1]]
-        json.dump(fields, stream(), ensure_ascii=False, indent=2)
-        stream().write('\n')
+        _print_json(fields)
     if args.stats:
         _note(cost_of(answer))
     if not answer.success:
