@@ -13,13 +13,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_vlm_ros.cli.axengine_probe import find_axengine
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
-from edge_vlm_ros.cli.probes import find_devices, find_vendor_module
+from edge_vlm_ros.cli.probes import find_devices
 
 TOPIC = 'Axera AX650N, AX630C'
-OLDEST_AXENGINE = (0, 1, 3)
-"""Older ones lack shape groups, or give out arrays that the next run overwrites."""
 OLDEST_SDK = {'ax650': (2, 18), 'ax630c': (3, 12)}
 """The first whose driver knows bfloat16; source: pyaxengine's README."""
 _ON_CHIP = '/dev/ax_sys'
@@ -51,8 +50,7 @@ class ChipMemory:
 
 def find_axera(machine: Machine) -> Iterator[Finding]:
     """Look for the runtime, the device, its SDK and its memory."""
-    remedy = 'install the wheel from github.com/AXERA-TECH/pyaxengine; not needed for other chips'
-    yield find_vendor_module(TOPIC, 'axengine', 'axengine', remedy, OLDEST_AXENGINE)
+    yield from find_axengine(TOPIC, machine)
     device = find_devices(TOPIC, machine, (_CARD, _ON_CHIP))
     yield device
     if device.state is State.ABSENT:
