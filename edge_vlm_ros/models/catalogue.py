@@ -251,6 +251,13 @@ class Catalogue:
         return Catalogue(tuple(by_key.values()), {**self.defaults, **other.defaults})
 
 
+def repository_of(chip: str, file_name: str) -> str:
+    """Return the tokenizer repository of the shipped row with a file of this name; '' = none."""
+    entries = (entry for entry in load_catalogue().entries if entry.chip == chip)
+    named = (e for e in entries for file in e.files.values() if file.path == file_name)
+    return next((entry.tokenizer for entry in named), '')
+
+
 def load_catalogue(overlays: Iterable[Path] = ()) -> Catalogue:
     """Read the shipped catalogue, then the overlays on top; those that do not exist are skipped.
 
