@@ -29,7 +29,7 @@ PUBLISHED = {
         'internvl2-4b', 'internvl2-4b-1core', 'internvl2-8b', 'internvl2-8b-int8', 'internvl3-2b',
         'internvl3-8b', 'internvl3-2b-history', 'internvl3-2b-dynamic', 'qwen2-vl-7b',
         'qwen2-vl-7b-512', 'qwen2-vl-2b', 'qwen2-vl-2b-512', 'qwen2-vl-2b-2048',
-        'llama-3.2-11b-vision', 'llama-3.2-11b-vision-2025',
+        'llama-3.2-11b-vision', 'llama-3.2-11b-vision-2025', 'llama-3.2-11b-vision-2048',
     },
     'bm1688': {'internvl2-2b', 'internvl3-2b', 'qwen2-vl-2b'},
     'ax650': {
