@@ -423,14 +423,14 @@ def test_a_bmodel_that_fits_is_said_to_fit(room, board, own_model):
     own_model(soc_memory={'npu': 2048, 'vpu': 2048, 'vpp': 2048})
     board.be_se7()
     found = room()['mine (bm1684x)']
-    assert (found.state, found.found) == (State.OK, 'takes 2 of 9070 MiB')
+    assert (found.state, found.found) == (State.OK, 'takes 3 of 9070 MiB')
 
 
 def test_a_bmodel_larger_than_the_memory_is_a_warning(room, board, own_model):
     own_model()
     board.be_se7(npu=1, vpp=0)
     found = room()['mine (bm1684x)']
-    assert (found.state, found.found) == (State.WARNING, 'takes 2 MiB, there are 1 MiB')
+    assert (found.state, found.found) == (State.WARNING, 'takes 3 MiB, there are 1 MiB')
     assert 'memory_edit.sh' in found.remedy
 
 

@@ -59,7 +59,8 @@ def open_engine(
     contract = contract_of(bmodel)
     vocab = check_config(files, bmodel.path, contract)
     device = _open_device(files.chip, device_ids)
-    device.check_memory(bmodel.device_bytes + contract.own_bytes, bmodel.path)
+    loaded = bmodel.loaded_bytes(shares_scratch=device.shares_scratch)
+    device.check_memory(loaded + contract.own_bytes, bmodel.path)
     runtime = Runtime(device, bmodel.path)
     try:
         engine = SophgoEngine(runtime, contract, vocab, files, chosen.kv_slots)
