@@ -19,9 +19,11 @@ from edge_vlm_ros.cli.answer_fields import fields_of_answer
 from edge_vlm_ros.cli.ending import SIGNALS, code_of
 from edge_vlm_ros.cli.exits import exit_code_of
 from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
+from edge_vlm_ros.cli.machine import this_machine
 from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.server_options import options_of
+from edge_vlm_ros.cli.speed_here import Run, why_slower
 from edge_vlm_ros.core import (
     NS_PER_S,
     YES_NO,
@@ -36,7 +38,9 @@ from edge_vlm_ros.core import (
     parse_option,
 )
 from edge_vlm_ros.harmless import harmless
-from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
+from edge_vlm_ros.models import is_path, load_catalogue
+from edge_vlm_ros.serving import AnswerStream, Backend, ModelInfo, ModelSpec, open_backend
+from edge_vlm_ros.serving.model_info import ChipModelInfo
 
 DEFAULT_FRAMES = 8
 _REQUEST_ID = 'edge-vlm'
@@ -71,6 +75,8 @@ def run(args: Namespace) -> int:
             if args.verbose:
                 _note(f'loaded in {time.monotonic() - started_s:.1f} s')
             answers = _ask_all(backend, questions, args)
+            if args.stats:
+                _note_slowness(answers[-1], backend.info)
     except EdgeVlmError as error:
         if not args.json:
             raise
@@ -227,6 +233,22 @@ def cost_of(answer: Answer) -> str:
         f' {timings.tokens_per_second:.1f} a second; {timings.total_s:.2f} s in all;'
         f' ended by {answer.finish_reason.name.lower()}{_choice_of(answer)}'
     )
+
+
+def _note_slowness(answer: Answer, info: ModelInfo | None) -> None:
+    """Say why a model of the catalogue was slower than its publisher measured it."""
+    if not isinstance(info, ChipModelInfo) or is_path(info.model):
+        return
+    try:
+        speed = load_catalogue().find(info.chip, info.model).speed
+    except EdgeVlmError:  # Of a user's own catalogue, of another package: nothing is published.
+        return
+    machine = this_machine()
+    is_card = machine.at('/dev/axcl_host').exists()
+    run = Run(answer.timings.tokens_per_second, info.way, is_card)
+    told = why_slower(speed, run, machine) if speed is not None else ''
+    if told:
+        _note(told)
 
 
 def _choice_of(answer: Answer) -> str:

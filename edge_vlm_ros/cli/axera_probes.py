@@ -25,6 +25,7 @@ _ON_CHIP = '/dev/ax_sys'
 _CARD = '/dev/axcl_host'
 _VERSION = '/proc/ax_proc/version'
 _CHIP_TYPE = '/proc/ax_proc/chip_type'
+_VIRTUAL_MODE = '/proc/ax_proc/npu/vnpu'
 _CMM = '/proc/ax_proc/mem_cmm_info'
 _CMM_TOTALS = re.compile(r'total size=(\d+)KB.*?used=(\d+)KB.*?remain=(\d+)KB')
 _CARD_ROW = re.compile(r'^\|\s*(\d+)\s+(AX\w+)\s+(V[\w.]+)\s*\|', re.MULTILINE | re.IGNORECASE)
@@ -60,6 +61,7 @@ def find_axera(machine: Machine) -> Iterator[Finding]:
     yield from find_cards() if is_card else ()
     if machine.at(_ON_CHIP).exists():
         yield find_sdk(machine)
+        yield from find_virtual_mode(machine)
     for memory in axera_memory(machine):
         found = f'{memory.total_mb} MiB, {memory.free_mb} MiB free'
         yield Finding(TOPIC, f'CMM {memory.where}', State.OK, found)
@@ -96,6 +98,14 @@ def find_sdk(machine: Machine) -> Finding:
         remedy = f'models use bfloat16, which SDK {needed} brings: update the board'
         return Finding(TOPIC, 'SDK', State.WARNING, found, remedy)
     return Finding(TOPIC, 'SDK', State.OK, found)
+
+
+def find_virtual_mode(machine: Machine) -> Iterator[Finding]:
+    """Say that another program has shared the NPU out: files for all its cores fail then."""
+    mode = machine.read(_VIRTUAL_MODE).strip()
+    if mode and mode != 'disable':
+        remedy = 'end the program that has set it: sudo fuser -v /dev/ax_sys'
+        yield Finding(TOPIC, 'NPU', State.WARNING, f'in the virtual mode {mode}', remedy)
 
 
 def sdk_version(machine: Machine) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from edge_vlm_ros.core.foreign_names import (
     require_repository,
     require_revision,
 )
+from edge_vlm_ros.models.published_speed import PublishedSpeed
 
 CATALOGUE_NAME = 'catalogue.yaml'
 TOKENIZER_PATTERNS = ('*.json', '*.txt', '*.model')
@@ -148,6 +149,7 @@ class ModelEntry:
     device_memory_mb: int = 0
     soc_memory: SocMemory | None = None
     work: ModelWork | None = None
+    speed: PublishedSpeed | None = None
     note: str = ''
 
     @property
@@ -298,6 +300,8 @@ def _entry(row: Mapping[str, Any]) -> ModelEntry:
         typed['soc_memory'] = SocMemory(**sizes)
     if row.get('work'):
         typed['work'] = ModelWork(**row['work'])
+    if row.get('speed'):
+        typed['speed'] = PublishedSpeed(**row['speed'])
     entry = ModelEntry(**{**row, **typed})
     if not is_chip(entry.chip):
         raise _unknown(entry, 'chip', entry.chip, chip_names())
