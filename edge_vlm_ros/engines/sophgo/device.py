@@ -98,8 +98,8 @@ def _import_sail() -> ModuleType:
         sail = import_module('sophon.sail')
     except (Exception, SystemExit) as error:
         raise SetupError(
-            f'sophon-sail cannot be loaded: {brief(error)}; it comes with the SDK of the board '
-            '(libsophon and sophon-sail 3.9.1 or later)'
+            f'sophon-sail cannot be loaded: {brief(error)}; edge-vlm doctor says which version '
+            "this board wants and how this Python gets it (doc/models.md, 'Getting sophon-sail')"
         ) from error
     version = getattr(sail, '__version__', 'unknown')
     tensor = getattr(sail, 'Tensor', None)
