@@ -56,9 +56,7 @@ def _run_watched(args: Namespace) -> int:
             return _interrupted(death.number)
         message = death.sentence(args.chip or '')
         if args.command == 'ask' and args.json:
-            from edge_vlm_ros.cli.ask import print_death
-
-            print_death(message, args)
+            importlib.import_module('edge_vlm_ros.cli.ask').print_death(message, args)
         complain(message)
         return ExitCode.NOT_USABLE
 

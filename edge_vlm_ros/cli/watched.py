@@ -5,9 +5,9 @@ SIGSEGV in the first call: no exception, no word, no exit code that a script kno
 `inspect` run in a child process. This process loads nothing; it waits, passes signals on and says
 what became of the child.
 
-A terminal and systemd send a signal to both processes, `kill` to this one alone. The child reports
-each signal that it gets (Python's wakeup descriptor), and only what it has not got is passed on:
-twice would mean 'at once'.
+A terminal sends a signal to both processes, and so does systemd; `kill` sends it to this one alone.
+The child reports each signal that it gets (Python's wakeup descriptor), and only what it has not
+got is passed on: twice would mean 'at once'.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from edge_vlm_ros.cli.exits import ExitCode
 
 _PR_SET_PDEATHSIG: Final = 1
 """From the kernel's linux/prctl.h."""
-_OWN_COPY_S: Final = 0.5
+_OWN_COPY_S: Final = 1.0
 """So long a signal to both may take to reach the child."""
+_SI_KERNEL: Final = 0x80
+"""Sent by a terminal, to all processes in front of it; from the kernel's asm-generic/siginfo.h."""
 _DONE: Final = 0x80
 """Above every signal's number: the command has ended well or ill, its exit code follows."""
 
@@ -113,14 +115,16 @@ def _wait(child: int, heard: int, passed_on: set[signal.Signals]) -> int:
     """Wait for the child's end; pass on what it did not get itself."""
     seen = b''
     while True:
-        number = signal.sigwait({*passed_on, signal.SIGCHLD})
+        info = signal.sigwaitinfo({*passed_on, signal.SIGCHLD})
+        number = info.si_signo
         if number == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return _result(status, seen + _read(heard, 0.0))
             continue
         seen += _read(heard, _OWN_COPY_S, number)
-        if number not in seen and _DONE not in seen:
+        is_to_both = info.si_code == _SI_KERNEL
+        if number not in seen and _DONE not in seen and not is_to_both:
             os.kill(child, number)
             seen += _read(heard, _OWN_COPY_S, number)
         if _DONE not in seen:

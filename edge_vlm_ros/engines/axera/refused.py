@@ -12,15 +12,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, SetupError
 from edge_vlm_ros.engines.axera.chip_memory import cannot_load
 from edge_vlm_ros.engines.axera.providers import NO_CARD
 from edge_vlm_ros.engines.vendor_words import brief
-
-if TYPE_CHECKING:
-    from edge_vlm_ros.engines.axera.runtime import Device
 
 SDK_WITH_BF16: Final = {'ax650': '2.18', 'ax630c': '3.12'}
 """Oldest board SDK whose driver knows bfloat16 tensors; source: pyaxengine's README."""
@@ -28,6 +25,21 @@ SDK_WITH_BF16: Final = {'ax650': '2.18', 'ax630c': '3.12'}
 _NEEDS: Final = {'cffi': 'cffi', '_cffi_backend': 'cffi', 'ml_dtypes': 'ml-dtypes'}
 """What the package imports with its first session: the module, and the package that brings it."""
 _VNPU: Final = re.compile(r'vnpu is inited as\s+(?:VNPUType\.)?(\w+)', re.IGNORECASE)
+
+
+class Where(Protocol):
+    """What of a device a message names; see `runtime.Device`."""
+
+    @property
+    def chip(self) -> str: ...  # noqa: D102 (told there)
+    @property
+    def index(self) -> int | None: ...  # noqa: D102
+    @property
+    def is_card(self) -> bool: ...  # noqa: D102
+    @property
+    def cmm_info(self) -> Path: ...  # noqa: D102
+    @property
+    def loaded(self) -> set[Path]: ...  # noqa: D102
 
 
 class NoCardError(DeviceError):
@@ -60,7 +72,7 @@ def no_library(error: BaseException) -> str:
     )
 
 
-def why_not_opened(device: Device, path: Path, error: Exception) -> EdgeVlmError:
+def why_not_opened(device: Where, path: Path, error: Exception) -> EdgeVlmError:
     """Make the error of a session that the package could not open."""
     if isinstance(error, ImportError):
         return why_not_imported(error)
@@ -72,7 +84,7 @@ def why_not_opened(device: Device, path: Path, error: Exception) -> EdgeVlmError
     return cannot_load(path, brief(error), is_first=not device.loaded, cmm_info=device.cmm_info)
 
 
-def _of_system(device: Device, path: Path, error: Exception) -> DeviceError | None:
+def _of_system(device: Where, path: Path, error: Exception) -> DeviceError | None:
     """Say what is wrong with the board's software, if it is that."""
     text = brief(error)
     if 'nsupported data type' in text:
@@ -110,7 +122,7 @@ def _of_state(path: Path, error: Exception) -> DeviceError | None:
     return None
 
 
-def _of_card(device: Device, path: Path, error: Exception) -> EdgeVlmError:
+def _of_card(device: Where, path: Path, error: Exception) -> EdgeVlmError:
     text = brief(error)
     if isinstance(error, AttributeError) and 'vnpu' in text.lower():
         # The package stumbles over its own message when it finds the NPU initialised.
