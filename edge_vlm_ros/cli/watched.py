@@ -5,9 +5,9 @@ SIGSEGV in the first call: no exception, no word, no exit code that a script kno
 `inspect` run in a child process. This process loads nothing; it waits, passes signals on and says
 what became of the child.
 
-A terminal sends a signal to both processes, and so does systemd; `kill` sends it to this one alone.
-The child reports each signal that it gets (Python's wakeup descriptor), and only what it has not
-got is passed on: twice would mean 'at once'.
+A terminal and systemd send a signal to both processes, `kill` to this one alone. The child reports
+each signal that it gets (by Python's wakeup descriptor), and only what it has not got is passed
+on: twice would mean "at once".
 """
 
 from __future__ import annotations
