@@ -462,7 +462,11 @@ def test_the_command_looks_at_a_copied_machine(edge_vlm, board, tmp_path):
     }
     done = edge_vlm('doctor', '--json', '--model-dir', tmp_path / 'models', env=env)
     assert done.returncode == 0, done.stderr
-    found = {f['name']: f for f in json.loads(done.stdout)['findings']}
+    findings = json.loads(done.stdout)['findings']
+    found = {finding['name']: finding for finding in findings}
     assert (found['SDK']['state'], found['CMM on chip']['state']) == ('warning', 'ok')
-    # In the catalogue's own list and in the comparison with the memory.
-    assert found['internvl3-2b (ax650)']['topic'] == 'Models and the memory here'
+    # In the catalogue's own list, in the comparison with the memory, and in what to expect.
+    name = 'internvl3-2b (ax650)'
+    topics = [finding['topic'] for finding in findings if finding['name'] == name]
+    assert topics == ['Models', 'Models and the memory here', 'Speed to expect here']
+    assert '11.5 tokens/s (measured on AX650N board)' in found[name]['found']
