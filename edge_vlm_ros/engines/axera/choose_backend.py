@@ -7,7 +7,9 @@ from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile
+from edge_vlm_ros.engines.axera.board import Board
 from edge_vlm_ros.engines.axera.graphs import StackShapes
+from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.portable import PortableBackend
 from edge_vlm_ros.engines.axera.runtime import Device, OpenSession, Session
 from edge_vlm_ros.engines.axera.self_test import open_in_place
@@ -70,7 +72,7 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
         return PortableBackend(open_session, files, some)
 
     if wanted != 'portable' and not device.is_card:
-        in_place = open_in_place(files, shapes, open_portable, on_file)
+        in_place = open_in_place(files, shapes, open_portable, lambda: Board(Library()), on_file)
         if in_place is not None:
             return in_place
     if wanted == 'in_place':

@@ -23,15 +23,22 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile, nothing
+from edge_vlm_ros.engines.axera.chip import Chip
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
-from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
-from edge_vlm_ros.engines.axera.library import Library
-from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows, takes_direct_rows
+from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
+from edge_vlm_ros.engines.axera.rows import (
+    CopiedRows,
+    DirectRows,
+    RowWriterType,
+    takes_direct_rows,
+)
 from edge_vlm_ros.engines.base import never
 from edge_vlm_ros.engines.bf16 import to_bf16
 
 _log = logging.getLogger(__name__)
 
+OpenChip: TypeAlias = Callable[[], Chip]
+"""Gives the chip beneath axengine, whose driver a session has initialised before."""
 OpenPortable: TypeAlias = Callable[[StackShapes], LayerBackend]
 """Opens the portable backend on the same files, with as many layers as the shapes say."""
 
@@ -69,6 +76,7 @@ def open_in_place(
     files: ModelFiles,
     shapes: StackShapes,
     open_portable: OpenPortable,
+    open_chip: OpenChip,
     on_file: OnFile = nothing,
 ) -> InPlaceBackend | None:
     """Open a set in place, the fastest way that gives what the portable way gives.
@@ -80,6 +88,7 @@ def open_in_place(
         files: Of the set.
         shapes: Of the set.
         open_portable: Opens what is compared with.
+        open_chip: Called once, after the portable way was opened.
         on_file: Called after each file of the set is loaded, not for the trial's.
 
     Returns:
@@ -94,18 +103,18 @@ def open_in_place(
     with closing(open_portable(few)) as portable:
         talks = [_talk(portable, few, slot) for slot in range(len(_SEEDS))]
     try:
-        library = Library()  # from here on the driver is initialised: a session has been open
+        chip = open_chip()  # from here on the driver is initialised: a session has been open
     except DeviceError as error:
         _warn([error.message])
         return None
     reasons: list[str] = []
     for rows, name in _ways(shapes):
-        found = _try_out(library, files, few, rows, talks)
+        found = _try_out(chip, files, few, rows, talks)
         if not found.in_place:
             if found.slots:
                 reasons.append(f'a second prompt beside the first: {found.slots}')
             _log.info('caches stay on the chip: %s', '; not '.join([name, *reasons]))
-            backend = InPlaceBackend(library, files, shapes, rows, on_file)
+            backend = InPlaceBackend(chip, files, shapes, rows, on_file)
             backend.takes_slots = not found.slots
             return backend
         reasons.append(f'{name}: {found.in_place}')
@@ -149,7 +158,7 @@ class _Found:
 
 
 def _try_out(
-    library: Library,
+    chip: Chip,
     files: ModelFiles,
     shapes: StackShapes,
     rows: RowWriterType,
@@ -158,7 +167,7 @@ def _try_out(
     """Run a way in place, first in one slot, then in two."""
     first, second = talks
     try:
-        with closing(InPlaceBackend(library, files, shapes, rows)) as backend:
+        with closing(InPlaceBackend(chip, files, shapes, rows)) as backend:
             why = _difference(backend, shapes, first)
             if why:
                 return _Found(in_place=why)

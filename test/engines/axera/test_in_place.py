@@ -16,6 +16,7 @@ from support.axera.stub.chip import stub_chip
 from support.axera.weights import tiny_weights
 
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
+from edge_vlm_ros.engines.axera.board import Board
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.library import IoMeta
 from edge_vlm_ros.engines.axera.masks import PrefillMask
@@ -77,7 +78,7 @@ class Driver:
 
     def __init__(self, library, files, layout, rows):
         self.shapes = stack_shapes(layout, weights())
-        self.backend = InPlaceBackend(library, files, self.shapes, rows)
+        self.backend = InPlaceBackend(Board(library), files, self.shapes, rows)
         self.slot, self.lengths = 0, [0, 0]
 
     def select(self, slot):
@@ -313,8 +314,15 @@ def everything(library, files, rows):
 
 
 def caller():
-    """Name the line of the package that asked for a flush or invalidate."""
+    """Name the lines of the package that asked for a flush or invalidate; of `take`, whose."""
     frame = sys._getframe(2)
+    lines = [_line(frame)]
+    if frame.f_code.co_name == 'take':
+        lines.append(_line(frame.f_back))
+    return ' < '.join(lines)
+
+
+def _line(frame):
     code = frame.f_code
     return f'{code.co_filename.rsplit("/", 1)[-1]}:{code.co_name}:{frame.f_lineno}'
 
@@ -370,7 +378,7 @@ def test_a_decode_step_moves_hardly_more_than_it_must(internvl3_2b, rows, row_by
     )  # fmt: skip
     with (
         stub_chip(computes=False) as (stub, library),
-        closing(InPlaceBackend(library, internvl3_2b, shapes, rows)) as backend,
+        closing(InPlaceBackend(Board(library), internvl3_2b, shapes, rows)) as backend,
     ):
         for row in range(100, 110):
             if row == 105:
