@@ -25,7 +25,7 @@ from edge_vlm_ros.engines.axera.backend import LayerBackend
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
-    warn_of_copies,
+    tell_copies,
 )
 from edge_vlm_ros.engines.axera.costs import measure_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
@@ -176,7 +176,7 @@ class AxeraEngine(GuardedEngine):
             opening.callback(self._backend.close)
             costs = measure_costs(self._backend, self._shapes)
             decode_ms = self._shapes.layers * min(costs.decode.values())
-            warn_of_copies(device, self._backend, decode_ms)
+            tell_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
         slots = self._backend.offer_slots(options.kv_slots)

@@ -52,6 +52,7 @@ class InPlaceBackend:
     """
 
     name = 'in place'
+    takes_chunks = True
 
     def __init__(
         self,
