@@ -27,7 +27,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
     choose_backend,
     tell_copies,
 )
-from edge_vlm_ros.engines.axera.costs import measure_costs
+from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
 from edge_vlm_ros.engines.axera.options import AxeraOptions
@@ -174,7 +174,8 @@ class AxeraEngine(GuardedEngine):
                 on_file=progress.one,
             )
             opening.callback(self._backend.close)
-            costs = measure_costs(self._backend, self._shapes)
+            how = f'{self._backend.name} {"card" if device.is_card else "board"}'
+            costs = settle_costs(measure_costs(self._backend, self._shapes), files, how)
             decode_ms = self._shapes.layers * min(costs.decode.values())
             tell_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
