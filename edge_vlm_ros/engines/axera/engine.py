@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from edge_vlm_ros.core import (
     text_part,
 )
 from edge_vlm_ros.engines.axera.backend import LayerBackend
+from edge_vlm_ros.engines.axera.chip_memory import free_bytes_of
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
@@ -30,6 +32,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
 from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
+from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
@@ -37,7 +40,6 @@ from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
-    check_memory,
     count_layers,
 )
 from edge_vlm_ros.engines.axera.vision import VisionTower
@@ -149,8 +151,9 @@ class AxeraEngine(GuardedEngine):
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
         device = open_device(files.chip, device_ids)
-        if not device.is_card:
-            check_memory(files)
+        where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
+        guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
+        guard.check_files()
         progress = _Progress(on_loaded, layers + 2)
         with ExitStack() as opening:
             opened = OpenedSessions(device)
@@ -158,6 +161,7 @@ class AxeraEngine(GuardedEngine):
             first = opened.look_into(files.weights['layers.0'])
             post = opened.look_into(files.weights['post'])
             self._shapes = read_stack(first, layers, post)
+            guard.check_buffers(buffer_bytes(options.backend, self._shapes, first.groups))
             vision_session = opened.take(files.weights['vision_encoder'])
             opening.callback(vision_session.close)
             self._vision = VisionTower(vision_session, self._shapes.hidden, config)
@@ -171,7 +175,7 @@ class AxeraEngine(GuardedEngine):
                 open_session=opened.take,
                 files=files,
                 shapes=self._shapes,
-                on_file=progress.one,
+                on_file=guard.watch(progress.one),
             )
             opening.callback(self._backend.close)
             how = f'{self._backend.name} {"card" if device.is_card else "board"}'

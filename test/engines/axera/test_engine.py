@@ -20,7 +20,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
 )
 from edge_vlm_ros.engines import inspect_model, open_engine
-from edge_vlm_ros.engines.axera import set_files as set_files_module
+from edge_vlm_ros.engines.axera.choose_backend import OpenedSessions
 from edge_vlm_ros.engines.axera.costs import GroupCosts
 from edge_vlm_ros.engines.axera.engine import limits_of
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes, VisionShapes
@@ -408,20 +408,23 @@ def test_an_sdk_without_bfloat16_is_told(load, monkeypatch):
         load()
 
 
-def test_a_set_too_large_for_the_free_memory_is_refused_before_loading(
-    load, monkeypatch, tmp_path
-):
-    info = tmp_path / 'mem_cmm_info'
-    info.write_text(
-        '---CMM_USE_INFO:\n total size=1024KB(1MB),used=1014KB(0MB + 1014KB),'
-        'remain=10KB(0MB + 10KB),partition_number=1,block_number=23\n'
-    )
-    check = set_files_module.check_memory
-    monkeypatch.setattr(
-        'edge_vlm_ros.engines.axera.engine.check_memory', lambda files: check(files, info)
-    )
+def test_a_set_too_large_for_the_free_memory_is_refused_before_loading(load, monkeypatch):
+    opened = []
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.engine.free_bytes_of', lambda *_: 10 << 10)
+    monkeypatch.setattr(OpenedSessions, 'look_into', lambda self, path: opened.append(path))
     with pytest.raises(DeviceError, match=r'needs \d+ MiB of chip memory.*0 MiB are free'):
         load()
+    assert opened == []
+
+
+def test_a_set_whose_first_layers_take_too_much_is_given_up(load, monkeypatch):
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.memory_guard._LAYERS_FOR_MEASURE', 3)
+    free = iter([1 << 40, 1 << 40, 100 << 20])
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.engine.free_bytes_of', lambda *_: next(free))
+    loaded = []
+    with pytest.raises(DeviceError, match=r'for the rest, as its first 3 layers do'):
+        load(on_loaded=lambda done, total: loaded.append(done))
+    assert loaded[-1] == 4  # the vision tower and three layers
     assert held_bytes() == 0
 
 
