@@ -20,7 +20,6 @@ from edge_vlm_ros.core import (
     VisionFeatures,
     VisionInputs,
     read_options,
-    text_part,
 )
 from edge_vlm_ros.engines.axera.backend import LayerBackend
 from edge_vlm_ros.engines.axera.chip_memory import free_bytes_of
@@ -243,9 +242,9 @@ class AxeraEngine(GuardedEngine):
             at += piece.tokens
 
     def _step(self, token: int, position: int) -> None:
-        part = text_part((token,), position)
-        embed = self._table.look_up(part.tokens)[0]
-        self._run_step(embed, self._positions(part), self.kv.length)
+        rows = self._shapes.position_rows
+        place = np.full((rows, 1) if rows > 1 else 1, position, np.uint32)
+        self._run_step(self._table.row(token), place, self.kv.length)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
         """Run the head; `sampling` is the caller's business."""
