@@ -132,6 +132,26 @@ def test_answers_do_not_depend_on_what_is_cheapest(load, step_ms):
     np.testing.assert_allclose(found_rows, rows, atol=0.1)
 
 
+def test_two_loads_plan_alike_whatever_the_noise_of_their_measurements(
+    load, set_files, tmp_path, monkeypatch
+):
+    files = set_files('tiny')
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    files = replace(files, folder=folder)  # costs of other tests lie beside the set itself
+    random = np.random.default_rng(2)
+
+    def noisy(backend, shapes):
+        groups = (*shapes.prefill, *shapes.decode)
+        ms = {group.index: 5.0 * random.uniform(0.9, 1.1) for group in groups}
+        return GroupCosts(ms, ms)
+
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.engine.measure_costs', noisy)
+    found = [load(files=files)._planner._costs for _ in range(3)]
+    assert found == found[:1] * 3
+    assert noisy(None, load(files=files)._shapes) != found[0]
+
+
 def test_the_tail_of_a_prefix_is_run_again_where_a_cheaper_chunk_then_does(load):
     """Rows of an image only if the caller has its features; and answers stay the same."""
     engine = load()
