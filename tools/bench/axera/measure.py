@@ -43,6 +43,7 @@ PROMPTS = {0: 95, 1: 311, 4: 1123, 8: 2156}
 STEPS = 24
 _ROWS, _SIDE = 256, 448
 _WORD = 100
+_GREEDY = SamplingOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class EngineDriver:
         return self._choose()
 
     def _choose(self) -> int:
-        scored = self.engine.next_token(SamplingOptions())
+        scored = self.engine.next_token(_GREEDY)
         assert isinstance(scored, Logits)
         return int(scored.values.argmax())
 
