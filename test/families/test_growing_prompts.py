@@ -146,7 +146,7 @@ def test_a_lone_frame_of_internvl_is_labelled_among_others_and_not_alone(model_f
     assert spelt(alone, alone) == spelt(among, among) == spelt(alone, among) == several
 
 
-# --- clips of Qwen2-VL and its successor ----------------------------------------------------------
+# --- clips of Qwen2-VL and its successor ---------------------------------------------------------
 
 
 def stored(number):
