@@ -81,8 +81,9 @@ class WindowRunner(PatchRunner):
         order, lengths = window_order(count, height // 2, width // 2, _WINDOW_BLOCKS)
         places = patch_positions(count, height, width).reshape(-1, MERGED, 2)
         positions.write(places[order].reshape(-1, 2))
-        full.write(patch_mask(count, height * width, rows, self._tower.mask))
-        window.write(block_mask((MERGED * lengths).tolist(), rows, self._tower.mask))
+        mask = patch_mask(count, height * width, rows, self._tower.mask)
+        full.write(mask)  # both are large, and one memory serves them
+        window.write(block_mask((MERGED * lengths).tolist(), rows, self._tower.mask, mask))
         back = np.arange(rows // MERGED, dtype=np.int32)  # rows of padding stay where they are
         back[order] = np.arange(len(order), dtype=np.int32)
         index.write(back)
