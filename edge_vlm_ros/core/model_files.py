@@ -23,6 +23,8 @@ class ModelFiles:
             'embed_tokens' and 'vision_encoder' for an axmodel set; 'script' for the scripted
             engine. Of a catalogue model, the parts that its row names.
         completion: What is known of files that the tokenizer's folder lacks.
+        device_memory_mb: Memory of the chip that loading it was measured to take, MiB; 0 = the
+            catalogue has no figure.
         config: What config.json and its neighbours say.
     """
 
@@ -32,6 +34,7 @@ class ModelFiles:
     tokenizer_folder: Path
     weights: Mapping[str, Path] = field(default_factory=dict)
     completion: Completion | None = field(default=None, repr=False)
+    device_memory_mb: int = 0
     config: ModelConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

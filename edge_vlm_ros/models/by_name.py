@@ -39,6 +39,7 @@ def find_by_name(entry: ModelEntry, folders: Sequence[Path]) -> ModelFiles:
         tokenizer_folder=best.tokenizer,
         weights=best.weights,
         completion=best.completion,
+        device_memory_mb=entry.device_memory_mb,
     )
 
 
