@@ -32,6 +32,8 @@ ASKED_FOR = {
     'qwen2vl_convert_bf16_bm1684x': 2_523_776,
     'qwen2vl_convert_bf16_bm1688': 2_581_376,
     'mllama_convert_bf16_bm1684x': 2_641_280,
+    'qwen2_5vl_static_bf16_bm1684x': 2_505_728,
+    'qwen2_5vl_history_bf16_bm1688': 2_844_128,
 }
 WITHOUT_THE_FLAG = {
     'internvl2_bf16_bm1688': 1_947_776,
