@@ -26,6 +26,8 @@ RUNS = {
     'internvl3_dynamic_bf16_bm1684x': ALL,
     'internvl3_sample_bf16_bm1684x': ('talk', 'sampled'),
     'internvl3_awq_bm1684x': TALK,
+    'internvl35_static_bf16_bm1684x': ('talk', 'images'),
+    'internvl35_history_bf16_bm1688': TALK,
     'internvl2_bf16_bm1684x': ALL,
     'internvl2_bf16_bm1688': TALK,
     'internvl2_w4bf16_bm1684x': TALK,
@@ -43,7 +45,11 @@ RUNS = {
 
 
 # The same nets as of another file, for the engine: only the compiler's weights are of 4 bits.
-EXHAUSTIVE = {'internvl2_w4bf16_bm1684x', 'mllama_2024_w4bf16_bm1684x'}
+EXHAUSTIVE = {
+    'internvl2_w4bf16_bm1684x',
+    'internvl35_history_bf16_bm1688',
+    'mllama_2024_w4bf16_bm1684x',
+}
 
 
 def run_names():
