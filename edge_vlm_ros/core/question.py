@@ -117,9 +117,10 @@ class Question:
             no turn (any more), it is refused with UNKNOWN_SESSION and not answered without frames.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
-        shown_as: How all of its frames are shown; None = a single frame ALONE, of several those of
-            one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
-            videos shows AMONG_OTHERS instead.
+        shown_as: How all of its frames are shown; None = a single frame ALONE, several of which
+            each is the only one of its camera as ONE_OF_IMAGES, else those of one camera side by
+            side as a VIDEO and the others AMONG_OTHERS. A family that does not know of the one or
+            the other shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
         max_latency_s: Time from `asked_ns` within which its answer is to be done, seconds: so much
             is shown and said as that allows; 0 = whatever it takes. Unlike the deadline it ends

@@ -102,7 +102,10 @@ class AnswerSteps:
                 token = answer.choose(chosen.values)
         running.note_token(started_ns, self._clock.now_ns())
         is_full = engine.kv.length >= engine.limits.context_tokens
-        return answer.take(token, is_full=is_full)
+        text = answer.take(token, is_full=is_full)
+        if answer.has_thought and answer.reason is not FinishReason.NONE:
+            running.notes.append('the model thought aloud first, which is no part of its answer')
+        return text
 
     def _search(self, running: Running, turn: Turn, answer: ClosedAnswer) -> str:
         """Run one token towards the scores that are wanted next, or take them."""

@@ -133,14 +133,16 @@ class KvSlots:
         Raises:
             EdgeVlmError: They are not what the prompt lacks.
         """
-        at = self._engine.kv.length
+        held = at = self._engine.kv.length
+        missing = len(prompt) - held
         pieces: list[int] = []
-        places = self._places if self._snapshots else set()
-        for stop in sorted({*(place for place in places if place < len(prompt)), len(prompt)}):
-            if stop > at:
-                pieces += self._engine.plan_prefill(stop - at, at)
-                at = stop
-        missing = len(prompt) - self._engine.kv.length
+        places = self._places if self._snapshots else ()
+        stops = sorted({*(place for place in places if held < place < len(prompt)), len(prompt)})
+        for stop in stops:
+            tokens = stop - at
+            plan = self._engine.plan_prefill
+            pieces += plan(tokens) if at == held else plan(tokens, at)
+            at = stop
         if sum(pieces) != missing or min(pieces, default=1) < 1:
             raise EdgeVlmError(f'the engine wants {missing} tokens in pieces of {tuple(pieces)}')
         return tuple(pieces)
