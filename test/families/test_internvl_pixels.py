@@ -99,7 +99,7 @@ def test_several_images_are_cut_less_where_the_engine_takes_fewer(model_folder):
     wide = frame(scene(1600, 400))
     for bounds, grid in (
         ({'longest_prompt': 500}, (5, 1, 4)),
-        ({'longest_prompt': 350}, (3, 1, 2)),
+        ({'longest_prompt': 370}, (3, 1, 2)),
         ({'max_images': 8}, (4, 1, 3)),
         ({'max_images': 2}, (1, 1, 1)),
     ):
