@@ -29,7 +29,8 @@ Compute: TypeAlias = Callable[[int, Sequence[NDArray[Any]]], 'list[NDArray[Any]]
 """(group, its inputs in file order) -> its outputs in file order; None = nothing to compute."""
 
 LINEAR_PARTS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
-"""Names of a layer's matrices, (out, in): '<part>_weight'; q, k and v have '<part>_bias' too."""
+"""Names of a layer's matrices, (out, in): '<part>_weight'; q, k and v have '<part>_bias' too, or
+q and k '<part>_norm' (Qwen3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,10 @@ def _layer(arrays: Arrays, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDAr
     (positions,) = inputs['indices']
     history = mask.shape[-1] - len(hidden)
     normed = rms_norm(hidden, arrays['norm_1'], sizes.epsilon)
-    query = rotate(_linear(arrays, 'q', normed), positions, sizes.heads, sizes.theta)
-    key = rotate(_linear(arrays, 'k', normed), positions, sizes.kv_heads, sizes.theta)
+    query = _normed_heads(arrays, 'q', _linear(arrays, 'q', normed), sizes.heads)
+    key = _normed_heads(arrays, 'k', _linear(arrays, 'k', normed), sizes.kv_heads)
+    query = rotate(query, positions, sizes.heads, sizes.theta)
+    key = rotate(key, positions, sizes.kv_heads, sizes.theta)
     # Rounded before they are attended to: a token sees the same rows in its own chunk as later.
     new_key, new_value = key.astype(BF16), _linear(arrays, 'v', normed).astype(BF16)
     keys = _behind(inputs['K_cache'], history, new_key)
@@ -162,6 +165,15 @@ def _linear(arrays: Arrays, part: str, value: Floats) -> Floats:
     product: Floats = value @ arrays[f'{part}_weight'].astype(np.float32, copy=False).T
     bias = f'{part}_bias'
     return product + arrays[bias].astype(np.float32, copy=False) if bias in arrays else product
+
+
+def _normed_heads(arrays: Arrays, part: str, value: Floats, heads: int) -> Floats:
+    """Norm each head of (tokens, heads * head_dim), where the model does (Qwen3)."""
+    if f'{part}_norm' not in arrays:
+        return value
+    cut = value.reshape(len(value), heads, -1)
+    epsilon = float(arrays['epsilon'])
+    return rms_norm(cut, arrays[f'{part}_norm'], epsilon).reshape(value.shape)
 
 
 def rms_norm(value: Floats, scale: NDArray[Any], epsilon: float) -> Floats:

@@ -40,6 +40,7 @@ class Layout:
         is_shuffled: Whether every group has its tensors in another order.
         is_vision_nhwc: Whether the vision tower takes uint8 (1, px, px, 3) and normalises.
         is_table_raw: Whether the embedding table is raw bfloat16, not .npy.
+        vision_name: Of the vision tower's file, relative to the set's folder.
         delays: How long the chip takes.
     """
 
@@ -52,6 +53,7 @@ class Layout:
     is_shuffled: bool = False
     is_vision_nhwc: bool = False
     is_table_raw: bool = False
+    vision_name: str = 'vit_axmodel/internvl_vit.axmodel'
     delays: Delays = Delays()
 
     def layer_name(self, layer: int) -> str:
