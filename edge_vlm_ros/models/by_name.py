@@ -93,7 +93,8 @@ class _Search:
         return [*self.conflicts, *self.missing]
 
     def _look_for_set(self, entry: ModelEntry) -> None:
-        wanted = wanted_set({part: file.path for part, file in entry.files.items()}, entry.layers)
+        paths = {part: file.path for part, file in entry.files.items()}
+        wanted = wanted_set(paths, entry.layers, entry.chip)
         found = search_axmodel_set(self.folder, wanted)
         self.weights, self.missing = found.weights, found.missing
         self.conflicts = found.conflicts
