@@ -38,6 +38,10 @@ class Priority(IntEnum):
     """The robot stands still, or should, until it is answered."""
 
 
+_COLDEST = 1e-6
+"""Below this temperature only the best token has any weight."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """How the next token is chosen.
@@ -46,7 +50,7 @@ class SamplingOptions:
         max_tokens: Most answer tokens; 0 = as many as the context holds.
         temperature: 0 = greedy.
         top_p: Nucleus; 1 = off.
-        top_k: 0 = off.
+        top_k: 0 = off; 1 = greedy, whatever the temperature.
         seed: Of the sampler; the same seed and question give the same answer.
         repetition_penalty: Scores of tokens that the answer has already are divided by it where
             positive, else multiplied; 1 = off, above makes them less likely.
@@ -58,6 +62,11 @@ class SamplingOptions:
     top_k: int = 0
     seed: int = 0
     repetition_penalty: float = 1.0
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the best token is taken: then temperature, top_p and seed say nothing more."""
+        return self.temperature < _COLDEST or self.top_k == 1
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0 or self.top_k < 0:
