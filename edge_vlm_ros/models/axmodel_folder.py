@@ -33,7 +33,7 @@ def find_axmodel_folder(chip: Chip, folder: Path, name: str) -> ModelFiles:
     """
     if not folder.is_dir():
         raise ModelFileError(f'{folder}: a model for chip {chip.name} is a folder, this is a file')
-    search, package = _search(chip, folder)
+    search, package = search_with_package(folder, WantedSet(chip=chip.name))
     tokenizer = _tokenizer_of(folder, package)
     missing = list(search.missing)
     if tokenizer is None:
@@ -49,13 +49,12 @@ def find_axmodel_folder(chip: Chip, folder: Path, name: str) -> ModelFiles:
     return ModelFiles(name, chip.name, folder, tokenizer, search.weights)
 
 
-def _search(chip: Chip, folder: Path) -> tuple[SetSearch, AxllmPackage | None]:
-    """Look for the set; where it is a package of axllm, its config.json says what belongs to it.
+def search_with_package(folder: Path, wanted: WantedSet) -> tuple[SetSearch, AxllmPackage | None]:
+    """Look for a set; where it is a package of axllm, its config.json says what belongs to it.
 
     Raises:
         ModelFileError: config.json is damaged.
     """
-    wanted = WantedSet(chip=chip.name)
     search = search_axmodel_set(folder, wanted)
     first = search.weights.get('layers.0')
     package = read_axllm_package(first.parent) if first is not None else None
@@ -64,9 +63,9 @@ def _search(chip: Chip, folder: Path) -> tuple[SetSearch, AxllmPackage | None]:
         return search, None
     named = replace(
         wanted,
-        layers=package.layers,
-        layer_count=package.layer_count,
-        vision=package.vision,
+        layers=wanted.layers or package.layers,
+        layer_count=package.layer_count or wanted.layer_count,
+        vision=package.vision or wanted.vision,
     )
     return search_axmodel_set(folder, named), package
 

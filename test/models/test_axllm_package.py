@@ -17,7 +17,7 @@ def no_models(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path / 'data'))
 
 
-def put_package(folder, *, name='AXERA-TECH/InternVL3_5-1B_GPTQ_INT4', **changes):
+def put_package(folder, *, name='AXERA-TECH/InternVL3_5-1B_GPTQ_INT4', layers=LAYERS, **changes):
     """Write the files of a package, all empty but config.json.
 
     Source: AXERA-TECH/ax-llm, documentation of config.json.
@@ -27,7 +27,7 @@ def put_package(folder, *, name='AXERA-TECH/InternVL3_5-1B_GPTQ_INT4', **changes
         'tokenizer_type': 'Qwen3',
         'url_tokenizer_model': 'qwen3_tokenizer.txt',
         'template_filename_axmodel': 'qwen3_p128_l%d_together.axmodel',
-        'axmodel_num': LAYERS,
+        'axmodel_num': layers,
         'filename_post_axmodel': 'qwen3_post.axmodel',
         'filename_tokens_embed': 'model.embed_tokens.weight.bfloat16.bin',
         'tokens_embed_num': 151936,
@@ -38,7 +38,7 @@ def put_package(folder, *, name='AXERA-TECH/InternVL3_5-1B_GPTQ_INT4', **changes
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps({k: v for k, v in config.items() if v != ''}))
-    names = [config['template_filename_axmodel'] % i for i in range(LAYERS)]
+    names = [config['template_filename_axmodel'] % i for i in range(layers)]
     named = ('filename_post_axmodel', 'filename_tokens_embed', 'url_tokenizer_model')
     names += [config[key] for key in named]
     for file in [*names, config['filename_image_encoder_axmodel'] or 'x.txt', 'post_config.json']:
@@ -73,18 +73,23 @@ def test_or_in_a_folder_of_its_own(tmp_path, place):
 
 
 def test_of_packages_for_several_chips_each_chip_gets_its_own(tmp_path):
-    for chip, name in (('ax650', 'AX650'), ('ax630c', 'AX620E')):
+    for name in ('AX650', 'AX620E'):
         put_texts(put_package(tmp_path / f'InternVL3_5-1B-{name}') / 'tokenizer')
-        if (tmp_path / 'InternVL3_5-1B-AX620E').exists():
-            for each in ('ax650', 'ax630c'):
-                found = find_model(each, str(tmp_path))
-                tag = 'AX650' if each == 'ax650' else 'AX620E'
-                assert {path.parent.name for path in found.weights.values()} == {
-                    f'InternVL3_5-1B-{tag}'
-                }
-                assert found.tokenizer_folder.parent.name.endswith(tag)
-        else:
-            assert find_model(chip, str(tmp_path)).weights
+    for chip, name in (('ax650', 'AX650'), ('ax630c', 'AX620E')):
+        found = find_model(chip, str(tmp_path))
+        own = tmp_path / f'InternVL3_5-1B-{name}'
+        assert {path.parent for path in found.weights.values()} == {own}
+        assert found.tokenizer_folder == own / 'tokenizer'
+
+
+def test_one_of_the_catalogue_is_found_by_name(tmp_path):
+    """As it is fetched: the package below, the original model's tokenizer beside it."""
+    home = tmp_path / 'ax630c' / 'internvl3.5-1b-int4'
+    package = put_package(home / 'InternVL3_5-1B-AX620E', layers=28)
+    texts = put_texts(home / 'tokenizer')
+    found = find_model('ax630c', 'internvl3.5-1b-int4', [tmp_path])
+    assert found.weights['vision_encoder'] == package / 'encoder_448.axmodel'
+    assert (found.tokenizer_folder, len(found.weights)) == (texts, 31)
 
 
 def test_without_it_the_message_says_where_it_comes_from(tmp_path):
