@@ -142,7 +142,7 @@ class Decoder:
         y = self._norm(x, f'{at}input_layernorm.weight')
         q = self._project(y, f'{at}self_attn.q_proj', self._heads)
         k = self._project(y, f'{at}self_attn.k_proj', self._kv_heads)
-        if f'{at}self_attn.q_norm.weight' in self._weights:  # Qwen3
+        if f'{at}self_attn.q_norm.weight' in self._weights:
             q = self._norm(q, f'{at}self_attn.q_norm.weight')
             k = self._norm(k, f'{at}self_attn.k_norm.weight')
         q, k = rotate(q, turn), rotate(k, turn)
