@@ -143,7 +143,8 @@ class Engine(Protocol):
 
         Less than `shared` where the rest could not be appended after it, or where it is cheaper
         with some of the prefix run again, be it from the start or from a chunk's border; 0 where
-        `limits.can_extend_prefix` says that nothing goes on.
+        `limits.can_extend_prefix` says that nothing goes on. Of a cache that cannot be cut, the
+        caller goes back to the snapshot at that length or before.
 
         Args:
             shared: Tokens that the cache holds and the prompt begins with; below its length.
