@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the three families, in the form their publishers use."""
+"""Tiny random checkpoints of the families, in the form their publishers use."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tools.sophgo.compile.checkpoints.internvl import (
     internvl35,
 )
 from tools.sophgo.compile.checkpoints.mllama import mllama
+from tools.sophgo.compile.checkpoints.qwen2_5vl import qwen2_5vl
 from tools.sophgo.compile.checkpoints.qwen2vl import qwen2vl
 
 __all__ = ['CHECKPOINTS', 'Checkpoint']
@@ -22,5 +23,6 @@ CHECKPOINTS: Final = {
     'internvl3': internvl3,
     'internvl35': internvl35,
     'qwen2vl': qwen2vl,
+    'qwen2_5vl': qwen2_5vl,
     'mllama': mllama,
 }
