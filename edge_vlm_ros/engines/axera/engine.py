@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,18 @@ from edge_vlm_ros.core import (
     VisionFeatures,
     VisionInputs,
     read_options,
-    text_part,
 )
 from edge_vlm_ros.engines.axera.backend import LayerBackend
+from edge_vlm_ros.engines.axera.chip_memory import free_bytes_of
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
-    warn_of_copies,
+    tell_copies,
 )
-from edge_vlm_ros.engines.axera.costs import measure_costs
+from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
+from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
@@ -38,7 +40,6 @@ from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
-    check_memory,
     count_layers,
 )
 from edge_vlm_ros.engines.axera.vision import open_tower
@@ -153,8 +154,9 @@ class AxeraEngine(GuardedEngine):
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
         device = open_device(files.chip, device_ids)
-        if not device.is_card:
-            check_memory(files)
+        where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
+        guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
+        guard.check_files()
         progress = _Progress(on_loaded, layers + 2)
         with ExitStack() as opening:
             opened = OpenedSessions(device)
@@ -162,6 +164,7 @@ class AxeraEngine(GuardedEngine):
             first = opened.look_into(files.weights['layers.0'])
             post = opened.look_into(files.weights['post'])
             self._shapes = read_stack(first, layers, post)
+            guard.check_buffers(buffer_bytes(options.backend, self._shapes, first.groups))
             vision_session = opened.take(files.weights['vision_encoder'])
             opening.callback(vision_session.close)
             self._vision = open_tower(vision_session, self._shapes.hidden, config)
@@ -175,12 +178,13 @@ class AxeraEngine(GuardedEngine):
                 open_session=opened.take,
                 files=files,
                 shapes=self._shapes,
-                on_file=progress.one,
+                on_file=guard.watch(progress.one),
             )
             opening.callback(self._backend.close)
-            costs = measure_costs(self._backend, self._shapes)
+            how = f'{self._backend.name} {"card" if device.is_card else "board"}'
+            costs = settle_costs(measure_costs(self._backend, self._shapes), files, how)
             decode_ms = self._shapes.layers * min(costs.decode.values())
-            warn_of_copies(device, self._backend, decode_ms)
+            tell_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
         slots = self._backend.offer_slots(options.kv_slots)
@@ -272,9 +276,9 @@ class AxeraEngine(GuardedEngine):
         return tuple(found)
 
     def _step(self, token: int, position: int) -> None:
-        part = text_part((token,), position)
-        embed = self._table.look_up(part.tokens)[0]
-        self._run_step(embed, self._positions(part), self.kv.length)
+        rows = self._shapes.position_rows
+        place = np.full((rows, 1) if rows > 1 else 1, position, np.uint32)
+        self._run_step(self._table.row(token), place, self.kv.length)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
         """Run the head; `sampling` is the caller's business."""
