@@ -7,6 +7,7 @@ the same clock as the recorder's; else a frame counts as taken when it came.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from edge_vlm_ros.core import (
     BadImageError,
     BadRequestError,
     CompressedImage,
+    EdgeVlmError,
     FrameSource,
     RawImage,
     SetupError,
     StoredFrame,
 )
-from edge_vlm_ros.replay.recording import BAG_SUFFIXES, Arrival
+from edge_vlm_ros.replay.arrivals import BAG_SUFFIXES, Arrival
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -112,9 +114,16 @@ def _folder_of(file: Path) -> Path:
     return file.parent
 
 
-def _open(folder: Path) -> AnyReader:
+@contextmanager
+def _open(folder: Path) -> Iterator[AnyReader]:
+    """Open a bag; whatever goes wrong while it is read names it.
+
+    Raises:
+        BadImageError: It cannot be read.
+        SetupError: `rosbags` is not installed.
+    """
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
         raise SetupError(
@@ -122,6 +131,10 @@ def _open(folder: Path) -> AnyReader:
             "'edge_vlm_ros[replay]'"
         ) from error
     try:
-        return AnyReader([folder], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-    except (AnyReaderError, OSError, ValueError) as error:
+        store = get_typestore(Stores.ROS2_HUMBLE)
+        with AnyReader([folder], default_typestore=store) as reader:
+            yield reader
+    except EdgeVlmError:
+        raise
+    except Exception as error:  # What a damaged file makes the libraries raise, nobody lists.
         raise BadImageError(f'{folder} cannot be read as a bag: {error}') from error

@@ -55,6 +55,8 @@ def draw(
     )
     for spec, axis in zip(specs, axes[:, 0], strict=False):
         _draw_watch(axis, spec, played, labels.get(spec.name))
+    if specs:
+        _explain(axes[0, 0])
     _draw_costs(axes[-1, 0], played)
     axes[-1, 0].set_xlim(0, played.seconds)
     axes[-1, 0].set_xlabel('seconds of the recording')
@@ -93,6 +95,14 @@ def _draw_watch(
         ha='right',
         fontsize=8,
     )
+
+
+def _explain(axis: Axes) -> None:
+    """Say what the colours of looks mean."""
+    meanings = {'says the event': YES, 'says not': NO, 'unsure': UNSURE}
+    for meaning, colour in meanings.items():
+        axis.plot([], [], linestyle='', marker='o', color=colour, label=f'a look {meaning}')
+    axis.legend(fontsize=7, loc='upper left', ncols=3)
 
 
 def _draw_costs(axis: Axes, played: Played) -> None:

@@ -21,8 +21,8 @@ from edge_vlm_ros.core import (
     SamplingOptions,
     StoredFrame,
 )
+from edge_vlm_ros.replay.arrivals import Arrival, Recording
 from edge_vlm_ros.replay.files import TimedQuestion
-from edge_vlm_ros.replay.recording import Arrival, Recording
 from edge_vlm_ros.replay.records import (
     Played,
     event_record,

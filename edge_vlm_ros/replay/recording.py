@@ -1,49 +1,16 @@
-"""What is replayed: frames of one or several cameras, in the order in which they came."""
+"""Bags, videos and folders of images, opened by what they look like."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from edge_vlm_ros.core import NS_PER_S, BadRequestError, FrameSource, RawImage, StoredFrame
+from edge_vlm_ros.replay.arrivals import BAG_SUFFIXES, Arrival, Recording
+from edge_vlm_ros.replay.bags import Bag
 from edge_vlm_ros.vision import open_media
 
 DEFAULT_CAMERA = 'camera'
-
-
-class Arrival(NamedTuple):
-    """One frame, and when it came.
-
-    Attributes:
-        time_ns: Since the recording's beginning, nanoseconds; never before that of the one before.
-        frame: Its stamp is on the same clock.
-    """
-
-    time_ns: int
-    frame: StoredFrame
-
-
-class Recording(Protocol):
-    """Frames that can be gone through once."""
-
-    @property
-    def name(self) -> str:
-        """For people: the path."""
-        ...
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """By name; the first is the default."""
-        ...
-
-    def arrivals(self) -> Iterator[Arrival]:
-        """Give out the frames in order.
-
-        Raises:
-            BadImageError: There is none, or one that cannot be read.
-        """
-        ...
 
 
 def open_recording(path: str, topics: Mapping[str, str], fps: float = 0.0) -> Recording:
@@ -63,8 +30,6 @@ def open_recording(path: str, topics: Mapping[str, str], fps: float = 0.0) -> Re
     if not place.exists():
         raise BadRequestError(f'no such file or folder: {path}')
     if is_bag(place):
-        from edge_vlm_ros.replay.bags import Bag
-
         return Bag(place, topics)
     if topics:
         raise BadRequestError(f'{path} is no bag: it has one camera and no topics')
@@ -74,13 +39,9 @@ def open_recording(path: str, topics: Mapping[str, str], fps: float = 0.0) -> Re
 def is_bag(place: Path) -> bool:
     """Return whether a path looks like that of a bag."""
     if place.is_dir():
-        return (place / 'metadata.yaml').exists() or any(
-            place.glob(f'*{suffix}') for suffix in BAG_SUFFIXES if list(place.glob(f'*{suffix}'))
-        )
+        has_file = any(file.suffix in BAG_SUFFIXES for file in place.iterdir())
+        return has_file or (place / 'metadata.yaml').exists()
     return place.suffix in BAG_SUFFIXES
-
-
-BAG_SUFFIXES = ('.mcap', '.db3')
 
 
 class MediaRecording:
