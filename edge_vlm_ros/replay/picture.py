@@ -85,7 +85,7 @@ def _draw_watch(
         axis.plot([record['evidence_s']], [ROWS['looks']], marker='o', color=colour, markersize=4)
     rows = ['labels', 'event', 'looks'] if labels is not None else ['event', 'looks']
     axis.set_yticks([ROWS[row] for row in rows], rows, fontsize=8)
-    axis.set_ylim(-0.6, 2.6 if labels is not None else 1.6)
+    axis.set_ylim(-0.6, len(rows) + 0.3)  # Room for the legend.
     counts = next(f.counts for f in played.facts if f.spec.name == spec.name)
     axis.annotate(
         f'{counts.looks} looks, {counts.unchanged} unchanged, {counts.missed.total()} missed, '
