@@ -109,7 +109,7 @@ class VlmNode(ParameterSets, LifecycleNode):
             on_frame=self._frame_waits.frame_came,
             defaults=self.defaults,
         )
-        self._outlets = Outlets(self, self.parameters)
+        self._outlets = Outlets(self, self.parameters, self._inbox.put)
         self._answering = Answering(
             self,
             cameras=self._watching.feeds,
