@@ -32,7 +32,7 @@ def test_the_notes_of_the_demo_clip_follow_from_its_scene():
 
 
 def test_the_labels_of_the_watched_clip_follow_from_its_scene():
-    labels = DEMO / 'clips' / f'{watch_clip.NAME}.labels.json'
+    labels = DEMO / 'recordings' / f'{watch_clip.NAME}.labels.json'
     assert watch_clip.labels() == json.loads(labels.read_text(encoding='utf-8'))
 
 
