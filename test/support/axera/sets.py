@@ -62,6 +62,9 @@ TINY_LAYOUTS: Final = {
 # ImageNet's, which preprocessor_config.json says too.
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
+# CLIP's, of Qwen2-VL and Qwen2.5-VL.
+CLIP_MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
@@ -82,13 +85,14 @@ def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
 
 
 def _post(weights: Weights, layout: Layout) -> Axmodel:
-    group = _post_group(weights.hidden, len(weights.head), layout)
+    group = post_group(weights.hidden, len(weights.head), layout)
     epsilon = np.array(weights.sizes.epsilon)
     arrays = {'norm': weights.norm, 'head': weights.head, 'epsilon': epsilon}
     return Axmodel('post', layout.chip, (group,), arrays)
 
 
-def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
+def post_group(hidden: int, vocab: int, layout: Layout) -> Group:
+    """Make the shapes of a head."""
     return Group(
         (Tensor('input', 'bf16', (1, 1, hidden)),),
         (Tensor('output', 'bf16', (1, 1, vocab)),),
@@ -97,10 +101,37 @@ def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
 
 
 def _vision(weights: Weights, layout: Layout) -> Axmodel:
+    if weights.grid:
+        return _patch_tower(weights, layout)
     group = _vision_group(weights.tile_px, weights.vision_rows, weights.hidden, layout)
     arrays: dict[str, NDArray[Any]] = {'onnx': np.frombuffer(weights.vision, np.uint8)}
     if layout.is_vision_nhwc:
         arrays |= {'mean': MEAN, 'deviation': DEVIATION}
+    return Axmodel('vit', layout.chip, (group,), arrays)
+
+
+def patch_group(patches: int, hidden: int, layout: Layout) -> Group:
+    """Make the shapes of a tower for patches, bytes with colours last.
+
+    Source: the vendor's run log of Qwen2.5-VL-3B-Instruct (names and shapes of both tensors).
+    """
+    return Group(
+        (Tensor('hidden_states', 'u8', (1, patches, 2 * 14 * 14, 3)),),
+        (Tensor('hidden_states_out', 'f32', (patches // 4, hidden)),),
+        layout.delays.vision_us,
+    )
+
+
+def _patch_tower(weights: Weights, layout: Layout) -> Axmodel:
+    """Make a tower for the patches of one grid: Qwen2.5-VL's."""
+    rows, columns = weights.grid
+    group = patch_group(rows * columns, weights.hidden, layout)
+    arrays: dict[str, NDArray[Any]] = {
+        'onnx': np.frombuffer(weights.vision, np.uint8),
+        'grid': np.array([[1, rows, columns]], np.int64),
+        'mean': CLIP_MEAN,
+        'deviation': CLIP_DEVIATION,
+    }
     return Axmodel('vit', layout.chip, (group,), arrays)
 
 
@@ -206,7 +237,7 @@ def write_internvl3_2b(folder: Path, layout: Layout = _INTERNVL3_2B) -> Path:
     for i in range(_LAYERS):
         model = Axmodel('layer', layout.chip, groups)
         write_axmodel(folder / layout.layer_name(i), model)
-    post = _post_group(_HIDDEN, _VOCAB, layout)
+    post = post_group(_HIDDEN, _VOCAB, layout)
     write_axmodel(folder / layout.post_name, Axmodel('post', layout.chip, (post,)))
     vision = _vision_group(_TILE_PX, _ROWS, _HIDDEN, layout)
     path = folder / 'vit_axmodel' / 'internvl3_2b_vit.axmodel'
