@@ -38,11 +38,11 @@ test-rest: setup
 
 test-all: test test-rest
 
-# What the middleware, rclpy and the message generator of another distribution can change. The chip emulators and the
-# engines know no ROS: `make test` has them.
+# What the middleware, rclpy and the message generator of another distribution can change. The chip emulators, the
+# engines and the browser know no ROS: `make test` has them.
 test-jazzy: ROS = jazzy
 test-jazzy: setup-nodes
-	@$(PYTEST) -m 'not emulator and not exhaustive' test/nodes test/packaging/test_interfaces.py $(PYTEST_ARGS)
+	@$(PYTEST) -m 'not browser and not emulator and not exhaustive' test/nodes test/packaging/test_interfaces.py $(PYTEST_ARGS)
 
 bench: setup
 	@PYTHONPATH=test $(RUN) python -m tools.bench

@@ -27,7 +27,7 @@ from edge_vlm_ros.web.hub import Hub
 from edge_vlm_ros.web.server import Address, WebServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rclpy.executors import Executor
 
@@ -84,7 +84,8 @@ async def _serve(node: WebNode, executor: Executor) -> str:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # The rest takes no time.
-        node.inbox.put(node.close)
+        node.inbox.put(node.close)  # After what the pages have left to do.
+        node.inbox.put(ros.end)
         ros.stop()
 
 
@@ -97,17 +98,24 @@ class _RosThread:
             robot is deaf must not look alive.
     """
 
-    def __init__(self, executor: Executor, on_end: object) -> None:
+    def __init__(self, executor: Executor, on_end: Callable[[str], object]) -> None:
         self._executor = executor
         self._on_end = on_end
         self._stop: Future[int] = Future()
         self._thread = threading.Thread(target=self._spin, name='ros', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End it; what is in the node's inbox is done before."""
-        self._stop.set_result(0)
+    def wake(self) -> None:
+        """Have it look at what is new; from any thread."""
         end_wait(self._executor)
+
+    def end(self) -> None:
+        """Have it end; on its own thread."""
+        self._stop.set_result(0)
+
+    def stop(self) -> None:
+        """Wait for its end, which something has been told to bring about."""
+        self.wake()
         self._thread.join()
 
     def _spin(self) -> None:
@@ -118,7 +126,7 @@ class _RosThread:
             problem = f'{type(error).__name__}: {error}'
         except SystemExit:
             pass
-        if not self._stop.done() and callable(self._on_end):
+        if not self._stop.done():
             self._on_end(problem)
 
 

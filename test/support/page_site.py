@@ -27,10 +27,7 @@ class Site:
         self.url = url
         self.session = session
         self.host = url.removeprefix('http://').rstrip('/')
-
-    @property
-    def cookies(self):
-        return {'Cookie': f'{self.guard.cookie_name}={TOKEN}'}
+        self.cookies = {'Cookie': f'{guard.cookie_name}={TOKEN}'}
 
     def tasks(self):
         """Return what serves sockets and moving images."""
@@ -56,6 +53,7 @@ class Page:
 
     def __init__(self, socket):
         self.socket = socket
+        self.last = {}
 
     async def say(self, **message):
         await self.socket.send_str(json.dumps(message))
@@ -66,12 +64,19 @@ class Page:
             message = await asyncio.wait_for(self.socket.receive(), WAIT_S)
             assert message.type is WSMsgType.TEXT, message
             found = json.loads(message.data)
+            self.last[found['kind']] = found
             if found['kind'] in kinds:
                 return found
 
+    async def until(self, kind, condition):
+        """Wait until the last message of a kind is such a one; return it."""
+        while kind not in self.last or not condition(self.last[kind]):
+            await self.hear(kind)
+        return self.last[kind]
+
     async def ask(self, given='q1', **fields):
         """Ask, and wait until it is accepted."""
-        await self.say(kind='ask', id=given, question='what?', **fields)
+        await self.say(**{'kind': 'ask', 'id': given, 'question': 'what?', **fields})
         return await self.hear('accepted')
 
 

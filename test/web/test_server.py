@@ -172,7 +172,8 @@ def test_a_page_that_is_read_only_shows_and_asks_nothing(message):
         async with serve(read_only=True) as served, served.page() as page:
             await page.say(**message)
             assert (await page.hear('error'))['error_code_name'] == 'UNSUPPORTED_OPTION'
-            assert not (served.robot.asked or served.robot.cancelled or served.robot.reset)
+            robot = served.robot
+            assert (robot.asked, robot.cancelled, robot.reset) == ([], [], [])
             await page.say(kind='look', cameras=['front'])
             await until(lambda: 'front' in served.robot.shows)
 
@@ -243,6 +244,6 @@ def test_a_server_that_ends_leaves_no_page_and_no_image_open():
             for task in served.tasks():
                 task.cancel()
             await until(lambda: robot.hear is None)
-                await until(lambda: not robot.shows)
+            await until(lambda: not robot.shows)
 
     run(visit())
