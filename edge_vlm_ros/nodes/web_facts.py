@@ -33,7 +33,7 @@ class FactsReader:
         self._node = node
         self._vlm = vlm
         self._on_facts = on_facts
-        self._client = node.create_client(GetParameters, f'{vlm}/get_parameters')
+        self._client: Any = node.create_client(GetParameters, f'{vlm}/get_parameters')
         self._asked_s = 0.0
         self._is_wanted = True
 

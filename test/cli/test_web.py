@@ -12,30 +12,22 @@ import cv2
 import numpy as np
 import pytest
 from aiohttp import ClientSession
-from support.page_site import Site, run
+from support.page_site import Visitor, run
 
 from edge_vlm_ros.cli.parser import parse
 from edge_vlm_ros.core.presets import PRESETS
-from edge_vlm_ros.web import Guard
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = ROOT / 'edge_vlm_ros' / 'demo' / 'clips' / 'box_cone_and_rolling_ball.mp4'
 COMMAND = [sys.executable, '-m', 'edge_vlm_ros.cli.main', 'web', '--port', '0']
 
 
-class Hub:
-    read_only = False
-
-
 @asynccontextmanager
 async def visit(process):
     process.wait_for_output('?token=')
     url, token = re.search(r'the page is at (\S+)\?token=(\S+)', process.output()).groups()
-    guard = Guard(token, '127.0.0.1')
     async with ClientSession() as session:
-        site = Site(robot=None, hub=Hub(), guard=guard, url=url, session=session, server=None)
-        site.cookies = {'Cookie': f'{guard.cookie_name}={token}'}
-        yield site
+        yield Visitor(url, token, session)
 
 
 def all_have_come(feeds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 import threading
@@ -11,10 +10,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession
-from support.page_site import TOKEN, Site, run, until
+from support.page_site import TOKEN, Visitor, run, until
 from support.patience import Patience
 
-from edge_vlm_ros.web import Guard, bounds
+from edge_vlm_ros.web import bounds
 
 pytestmark = pytest.mark.ros
 
@@ -62,20 +61,9 @@ def page(robot, tmp_path_factory):
     @asynccontextmanager
     async def visit():
         async with ClientSession() as session:
-            yield Site(
-                robot=None,
-                hub=Hub(),
-                guard=Guard(TOKEN, '127.0.0.1'),
-                url=url,
-                session=session,
-                server=None,
-            )
+            yield Visitor(url, TOKEN, session)
 
     return visit
-
-
-class Hub:
-    read_only = False
 
 
 def subscriptions(client):
@@ -232,13 +220,7 @@ def test_a_signal_ends_it_with_a_page_open(robot, number):
     assert len(token) >= bounds.MIN_TOKEN_CHARS
 
     async def visit():
-        guard = Guard(token, '127.0.0.1')
-        headers = {'Origin': url.rstrip('/'), 'Cookie': f'{guard.cookie_name}={token}'}
-        async with (
-            ClientSession() as session,
-            session.ws_connect(f'{url}socket', headers=headers) as socket,
-        ):
-            assert json.loads((await socket.receive()).data)['kind'] == 'hello'
+        async with ClientSession() as session, Visitor(url, token, session).page():
             process.signal(number)
             await until(lambda: process.process.poll() is not None)
 

@@ -173,7 +173,7 @@ def test_an_answer_is_saved_as_a_replay_case(page):
     with page.expect_download() as download:
         page.click('.answer:first-child a:has-text("Keep as replay case")')
     archive = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes()))
-    assert 'Keep this?' in archive.read('questions.jsonl').decode()
+    assert 'Keep this?' in archive.read('questions.json').decode()
     assert any(name.endswith('.jpg') for name in archive.namelist())
 
 

@@ -7,7 +7,7 @@ import json
 import zipfile
 
 import pytest
-from support.page_robot import frame, jpeg
+from support.page_robot import answer_to, frame, jpeg
 from support.page_site import run, serve, until
 
 from edge_vlm_ros.web import (
@@ -15,10 +15,13 @@ from edge_vlm_ros.web import (
     Overheard,
     Part,
     Picture,
+    Request,
     State,
     Watches,
     WatchEvent,
 )
+from edge_vlm_ros.web.cases import Cases
+from edge_vlm_ros.web.pictures import Found
 
 S = 10**9
 
@@ -110,13 +113,33 @@ def test_an_answer_is_kept_as_a_case_with_its_frames_and_its_question():
                 return zipfile.ZipFile(io.BytesIO(await response.read()))
 
     archive = run(talk())
-    (line,) = archive.read('questions.jsonl').decode().splitlines()
-    question = json.loads(line)
-    assert question['question'] == 'what?'
-    assert question['choices'] == ['yes', 'no']
+    (question,) = json.loads(archive.read('questions.json'))['questions']
+    assert question == {
+        'at_s': 0.0,
+        'question': 'what?',
+        'choices': ['yes', 'no'],
+        'expect': 'yes',
+    }
     names = [name for name in archive.namelist() if name.endswith('.jpg')]
     assert [archive.read(name) for name in names] == [jpeg(7)]
     assert json.loads(archive.read('answer.json'))['answer']['text'] == 'yes'
+
+
+def test_a_case_of_several_frames_is_asked_about_all_of_them_at_the_last():
+    """As a folder of images is played: two a second."""
+    cases = Cases()
+    request = Request('r', 'what?', last_seconds=8)
+    frames = [frame('front', stamp) for stamp in (1, 2, 3)]
+
+    def find(_camera, stamp_ns):
+        return None if stamp_ns == 2 else Found(Picture(stamp_ns, jpeg(stamp_ns)), 0)
+
+    number, _ = cases.add(request, answer_to(request, frames=frames), find)
+    archive = zipfile.ZipFile(io.BytesIO(cases.archive(number)))
+    (question,) = json.loads(archive.read('questions.json'))['questions']
+    assert (question['at_s'], question['last_seconds']) == (0.5, 0.5)
+    assert question['expect'] == 'a red box'
+    assert archive.namelist()[:2] == ['frames/000.jpg', 'frames/001.jpg']
 
 
 def test_a_failure_is_an_answer_with_a_code():
