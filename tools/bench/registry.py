@@ -21,6 +21,7 @@ MODULES = (
     'smolvlm',
     'axera',
     'ahead',
+    'watch',
     'sophgo',
     'ends',
     'frame_wait',

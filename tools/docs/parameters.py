@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ def parts(root: Path) -> dict[str, str]:
 
     one = declared('vlm', declare_parameters)
     many = declared('vlm', declare_parameters, camera_names=['camera', 'other'])
+    watching = declared('vlm', declare_parameters, watch_names=['name'])
+    watches = [replace(p, name=p.name.replace('.name.', '.<name>.')) for p in watching]
     own = [p for p in one if not p.name.startswith(('cameras.', 'presets.'))]
     presets = [p for p in one if p.name.startswith('presets.')]
     return {
@@ -65,6 +67,7 @@ def parts(root: Path) -> dict[str, str]:
         'presets': table(
             ('parameter', 'question'), [(f'`{p.name}`', escape(p.default)) for p in presets]
         ),
+        'watches': _table(p for p in watches if p.name.startswith('watches.')),
         'chips': _chips(root / 'config', own),
         'launch': _launch(read_arguments(root / 'launch' / 'vlm.launch.py')),
         'demo_launch': _launch(read_arguments(root / 'launch' / 'demo.launch.py')),
