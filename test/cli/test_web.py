@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import signal
 import sys
+import zipfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from aiohttp import ClientSession
 from support.page_site import Visitor, run
 
+from edge_vlm_ros.cli.main import main
 from edge_vlm_ros.cli.parser import parse
 from edge_vlm_ros.core.presets import PRESETS
 
@@ -41,7 +45,9 @@ def still(tmp_path):
     return path
 
 
-def test_files_are_cameras_that_are_asked_about(spawn, still):
+def test_files_are_cameras_that_are_asked_about_and_an_answer_is_replayed(
+    spawn, still, tmp_path, capsys
+):
     process = spawn([*COMMAND, '--video', CLIP, '--image', still, still], cwd=ROOT)
 
     async def talk():
@@ -63,6 +69,10 @@ def test_files_are_cameras_that_are_asked_about(spawn, still):
                 while not (heard := await other.hear('overheard'))['done']:
                     pass
                 assert heard['question'] == 'What do you see?'
+                await page.ask('case', question='Is there a red box?', choices=['yes', 'no'])
+                number = (await page.hear('answer'))['number']
+                async with served.get(f'case/{number}.zip') as response:
+                    zipfile.ZipFile(io.BytesIO(await response.read())).extractall(tmp_path)
                 await page.ask('q2', cameras=['grey', CLIP.stem], last_seconds=2)
                 pictures = (await page.hear('answer'))['pictures']
                 assert len(pictures) >= 2
@@ -75,6 +85,10 @@ def test_files_are_cameras_that_are_asked_about(spawn, still):
     process.signal(signal.SIGINT)
     assert process.wait() == 130
     assert 'Traceback' not in process.output()
+    case = [str(tmp_path / 'frames'), '--questions', str(tmp_path / 'questions.json')]
+    assert main(['replay', *case, '--json']) == 0
+    questions = json.loads(capsys.readouterr().out)['questions']
+    assert (questions['asked'], questions['right']) == (1, 1)
 
 
 def test_a_signal_ends_it_also_while_the_model_loads(spawn, still, tmp_path):

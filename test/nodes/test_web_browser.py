@@ -22,6 +22,10 @@ latency: {decode_s: 0.02}
 answers:
   - question: long
     answer: '%s'
+  - question: door
+    answer: 'yes'
+  - question: dog
+    answer: '<ref>dog</ref><box>[[100, 200, 500, 600]]</box>'
   - question: markup
     answer: '<img src=x onerror="document.title=1"><b>bold</b>'
   - answer: 'I see {images} pictures.'
@@ -128,6 +132,17 @@ def test_a_question_streams_into_the_page_and_its_frames_are_shown(page):
     expect(page, '.answer:first-child .bar').to_be_visible()
 
 
+def test_a_place_that_the_model_names_is_drawn_on_its_frame(page):
+    ask(page, 'Where is the dog?')
+    expect(page, '.answer:first-child .shot .box').to_have_text('dog')
+    frame = page.locator('.answer:first-child .shot img').bounding_box()
+    box = page.locator('.answer:first-child .shot .box').bounding_box()
+    assert (box['x'] - frame['x']) / frame['width'] == pytest.approx(0.1, abs=0.03)
+    assert (box['y'] - frame['y']) / frame['height'] == pytest.approx(0.2, abs=0.03)
+    assert box['width'] / frame['width'] == pytest.approx(0.4, abs=0.03)
+    assert box['height'] / frame['height'] == pytest.approx(0.4, abs=0.03)
+
+
 def test_the_keyboard_is_enough(page):
     page.evaluate('document.activeElement.blur()')
     page.keyboard.press('/')
@@ -184,29 +199,27 @@ def test_what_others_ask_is_seen(page, there):
 
 
 def test_a_watch_and_its_events_are_seen(page, there):
-    from edge_vlm_ros.msg import WatchEvent, WatchSpec, WatchState, WatchStates
-    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from edge_vlm_ros.msg import WatchSpec
+    from edge_vlm_ros.srv import Unwatch, Watch
 
-    node = there.robot.client.node
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    states = node.create_publisher(WatchStates, '/vlm/watch_states', latched)
-    events = node.create_publisher(WatchEvent, '/vlm/event', 10)
-    spec = WatchSpec(name='door', question='Is the door open?')
-    state = WatchState(spec=spec, state=WatchState.STATE_ON, verdict='yes', probability=0.93)
-    states.publish(WatchStates(watches=[state]))
-    there.robot.client.until(lambda: events.get_subscription_count() > 0)
-    events.publish(
-        WatchEvent(
-            watch='door', kind=WatchEvent.KIND_BEGIN, verdict='yes', text='The door is open.'
-        )
-    )
+    client = there.robot.client
+    watch = client.node.create_client(Watch, '/vlm/watch')
+    unwatch = client.node.create_client(Unwatch, '/vlm/unwatch')
+    client.until(lambda: watch.service_is_ready() and unwatch.service_is_ready())
+    spec = WatchSpec(name='door', question='Is the door open?', period_s=0.2, every_look=True)
+    response = client.result(watch.call_async(Watch.Request(watch=spec)))
+    assert response.success, response.message
     expect(page, '#watches li').to_contain_text('door')
+    expect(page, '#watches li').to_contain_text('Is the door open?')
     expect(page, '#watches li').to_contain_text('event on')
-    expect(page, '#watches li').to_contain_text('yes 93 %')
-    expect(page, '#events li').to_contain_text('The door is open.')
+    expect(page, '#watches li').to_contain_text(re.compile(r'yes \d+ %'))
+    expect(page, '#events li').to_contain_text('door')
     expect(page, '#events li').to_contain_text('begins')
-    node.destroy_publisher(states)
-    node.destroy_publisher(events)
+    client.result(unwatch.call_async(Unwatch.Request(name='door')))
+    expect(page, '#events li').to_contain_text('ends')
+    expect(page, '#watches li').to_have_text('none is set')
+    client.node.destroy_client(watch)
+    client.node.destroy_client(unwatch)
 
 
 def test_diagnostics_are_folded_and_open_on_demand(page):

@@ -10,6 +10,7 @@ import pytest
 from support.page_robot import answer_to, frame, jpeg
 from support.page_site import run, serve, until
 
+from edge_vlm_ros.replay import open_recording, read_questions
 from edge_vlm_ros.web import (
     Diagnostics,
     Overheard,
@@ -125,8 +126,7 @@ def test_an_answer_is_kept_as_a_case_with_its_frames_and_its_question():
     assert json.loads(archive.read('answer.json'))['answer']['text'] == 'yes'
 
 
-def test_a_case_of_several_frames_is_asked_about_all_of_them_at_the_last():
-    """As a folder of images is played: two a second."""
+def test_a_case_of_several_frames_is_replayed_with_all_of_them(tmp_path):
     cases = Cases()
     request = Request('r', 'what?', last_seconds=8)
     frames = [frame('front', stamp) for stamp in (1, 2, 3)]
@@ -136,10 +136,12 @@ def test_a_case_of_several_frames_is_asked_about_all_of_them_at_the_last():
 
     number, _ = cases.add(request, answer_to(request, frames=frames), find)
     archive = zipfile.ZipFile(io.BytesIO(cases.archive(number)))
-    (question,) = json.loads(archive.read('questions.json'))['questions']
-    assert (question['at_s'], question['last_seconds']) == (0.5, 0.5)
-    assert question['expect'] == 'a red box'
-    assert archive.namelist()[:2] == ['frames/000.jpg', 'frames/001.jpg']
+    archive.extractall(tmp_path)
+    (question,) = read_questions(tmp_path / 'questions.json')
+    assert (question.at_s, question.last_seconds) == (0.5, 0.5)
+    assert question.expect == 'a red box'
+    times = [arrival.time_ns for arrival in open_recording(f'{tmp_path}/frames', {}).arrivals()]
+    assert times == [0, S // 2]
 
 
 def test_a_failure_is_an_answer_with_a_code():
