@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 import zipfile
 from pathlib import Path
 
@@ -270,8 +271,6 @@ def test_a_camera_that_is_lost_is_seen_to_be_lost_and_comes_back(page, there):
 
 
 def test_a_node_that_is_started_again_is_found_by_the_open_page(page, there):
-    import signal
-
     ask(page, 'a long one')
     expect(page, '.answer[data-open]:first-child .said').to_contain_text('w001')
     there.vlm.signal(signal.SIGKILL)  # it says no farewell
@@ -282,6 +281,15 @@ def test_a_node_that_is_started_again_is_found_by_the_open_page(page, there):
     expect(page, '#blank').to_be_hidden()
     ask(page, 'And now?')
     expect(page, '.answer:first-child .said').to_have_text('I see 1 pictures.')
+
+
+def test_a_node_that_is_killed_and_there_again_at_once_leaves_no_question_open(page, there):
+    ask(page, 'a long one')
+    expect(page, '.answer[data-open]:first-child .said').to_contain_text('w001')
+    there.vlm.signal(signal.SIGKILL)
+    there.start_vlm()
+    expect(page, '.answer:first-child .failed').to_contain_text('NOT_READY (303)')
+    expect(page, '#state-text').to_have_text('ready')
 
 
 def test_without_the_token_a_browser_sees_nothing(browser, there):

@@ -127,6 +127,7 @@ function draw_cameras() {
 
 function look() {
   const names = document.hidden ? [] : [...new Set([cameras.shown, ...cameras.about])].filter(Boolean);
+  for (const name of cameras.feeds.keys()) if (!names.includes(name)) cameras.feeds.delete(name);
   say({ kind: 'look', cameras: names });
 }
 
