@@ -16,6 +16,7 @@ from edge_vlm_ros.cli.server_options import (
     add_server_options,
     problem_of,
 )
+from edge_vlm_ros.cli.web_options import add_web
 
 EXIT_CODES = """\
 exit codes:
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_inspect(commands)
     _add_models(commands)
+    add_web(commands, epilog=EXIT_CODES, add_model_options=_add_model_options)
     add_replay(commands, _add_model_options, EXIT_CODES)
     return parser
 

@@ -24,6 +24,7 @@ from edge_vlm_ros.core import (
     chip_names,
     parse_option,
 )
+from edge_vlm_ros.core.presets import PRESETS
 from edge_vlm_ros.nodes.ahead_parameters import AheadSettings, declare_ahead, read_ahead
 from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
 from edge_vlm_ros.nodes.declaring import SettingsError, expanded, filled, value_of
@@ -44,13 +45,6 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.declaring import ParameterTable
 
 QUEUE_POLICIES = tuple(policy.value for policy in QueuePolicy)
-PRESETS = {
-    'scene': 'Describe what you see.',
-    'path': 'Is the way ahead clear?',
-    'nearest': 'Which object is closest?',
-    'count': 'How many objects are there?',
-    'motion': 'What is moving?',
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def parts(root: Path) -> dict[str, str]:
     Args:
         root: The top folder of the tree.
     """
-    from edge_vlm_ros.nodes import camera_node
+    from edge_vlm_ros.nodes import camera_node, web_parameters
     from edge_vlm_ros.nodes.parameters import declare_parameters
 
     one = declared('vlm', declare_parameters)
@@ -72,6 +72,7 @@ def parts(root: Path) -> dict[str, str]:
         'launch': _launch(read_arguments(root / 'launch' / 'vlm.launch.py')),
         'demo_launch': _launch(read_arguments(root / 'launch' / 'demo.launch.py')),
         'camera_node': _table(declared('camera', camera_node.declare_parameters)),
+        'web': _table(declared('vlm_web', web_parameters.declare_parameters)),
     }
 
 
