@@ -24,7 +24,7 @@ class ProgressLine:
         self._is_shown = sys.stderr.isatty()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> ProgressLine:  # noqa: PYI034 (Self comes with Python 3.11)
         """Begin: something goes on, and nothing is known of how far."""
         self._write(f'{_CLEAR}{self._what} ...')
         return self

@@ -8,6 +8,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from edge_vlm_ros.cli.ending import SIGNALS, EndedBySignal
 from edge_vlm_ros.cli.output import stream
@@ -61,7 +62,8 @@ async def _serve(args: Namespace, spec: ModelSpec, sources: Mapping[str, Source]
                 stream().write(f'{line}\n')
             stream().flush()
             loading = _load(spec, robot, loop)
-            await asyncio.wait({loading, ended}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {loading, ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not loading.done():  # It cannot be broken off, and ends with the process.
                 return await ended
             backend = loading.result()

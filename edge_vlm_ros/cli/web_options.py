@@ -44,7 +44,12 @@ def add_web(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     web.set_defaults(finish=partial(_finish, error=web.error))
-    look = web.add_argument_group('what to look at, each a camera of the page')
+    _add_sources(web.add_argument_group('what to look at, each a camera of the page'))
+    _add_page(web.add_argument_group('the page'))
+    add_model_options(web)
+
+
+def _add_sources(look: argparse._ArgumentGroup) -> None:
     look.add_argument(
         '--camera', action='append', default=[], metavar='N', help="a webcam's index; repeatable"
     )
@@ -56,7 +61,9 @@ def add_web(
         help='a video file, or a folder of images, played over and over; repeatable',
     )
     look.add_argument('--image', nargs='+', default=[], metavar='FILE', help='image files')
-    page = web.add_argument_group('the page')
+
+
+def _add_page(page: argparse._ArgumentGroup) -> None:
     page.add_argument(
         '--host',
         default='127.0.0.1',
@@ -87,7 +94,6 @@ def add_web(
     page.add_argument(
         '--read-only', action='store_true', help='show the cameras, and take no questions'
     )
-    add_model_options(web)
 
 
 def _finish(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:

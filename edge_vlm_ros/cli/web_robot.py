@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from edge_vlm_ros.cli.answer_fields import fields_of_answer
 from edge_vlm_ros.cli.web_sources import Shown, Source
@@ -40,6 +41,8 @@ from edge_vlm_ros.web import (
     Request,
     State,
 )
+
+_T = TypeVar('_T')
 
 BEAT_S: Final = 1.0
 DEFAULT_FRAMES: Final = 8
@@ -117,9 +120,7 @@ class FileRobot:
                 buffer.add(shown.frame, shown.frame.received_ns)
                 show(shown.picture)
 
-        self._sources[name].open(
-            lambda shown: self._loop.call_soon_threadsafe(keep, shown) and None
-        )
+        self._sources[name].open(partial(self._hand_over, keep))
 
     def close_camera(self, name: str) -> None:
         """See `Robot`."""
@@ -138,8 +139,8 @@ class FileRobot:
             if self._backend is None:
                 raise NotReadyError(f'the model is not there yet: {self._state}')
             question = self._question(request)
-            take = partial(self._loop.call_soon_threadsafe, self._take, opened)
-            self._backend.ask(question, on_chunk=lambda chunk: take(chunk) and None)
+            take = partial(self._take, opened)
+            self._backend.ask(question, on_chunk=partial(self._hand_over, take))
         except EdgeVlmError as error:
             failed = Answer.failed(request.request_id, error, session_id=request.session_id)
             self._take(opened, AnswerChunk(request.request_id, 0, '', failed))
@@ -219,6 +220,11 @@ class FileRobot:
             self._open.pop(request.request_id, None)
             self._answered += 1
             opened.on_answer(fields_of_answer(answer))
+
+    def _hand_over(self, call: Callable[[_T], None], value: _T) -> None:
+        """Have something called on the loop's thread; from any other."""
+        with suppress(RuntimeError):  # The loop is closed: nobody wants it.
+            self._loop.call_soon_threadsafe(call, value)
 
     # --- what is said ----------------------------------------------------------------------------
 

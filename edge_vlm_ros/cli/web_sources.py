@@ -6,7 +6,6 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -74,8 +73,7 @@ class Source:
         self.problem = ''
         try:
             for pixels in self._due_frames(stop):
-                with suppress(RuntimeError):  # The loop is closed: nobody wants it.
-                    show(self._shown(pixels))
+                show(self._shown(pixels))
         except EdgeVlmError as error:
             self.problem = error.message
 

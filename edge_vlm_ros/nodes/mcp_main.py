@@ -72,6 +72,7 @@ async def _serve(node: WebNode, executor: Executor, out: TextIO) -> None:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # The rest takes no time.
         node.inbox.put(node.close)
+        node.inbox.put(ros.end)
         ros.stop()
 
 

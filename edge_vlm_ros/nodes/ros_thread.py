@@ -10,6 +10,8 @@ from rclpy.task import Future
 from edge_vlm_ros.nodes.spinning import end_wait, spin_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rclpy.executors import Executor
 
 
@@ -22,17 +24,24 @@ class RosThread:
             robot is deaf must not look alive.
     """
 
-    def __init__(self, executor: Executor, on_end: object) -> None:
+    def __init__(self, executor: Executor, on_end: Callable[[str], object]) -> None:
         self._executor = executor
         self._on_end = on_end
         self._stop: Future[int] = Future()
         self._thread = threading.Thread(target=self._spin, name='ros', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End it; what is in the node's inbox is done before."""
-        self._stop.set_result(0)
+    def wake(self) -> None:
+        """Have it look at what is new; from any thread."""
         end_wait(self._executor)
+
+    def end(self) -> None:
+        """Have it end; on its own thread."""
+        self._stop.set_result(0)
+
+    def stop(self) -> None:
+        """Wait for its end, which something has been told to bring about."""
+        self.wake()
         self._thread.join()
 
     def _spin(self) -> None:
@@ -43,5 +52,5 @@ class RosThread:
             problem = f'{type(error).__name__}: {error}'
         except SystemExit:
             pass
-        if not self._stop.done() and callable(self._on_end):
+        if not self._stop.done():
             self._on_end(problem)

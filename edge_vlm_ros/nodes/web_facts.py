@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import GetParameters
-from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter import Parameter
 
 from edge_vlm_ros.web import Camera, Facts, Preset
 
@@ -33,7 +34,7 @@ class FactsReader:
         self._node = node
         self._vlm = vlm
         self._on_facts = on_facts
-        self._client = node.create_client(GetParameters, f'{vlm}/get_parameters')
+        self._client: Any = node.create_client(GetParameters, f'{vlm}/get_parameters')
         self._asked_s = 0.0
         self._is_wanted = True
 
@@ -83,8 +84,8 @@ class FactsReader:
         def on_reply(future: Any) -> None:
             response = future.result()
             if response is not None and self._is_wanted and self._asked_s == asked_s:
-                values = map(parameter_value_to_python, response.values)
-                on_values(dict(zip(names, values)))  # noqa: B905 (fewer values: an odd node)
+                given = zip(names, response.values)  # noqa: B905 (fewer values: an odd node)
+                on_values({name: _plain(name, value) for name, value in given})
 
         request = GetParameters.Request(names=list(names))
         self._client.call_async(request).add_done_callback(on_reply)
@@ -96,3 +97,7 @@ class FactsReader:
         elif not topic.startswith('/'):
             topic = f'{self._vlm.rpartition("/")[0]}/{topic}'
         return Camera(name, topic, str(values.get(f'cameras.{name}.transport') or ''))
+
+
+def _plain(name: str, value: Any) -> Any:
+    return Parameter.from_parameter_msg(ParameterMsg(name=name, value=value)).value

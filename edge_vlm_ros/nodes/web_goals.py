@@ -57,7 +57,7 @@ class Goals:
         self._open: dict[str, _Goal] = {}
         self._unsent: list[_Goal] = []
         self._timer: Any = None
-        self._client = ActionClient(
+        self._client: Any = ActionClient(
             node,
             AskAction,
             f'{vlm}/ask',

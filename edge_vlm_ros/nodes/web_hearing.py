@@ -48,6 +48,7 @@ class Hearing:
     Args:
         node: Listens.
         vlm: Full name of the one that is listened to.
+        facts: What was known of it last.
         hear: Called with everything.
         on_lost: Called when the node that was there is not any more, or another has its name.
     """
@@ -56,6 +57,8 @@ class Hearing:
         self,
         node: Node,
         vlm: str,
+        *,
+        facts: Facts,
         hear: Callable[[News], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -67,7 +70,7 @@ class Hearing:
         self._text = ''
         self._diagnostics_s = time.monotonic()  # It gets as long as any to be heard.
         self._publishers: frozenset[bytes] = frozenset()
-        self.facts = Facts(name=vlm)
+        self.facts = facts
         self._reader = FactsReader(node, vlm, self._on_facts)
         self._subscriptions = [
             node.create_subscription(kind, topic, callback, profile)

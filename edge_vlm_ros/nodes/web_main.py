@@ -83,7 +83,8 @@ async def _serve(node: WebNode, executor: Executor) -> str:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # The rest takes no time.
-        node.inbox.put(node.close)
+        node.inbox.put(node.close)  # After what the pages have left to do.
+        node.inbox.put(ros.end)
         ros.stop()
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from edge_vlm_ros.web import Camera, News, Picture, Request
+    from edge_vlm_ros.web import News, Picture, Request
 
 
 class WebNode(ParameterSets):
@@ -54,7 +54,7 @@ class WebNode(ParameterSets):
         self._resets: Any = None
         self._shows: dict[str, Callable[[Picture], None]] = {}
         self._cameras: dict[str, WebCamera] = {}
-        self._known: dict[str, Camera] = {}
+        self._facts = Facts(name=self.vlm)
 
     def listen(self, hear: Callable[[News], None]) -> None:
         """See `Robot.listen`."""
@@ -62,7 +62,9 @@ class WebNode(ParameterSets):
         if self._goals is None:  # Else the last page's questions are about to end.
             self._goals = Goals(self, self.vlm, self._catch)
         self._resets = self.create_client(ResetSession, f'{self.vlm}/reset_session')
-        self._hearing = Hearing(self, self.vlm, self._pass_on, self._on_lost)
+        self._hearing = Hearing(
+            self, self.vlm, facts=self._facts, hear=self._pass_on, on_lost=self._on_lost
+        )
 
     def mute(self) -> None:
         """See `Robot.mute`."""
@@ -126,7 +128,7 @@ class WebNode(ParameterSets):
 
     def _pass_on(self, news: News) -> None:
         if isinstance(news, Facts):
-            self._known = {camera.name: camera for camera in news.cameras}
+            self._facts = news
             for name in list(self._shows):
                 self._follow(name)
         if self._hear is not None:
@@ -134,7 +136,8 @@ class WebNode(ParameterSets):
 
     def _follow(self, name: str) -> None:
         """Look at a camera exactly if somebody wants to, where it is now."""
-        wanted = self._known.get(name) if name in self._shows else None
+        known = {camera.name: camera for camera in self._facts.cameras}
+        wanted = known.get(name) if name in self._shows else None
         present = self._cameras.get(name)
         if present is not None and (wanted is None or present.camera != wanted):
             present.close()
@@ -143,7 +146,8 @@ class WebNode(ParameterSets):
             self._cameras[name] = WebCamera(self, wanted, self._shows[name])
 
     def _catch(self, request: Request) -> None:
-        names = request.cameras or tuple(self._known)[:1]
+        first = tuple(camera.name for camera in self._facts.cameras[:1])
+        names = request.cameras or first
         for name in names:
             if name in self._cameras:
                 self._cameras[name].catch()

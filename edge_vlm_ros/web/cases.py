@@ -1,7 +1,8 @@
 """Answers that were given here, with the pictures of their frames: to be shown, and to be kept.
 
-A replay case is a ZIP archive: the pictures as `frames/*.jpg`, the question in `questions.jsonl`
-as `edge-vlm replay` reads it, and in `answer.json` all that was answered.
+A replay case is a ZIP archive: the pictures as `frames/*.jpg`, the question in `questions.json` as
+`edge-vlm replay frames --questions questions.json` reads it, in `answer.json` all that was
+answered. What was answered is what a replay expects: who knows better, writes it there.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from edge_vlm_ros.core import NS_PER_S
 from edge_vlm_ros.web import bounds
 from edge_vlm_ros.web.pictures import Found
 from edge_vlm_ros.web.robot import Request
+
+REPLAY_FPS: Final = 2.0
+"""Of a folder of images, as `edge-vlm replay` plays it."""
 
 Finder = Callable[[str, int], 'Found | None']
 """Finds the picture of a camera's frame by its stamp in nanoseconds."""
@@ -113,29 +117,31 @@ def _picture_facts(found: Found | None) -> dict[str, Any]:
 
 
 def _archive(case: Case) -> bytes:
-    names: list[str] = []
+    kept = [found.picture for found in case.found if found is not None]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w') as archive:  # stored: JPEG does not shrink
-        for index, found in enumerate(case.found):
-            if found is not None:
-                names.append(f'frames/{index:03}.jpg')
-                archive.writestr(names[-1], found.picture.jpeg)
-        archive.writestr('questions.jsonl', json.dumps(_question(case, names)) + '\n')
-        archive.writestr('answer.json', json.dumps(_whole(case), indent=2) + '\n')
+        for index, picture in enumerate(kept):
+            archive.writestr(f'frames/{index:03}.jpg', picture.jpeg)
+        for name, content in (
+            ('questions.json', {'questions': [_question(case, len(kept))]}),
+            ('answer.json', {'answer': dict(case.answer), 'pictures': case.pictures()}),
+        ):
+            archive.writestr(name, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
     return buffer.getvalue()
 
 
-def _question(case: Case, names: Sequence[str]) -> dict[str, Any]:
-    """Return the line of `questions.jsonl`."""
-    line: dict[str, Any] = {
-        'question': case.request.question,
-        'frames': list(names),
-        'answer': case.answer.get('text', ''),
-    }
+def _question(case: Case, count: int) -> dict[str, Any]:
+    """Return the question as a replay of its frames alone asks it: of the last one, about all.
+
+    Args:
+        case: Whose.
+        count: Frames that are kept.
+    """
+    seconds = max(0, count - 1) / REPLAY_FPS
+    question: dict[str, Any] = {'at_s': seconds, 'question': case.request.question}
     if case.request.choices:
-        line['choices'] = list(case.request.choices)
-    return line
-
-
-def _whole(case: Case) -> dict[str, Any]:
-    return {'answer': dict(case.answer), 'pictures': case.pictures()}
+        question['choices'] = list(case.request.choices)
+    if seconds:
+        question['last_seconds'] = seconds
+    question['expect'] = case.answer.get('choice') or case.answer.get('text', '')
+    return question

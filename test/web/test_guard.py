@@ -136,7 +136,7 @@ def test_every_path_is_guarded_and_has_the_headers(path):
         async with serve() as served:
             refused = [
                 ({}, 401),
-                ({'Cookie': f'{served.guard.cookie_name}=wrong'}, 401),
+                ({'Cookie': f'{served.cookie_name}=wrong'}, 401),
                 ({**served.cookies, 'Host': 'evil.example'}, 403),
                 ({**served.cookies, 'Origin': 'http://evil.example'}, 403),
             ]
@@ -170,7 +170,7 @@ def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_gets():
         async with serve() as served:
             async with served.session.get(f'{served.url}?token={TOKEN}') as response:
                 assert response.status == 200
-                cookie = response.cookies[served.guard.cookie_name]
+                cookie = response.cookies[served.cookie_name]
             assert cookie.value == TOKEN
             assert cookie['httponly']
             assert cookie['samesite'] == 'Strict'

@@ -7,18 +7,22 @@ import json
 import zipfile
 
 import pytest
-from support.page_robot import frame, jpeg
+from support.page_robot import answer_to, frame, jpeg
 from support.page_site import run, serve, until
 
+from edge_vlm_ros.replay import open_recording, read_questions
 from edge_vlm_ros.web import (
     Diagnostics,
     Overheard,
     Part,
     Picture,
+    Request,
     State,
     Watches,
     WatchEvent,
 )
+from edge_vlm_ros.web.cases import Cases
+from edge_vlm_ros.web.pictures import Found
 
 S = 10**9
 
@@ -110,13 +114,34 @@ def test_an_answer_is_kept_as_a_case_with_its_frames_and_its_question():
                 return zipfile.ZipFile(io.BytesIO(await response.read()))
 
     archive = run(talk())
-    (line,) = archive.read('questions.jsonl').decode().splitlines()
-    question = json.loads(line)
-    assert question['question'] == 'what?'
-    assert question['choices'] == ['yes', 'no']
+    (question,) = json.loads(archive.read('questions.json'))['questions']
+    assert question == {
+        'at_s': 0.0,
+        'question': 'what?',
+        'choices': ['yes', 'no'],
+        'expect': 'yes',
+    }
     names = [name for name in archive.namelist() if name.endswith('.jpg')]
     assert [archive.read(name) for name in names] == [jpeg(7)]
     assert json.loads(archive.read('answer.json'))['answer']['text'] == 'yes'
+
+
+def test_a_case_of_several_frames_is_replayed_with_all_of_them(tmp_path):
+    cases = Cases()
+    request = Request('r', 'what?', last_seconds=8)
+    frames = [frame('front', stamp) for stamp in (1, 2, 3)]
+
+    def find(_camera, stamp_ns):
+        return None if stamp_ns == 2 else Found(Picture(stamp_ns, jpeg(stamp_ns)), 0)
+
+    number, _ = cases.add(request, answer_to(request, frames=frames), find)
+    archive = zipfile.ZipFile(io.BytesIO(cases.archive(number)))
+    archive.extractall(tmp_path)
+    (question,) = read_questions(tmp_path / 'questions.json')
+    assert (question.at_s, question.last_seconds) == (0.5, 0.5)
+    assert question.expect == 'a red box'
+    times = [arrival.time_ns for arrival in open_recording(f'{tmp_path}/frames', {}).arrivals()]
+    assert times == [0, S // 2]
 
 
 def test_a_failure_is_an_answer_with_a_code():
@@ -172,7 +197,8 @@ def test_a_page_that_is_read_only_shows_and_asks_nothing(message):
         async with serve(read_only=True) as served, served.page() as page:
             await page.say(**message)
             assert (await page.hear('error'))['error_code_name'] == 'UNSUPPORTED_OPTION'
-            assert not (served.robot.asked or served.robot.cancelled or served.robot.reset)
+            robot = served.robot
+            assert (robot.asked, robot.cancelled, robot.reset) == ([], [], [])
             await page.say(kind='look', cameras=['front'])
             await until(lambda: 'front' in served.robot.shows)
 
@@ -243,6 +269,6 @@ def test_a_server_that_ends_leaves_no_page_and_no_image_open():
             for task in served.tasks():
                 task.cancel()
             await until(lambda: robot.hear is None)
-                await until(lambda: not robot.shows)
+            await until(lambda: not robot.shows)
 
     run(visit())

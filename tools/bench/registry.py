@@ -16,11 +16,13 @@ from tools.bench.figure import Figure
 MODULES = (
     'start_up',
     'preprocessing',
+    'frame_host_work',
     'sampling',
     'demo_model',
     'smolvlm',
     'axera',
     'ahead',
+    'watch',
     'sophgo',
     'ends',
     'frame_wait',

@@ -127,6 +127,7 @@ function draw_cameras() {
 
 function look() {
   const names = document.hidden ? [] : [...new Set([cameras.shown, ...cameras.about])].filter(Boolean);
+  for (const name of cameras.feeds.keys()) if (!names.includes(name)) cameras.feeds.delete(name);
   say({ kind: 'look', cameras: names });
 }
 
@@ -294,11 +295,22 @@ function frames_of(number, answer, pictures) {
     if (picture.kept && picture.offset_s) {
       caption.append(` · shown is its neighbour, ${seconds(Math.abs(picture.offset_s))} ${picture.offset_s > 0 ? 'later' : 'earlier'}`);
     }
-    const figure = el('figure', '', '', what, caption);
+    const places = picture.kept ? (answer.detections || []).filter(place => place.frame === index) : [];
+    const figure = el('figure', '', '', el('div', 'shot', '', what, ...places.map(place => place_on(frame, place))), caption);
     figure.title = `camera ${frame.camera}, ${frame.width}×${frame.height} px, taken at ${clock(frame.header.stamp)}`;
     return figure;
   });
   return [el('div', `frames${made.length === 1 ? ' one' : ''}`, '', ...made)];
+}
+
+// A box or a point that the model named, in the frame's pixels.
+function place_on(frame, { label, x, y, width, height }) {
+  const mark = el('span', width && height ? 'box' : 'point', '', el('span', '', label));
+  mark.style.left = `${100 * x / frame.width}%`;
+  mark.style.top = `${100 * y / frame.height}%`;
+  mark.style.width = `${100 * width / frame.width}%`;
+  mark.style.height = `${100 * height / frame.height}%`;
+  return mark;
 }
 
 function cost_of(answer) {
