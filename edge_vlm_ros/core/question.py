@@ -54,6 +54,8 @@ class SamplingOptions:
         seed: Of the sampler; the same seed and question give the same answer.
         repetition_penalty: Scores of tokens that the answer has already are divided by it where
             positive, else multiplied; 1 = off, above makes them less likely.
+        max_repeats: So many of the same token in a row end an answer as a loop; 0 = no loop ends
+            it. 32 are 3 s of a chip that makes ten a second.
     """
 
     max_tokens: int = 0
@@ -62,6 +64,7 @@ class SamplingOptions:
     top_k: int = 0
     seed: int = 0
     repetition_penalty: float = 1.0
+    max_repeats: int = 32
 
     @property
     def is_greedy(self) -> bool:
@@ -72,6 +75,8 @@ class SamplingOptions:
         if self.max_tokens < 0 or self.top_k < 0:
             msg = f'max_tokens and top_k are 0 or more, not {self.max_tokens} and {self.top_k}'
             raise BadRequestError(msg)
+        if self.max_repeats < 0 or self.max_repeats == 1:
+            raise BadRequestError(f'max_repeats is 0 or at least 2, not {self.max_repeats}')
         if not 0.0 <= self.temperature <= 10.0:
             raise BadRequestError(f'temperature is from 0 to 10, not {self.temperature}')
         if not 0.0 < self.top_p <= 1.0:

@@ -19,6 +19,8 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.core.bounded_yaml import read_yaml_file
 from edge_vlm_ros.models.axmodel_folder import find_axmodel_folder
 from edge_vlm_ros.models.axmodel_set import holds_axmodels
+from edge_vlm_ros.models.catalogue import repository_of
+from edge_vlm_ros.models.completions import complete, completion_of
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
 from edge_vlm_ros.models.tokenizer_folder import (
     TOKENIZER_WANTED,
@@ -92,10 +94,16 @@ def _from_one_file(chip: Chip, path: Path, name: str) -> ModelFiles:
     folder = path if path.is_dir() else path.parent
     tokenizer = find_tokenizer(file.parent, () if file.parent == folder else (folder,))
     tokenizer = tokenizer or find_tokenizer(folder)
-    if tokenizer is None:
-        places = 'in it, in tokenizer/, in config/ or in another folder there'
-        raise ModelFileError(f'{folder}: missing {TOKENIZER_WANTED}, {places}')
-    return ModelFiles(name, chip.name, file.parent, tokenizer, {'model': file})
+    known = repository_of(chip.name, file.name)
+    if tokenizer is not None:
+        found = completion_of(known)
+        return ModelFiles(name, chip.name, file.parent, tokenizer, {'model': file}, found)
+    completed, lacking = complete(known, folder, [file.parent])
+    if completed is None:
+        places = '' if lacking else ', in it, in tokenizer/, in config/ or in another folder there'
+        raise ModelFileError(f'{folder}: missing {lacking or TOKENIZER_WANTED}{places}')
+    place, rest = completed.folder, completed.completion
+    return ModelFiles(name, chip.name, file.parent, place, {'model': file}, rest)
 
 
 def _only_file(folder: Path, suffix: str) -> Path:

@@ -324,6 +324,7 @@ class ChipWorker:
             load_s=round(load_s, 3),
             limits=limits,
             costs=costs,
+            way=getattr(loaded.engine, 'backend_name', ''),
         )
         self._scheduler = Scheduler(self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)

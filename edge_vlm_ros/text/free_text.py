@@ -26,6 +26,12 @@ _FEW_OF_ONE = 8
 """So many of one token are a loop already where nothing else was said and max_tokens cut it."""
 
 
+_SAID_BY_NAN = (
+    ': token 0 for ever is what a chip says whose scores are no numbers: take a build in bf16 (or '
+    "fp16), and check driver and the SoC's memory layout (edge-vlm doctor)"
+)
+
+
 class FreeText:
     """One answer in the model's own words. Use from one thread at a time.
 
@@ -54,7 +60,8 @@ class FreeText:
             stop_tokens, max_tokens=sampling.max_tokens, stop_strings=stop_strings
         )
         self._detokenizer = StreamingDetokenizer(tokenizer)
-        self._guard = RepetitionGuard()
+        self._ends_loops = sampling.max_repeats > 0
+        self._guard = RepetitionGuard(sampling.max_repeats)
         self._thoughts = Thoughts()
         self._tokens: list[int] = []
         self._reason = FinishReason.NONE
@@ -162,7 +169,7 @@ class FreeText:
 
     def _check_one_token(self) -> None:
         """Refuse an answer that was cut while it was still saying the one token it began with."""
-        if len(set(self._tokens)) == 1:
+        if self._ends_loops and len(set(self._tokens)) == 1:
             self._raise_loop(self._tokens[:1])
 
     def _raise_loop(self, loop: Sequence[int]) -> NoReturn:
@@ -170,7 +177,8 @@ class FreeText:
         if len(quoted) > _LONGEST_QUOTE:
             quoted = quoted[:_LONGEST_QUOTE] + '...'
         tokens = f'token {loop[0]}' if len(loop) == 1 else f'the same {len(loop)} tokens'
+        advice = _SAID_BY_NAN if set(loop) == {0} else ''
         raise BadOutputError(
             f'the model repeats itself: {tokens} ({quoted!r}) over and '
-            f'over; ended after {len(self._tokens)} tokens'
+            f'over; ended after {len(self._tokens)} tokens{advice}'
         )

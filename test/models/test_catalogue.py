@@ -29,9 +29,10 @@ PUBLISHED = {
         'internvl2-4b', 'internvl2-4b-1core', 'internvl2-8b', 'internvl2-8b-int8', 'internvl3-2b',
         'internvl3-8b', 'internvl3-2b-history', 'internvl3-2b-dynamic', 'qwen2-vl-7b',
         'qwen2-vl-7b-512', 'qwen2-vl-2b', 'qwen2-vl-2b-512', 'qwen2-vl-2b-2048',
-        'llama-3.2-11b-vision', 'llama-3.2-11b-vision-2025', 'qwen2.5-vl-3b', 'qwen2.5-vl-7b',
+        'llama-3.2-11b-vision', 'llama-3.2-11b-vision-2025', 'llama-3.2-11b-vision-2048',
+        'qwen2.5-vl-3b', 'qwen2.5-vl-7b', 'qwen2.5-vl-7b-8192', 'qwen2.5-vl-3b-history',
+        'qwen2.5-vl-3b-dynamic',
         'internvl3.5-1b', 'internvl3.5-2b', 'internvl3.5-4b', 'internvl3.5-8b',
-        'qwen2.5-vl-7b-8192', 'qwen2.5-vl-3b-history', 'qwen2.5-vl-3b-dynamic',
     },
     'bm1688': {
         'internvl2-2b', 'internvl3-2b', 'qwen2-vl-2b', 'qwen2.5-vl-3b', 'qwen2.5-vl-7b',

@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from edge_vlm_ros.core import Question
 
 DEFAULTS: Final = RequestDefaults(
-    max_frames=8, max_age_s=0.0, frame_wait_s=30.0, timeout_s=60.0, max_tokens=50, system_prompt=''
+    max_frames=8,
+    max_age_s=0.0,
+    frame_wait_s=30.0,
+    timeout_s=60.0,
+    max_tokens=50,
+    system_prompt='',
+    max_repeats=32,
 )
 ENDLESS: Final = 'a long answer'
 

@@ -161,6 +161,8 @@ extern Options options;
 
 void stub_lock(void);
 void stub_unlock(void);
+void stub_start(void);    /* what the environment wants to go wrong at the start (moods.c) */
+int32_t stub_vnpu(void); /* the mode that another program has set; 0 = none */
 int32_t refuse(enum error code); /* counts a refusal, says why on stderr if AX_STUB_VERBOSE is set */
 
 /* ---- memory (memory.c); the caller holds the lock ------------------------------------------- */
