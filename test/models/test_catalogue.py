@@ -30,9 +30,9 @@ PUBLISHED = {
         'internvl3-8b', 'internvl3-2b-history', 'internvl3-2b-dynamic', 'qwen2-vl-7b',
         'qwen2-vl-7b-512', 'qwen2-vl-2b', 'qwen2-vl-2b-512', 'qwen2-vl-2b-2048',
         'llama-3.2-11b-vision', 'llama-3.2-11b-vision-2025', 'llama-3.2-11b-vision-2048',
+        'internvl3.5-1b', 'internvl3.5-2b', 'internvl3.5-4b', 'internvl3.5-8b',
         'qwen2.5-vl-3b', 'qwen2.5-vl-7b', 'qwen2.5-vl-7b-8192', 'qwen2.5-vl-3b-history',
         'qwen2.5-vl-3b-dynamic',
-        'internvl3.5-1b', 'internvl3.5-2b', 'internvl3.5-4b', 'internvl3.5-8b',
     },
     'bm1688': {
         'internvl2-2b', 'internvl3-2b', 'qwen2-vl-2b', 'qwen2.5-vl-3b', 'qwen2.5-vl-7b',
