@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
-from edge_vlm_ros.models.axmodel_set import search_axmodel_set, wanted_set
+from edge_vlm_ros.models.axmodel_folder import search_with_package
+from edge_vlm_ros.models.axmodel_set import wanted_set
 from edge_vlm_ros.models.catalogue import ModelEntry, RemoteFile
 from edge_vlm_ros.models.completions import complete, completion_of
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
@@ -111,8 +112,9 @@ class _Search:
         return [*self.conflicts, *self.missing]
 
     def _look_for_set(self, entry: ModelEntry) -> None:
-        wanted = wanted_set({part: file.path for part, file in entry.files.items()}, entry.layers)
-        found = search_axmodel_set(self.folder, wanted)
+        paths = {part: file.path for part, file in entry.files.items()}
+        wanted = wanted_set(paths, entry.layers, entry.chip)
+        found, _ = search_with_package(self.folder, wanted)
         self.weights, self.missing = found.weights, found.missing
         self.conflicts = found.conflicts
 

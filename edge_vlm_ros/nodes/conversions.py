@@ -66,6 +66,8 @@ class RequestFacts:
         note: How its frames were chosen, where the caller should know; for people.
         scene_checked_age_s: Age of the live frame that the frames made ready were compared with;
             -1 = there was no comparison.
+        is_look: A watch asks. Then no topic and no counter of requests hears of it, it takes no
+            room in the queue, and it is no sign of what will be asked next.
     """
 
     request_id: str
@@ -75,6 +77,7 @@ class RequestFacts:
     frame_wait_s: float = 0.0
     note: str = ''
     scene_checked_age_s: float = -1.0
+    is_look: bool = False
 
 
 def time_from_ros(stamp: Time) -> int:

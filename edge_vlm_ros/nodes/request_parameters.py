@@ -6,7 +6,7 @@ So a change at run time holds from the next question on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_vlm_ros.core import SamplingOptions
 from edge_vlm_ros.core.request_limits import MAX_SYSTEM_PROMPT_BYTES
@@ -41,6 +41,22 @@ class RequestDefaults:
     max_tokens: int
     system_prompt: str
     max_repeats: int
+
+
+class RequestParameters(Protocol):
+    """The parameters that a request may leave to the node; read again for each."""
+
+    def defaults(self) -> RequestDefaults:
+        """Return what a request gets where it leaves a field at 0."""
+        ...
+
+    def preset(self, name: str) -> str:
+        """Return the question of a preset; '' = the default one.
+
+        Raises:
+            EdgeVlmError: There is no such preset, or none at all yet.
+        """
+        ...
 
 
 def declare_requests(table: ParameterTable) -> None:

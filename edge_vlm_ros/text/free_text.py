@@ -8,6 +8,7 @@ from edge_vlm_ros.core import BadOutputError, FinishReason
 from edge_vlm_ros.text.detokenizer import StreamingDetokenizer
 from edge_vlm_ros.text.repetition import RepetitionGuard
 from edge_vlm_ros.text.stop_rule import StopRule
+from edge_vlm_ros.text.thoughts import Thoughts
 from edge_vlm_ros.text.token_sampler import TokenSampler
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class FreeText:
 
     What could be the beginning of a stop string waits, and so does what could be the beginning of
     a loop: neither is shown before it is clear that it is no such thing. Blanks that it begins
-    with are not shown: some models say one after what opens the answer.
+    with are not shown: some models say one after what opens the answer. Neither is what a model
+    thinks aloud before it answers (`Thoughts`).
 
     Args:
         tokenizer: The model's.
@@ -60,6 +62,7 @@ class FreeText:
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._ends_loops = sampling.max_repeats > 0
         self._guard = RepetitionGuard(sampling.max_repeats)
+        self._thoughts = Thoughts()
         self._tokens: list[int] = []
         self._reason = FinishReason.NONE
         self._shown: list[str] = []
@@ -87,6 +90,11 @@ class FreeText:
         rest = text[len(self._decode(kept)) :]
         return [*self._tokens[:kept], *self._tokenizer.encode(rest)]
 
+    @property
+    def has_thought(self) -> bool:
+        """Whether it thought aloud first."""
+        return self._thoughts.has_thought
+
     def choose(self, logits: NDArray[np.floating]) -> int:
         """Return the next token.
 
@@ -106,7 +114,8 @@ class FreeText:
             is_full: The context holds no more tokens: the answer ends with this one.
 
         Raises:
-            BadOutputError: The answer is a loop, or it ended with nothing visible said.
+            BadOutputError: The answer is a loop, or it ended with nothing visible said, be it for
+                all its thinking.
         """
         text = ''
         if self._rule.accept(token):
@@ -114,7 +123,7 @@ class FreeText:
             self._guard.push(token)
             if loop := self._guard.loop:
                 self._raise_loop(loop)
-            text = self._rule.show(self._detokenizer.push(token))
+            text = self._rule.show(self._thoughts.show(self._detokenizer.push(token)))
         self._reason = self._rule.reason
         if self._reason is FinishReason.NONE and is_full:
             self._reason = FinishReason.CONTEXT
@@ -126,7 +135,8 @@ class FreeText:
         return self._show(text)
 
     def _end(self, text: str) -> str:
-        text += self._rule.show(self._detokenizer.flush()) + self._rule.finish()
+        rest = self._thoughts.show(self._detokenizer.flush()) + self._thoughts.finish()
+        text += self._rule.show(rest) + self._rule.finish()
         if self._rule.reason is FinishReason.STOP_STRING:
             self._reason = FinishReason.STOP_STRING
         shown = self._show(text)
@@ -135,6 +145,12 @@ class FreeText:
         is_empty = not ''.join(self._shown).strip()
         if is_empty and self._reason is not FinishReason.STOP_STRING:
             ended = self._reason.name.lower()
+            if self.has_thought:
+                raise BadOutputError(
+                    f'the model thought aloud for {len(self._tokens)} tokens and said nothing '
+                    f'(ended by {ended}): allow it more tokens (max_tokens), or a system prompt '
+                    'that does not ask it to think'
+                )
             raise BadOutputError(
                 f'the model said nothing: {len(self._tokens)} tokens without a visible character '
                 f'(ended by {ended})'

@@ -320,6 +320,7 @@ def misused(name, path):
     note('no token yet', engine.next_token, GREEDY)
     bench.text()
     held = engine.kv.length
+    engine.next_token(SamplingOptions(temperature=0.9, top_k=1))  # greedy: every head can
     note('sampling', engine.next_token, SamplingOptions(temperature=0.5))
     note('too long a cut', engine.kv.truncate, held + 1)
     note('stopped', lambda: engine.prefill(bench._text_part(1), {}, lambda: True))

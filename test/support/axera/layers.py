@@ -29,7 +29,8 @@ Compute: TypeAlias = Callable[[int, Sequence[NDArray[Any]]], 'list[NDArray[Any]]
 """(group, its inputs in file order) -> its outputs in file order; None = nothing to compute."""
 
 LINEAR_PARTS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
-"""Names of a layer's matrices, (out, in): '<part>_weight'; q, k and v have '<part>_bias' too."""
+"""Names of a layer's matrices, (out, in): '<part>_weight'; q, k and v have '<part>_bias' too, or
+q and k '<part>_norm' (Qwen3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,8 @@ def _layer(arrays: Arrays, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDAr
     turn = Turn.of(arrays, inputs['indices'])
     history = mask.shape[-1] - len(hidden)
     normed = rms_norm(hidden, arrays['norm_1'], sizes.epsilon)
-    query = rotate(_linear(arrays, 'q', normed), turn, sizes.heads, sizes.theta)
-    key = rotate(_linear(arrays, 'k', normed), turn, sizes.kv_heads, sizes.theta)
+    query = rotate(_head_normed(arrays, 'q', normed), turn, sizes.heads, sizes.theta)
+    key = rotate(_head_normed(arrays, 'k', normed), turn, sizes.kv_heads, sizes.theta)
     # Rounded before they are attended to: a token sees the same rows in its own chunk as later.
     new_key, new_value = key.astype(BF16), _linear(arrays, 'v', normed).astype(BF16)
     keys = _behind(inputs['K_cache'], history, new_key)
@@ -162,6 +163,15 @@ def _linear(arrays: Arrays, part: str, value: Floats) -> Floats:
     product: Floats = value @ arrays[f'{part}_weight'].astype(np.float32, copy=False).T
     bias = f'{part}_bias'
     return product + arrays[bias].astype(np.float32, copy=False) if bias in arrays else product
+
+
+def _head_normed(arrays: Arrays, part: str, value: Floats) -> Floats:
+    """Project; norm each head where the model does (Qwen3)."""
+    projected, scale = _linear(arrays, part, value), arrays.get(f'{part}_norm')
+    if scale is None:
+        return projected
+    heads = projected.reshape(len(value), -1, len(scale))
+    return rms_norm(heads, scale, float(arrays['epsilon'])).reshape(projected.shape)
 
 
 def rms_norm(value: Floats, scale: NDArray[Any], epsilon: float) -> Floats:
