@@ -33,7 +33,7 @@ from edge_vlm_ros.replay import (
 from edge_vlm_ros.serving import ModelSpec, open_backend
 from edge_vlm_ros.watch import WatchSpec
 
-DEMO = Path(__file__).resolve().parents[1] / 'demo' / 'clips' / 'ball_in_the_way.mp4'
+DEMO = Path(__file__).resolve().parents[1] / 'demo' / 'recordings' / 'ball_in_the_way.mp4'
 DEMO_WATCH = 'blocked: Is the way ahead clear? -> no'
 PROGRESS_S = 1.0
 

@@ -126,7 +126,9 @@ def request_frames_from_ros(request: AskRequest) -> tuple[StoredFrame, ...]:
     )
 
 
-def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingOptions:
+def sampling_from_ros(
+    request: AskRequest, default_max_tokens: int, max_repeats: int
+) -> SamplingOptions:
     """Return how tokens are to be chosen; fields at 0 mean what `srv/Ask.srv` says.
 
     Raises:
@@ -142,6 +144,7 @@ def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingO
         top_k=request.top_k,
         seed=seed,
         repetition_penalty=request.repetition_penalty or 1.0,
+        max_repeats=max_repeats,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge_vlm_ros.core import SamplingOptions
 from edge_vlm_ros.core.request_limits import MAX_SYSTEM_PROMPT_BYTES
 from edge_vlm_ros.nodes.declaring import SettingsError, shown, value_of
 
@@ -30,6 +31,7 @@ class RequestDefaults:
         timeout_s: Time to answer; 0 = no limit.
         max_tokens: Answer tokens; 0 = as many as the context holds.
         system_prompt: '' = the model family's own.
+        max_repeats: So many of the same token in a row end an answer as a loop; 0 = no loop does.
     """
 
     max_frames: int
@@ -38,6 +40,7 @@ class RequestDefaults:
     timeout_s: float
     max_tokens: int
     system_prompt: str
+    max_repeats: int
 
 
 class RequestParameters(Protocol):
@@ -103,6 +106,16 @@ def declare_requests(table: ParameterTable) -> None:
         high=1_000_000,
     )
     table.declare(
+        'max_repeats',
+        SamplingOptions().max_repeats,
+        'So many of the same token in a row, or as long a loop of more, end an answer with '
+        'ERROR_BAD_OUTPUT: a model that has lost its way, or a chip whose scores are no numbers; '
+        '0: no loop ends it.',
+        low=0,
+        high=1_000_000,
+        check=_problem_of_repeats,
+    )
+    table.declare(
         'system_prompt',
         '',
         "Who the model is to be, where a request says nothing; empty: the model family's own.",
@@ -119,8 +132,13 @@ def read_request_defaults(node: Node) -> RequestDefaults:
         frame_wait_s=value_of(node, 'frame_wait_s'),
         timeout_s=value_of(node, 'timeout_s'),
         max_tokens=value_of(node, 'max_tokens'),
+        max_repeats=value_of(node, 'max_repeats'),
         system_prompt=value_of(node, 'system_prompt'),
     )
+
+
+def _problem_of_repeats(repeats: int) -> str:
+    return '1 would end every answer; it is 0 or at least 2' if repeats == 1 else ''
 
 
 def _problem_of_system_prompt(text: str) -> str:

@@ -144,8 +144,9 @@ def states_to_ros(all_facts: Iterable[WatchFacts], ros_ns: int) -> WatchStatesMs
 
 
 def _probability(verdict: Verdict | None) -> float:
-    known = verdict is not None and verdict.probability is not None
-    return float(verdict.probability) if verdict and known else math.nan  # type: ignore[arg-type]
+    if verdict is None or verdict.probability is None:
+        return math.nan
+    return verdict.probability
 
 
 def _is_float(name: str) -> bool:

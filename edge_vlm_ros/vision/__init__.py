@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         resize_fast,
     )
     from edge_vlm_ros.vision.tiles import TileGrid, Tiling, cut_tiles, dynamic_tiles
+    from edge_vlm_ros.vision.windows import window_order
 
 _MODULES = {
     'BufferStats': 'frame_buffer',
@@ -81,6 +82,7 @@ _MODULES = {
     'resize_fast': 'resize',
     'smart_size': 'patches',
     'thumbnail': 'change',
+    'window_order': 'windows',
 }
 
 __all__ = [
@@ -122,6 +124,7 @@ __all__ = [
     'resize_fast',
     'smart_size',
     'thumbnail',
+    'window_order',
 ]
 
 

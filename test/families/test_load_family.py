@@ -27,6 +27,11 @@ def test_a_config_without_a_family_is_refused(model_folder):
         load_family(model_folder(model_type=...))
 
 
+def test_the_config_of_the_language_model_inside_is_told_from_the_models_own(model_folder):
+    with pytest.raises(ModelFileError, match=r'of the language model inside: the one of the whol'):
+        load_family(model_folder(model_type='qwen3', template=...))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ModelFileError, match=r'there is no model folder .*nowhere'):
         load_family(tmp_path / 'nowhere')
@@ -88,7 +93,9 @@ def test_what_the_files_say_wrongly_is_named(model_folder, changes, complaint):
         load_family(model_folder(**changes))
 
 
-@pytest.mark.parametrize('kind', ['model_folder', 'qwen2_vl_folder', 'mllama_folder'])
+@pytest.mark.parametrize(
+    'kind', ['model_folder', 'qwen2_vl_folder', 'qwen2_5_vl_folder', 'mllama_folder']
+)
 def test_a_folder_that_transformers_5_saved_gives_the_same_family(request, kind):
     folder = request.getfixturevalue(kind)()
     expected = load_family(folder).settings

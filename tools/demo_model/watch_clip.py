@@ -4,7 +4,7 @@ A cone stands on the left. A ball rolls into the way and stays, twice, and once 
 through: too short to be an event. The labels are the times in which the rules of the world say
 that the way is blocked, where that lasts a second or more; between them nothing is in the way.
 
-    MUJOCO_GL=egl python -m tools.demo_model.watch_clip --out edge_vlm_ros/demo/clips
+    MUJOCO_GL=egl python -m tools.demo_model.watch_clip --out edge_vlm_ros/demo/recordings
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def write_video(path: Path) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, default=Path('edge_vlm_ros/demo/clips'))
+    parser.add_argument('--out', type=Path, default=Path('edge_vlm_ros/demo/recordings'))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(labels(), indent=1) + '\n'

@@ -30,6 +30,11 @@ class LayerBackend(Protocol):
         """'portable' or 'in place', for logs and reports."""
         ...
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether prefill groups may be run; if not, prompts go in token by token."""
+        ...
+
     def offer_slots(self, wanted: int) -> int:
         """Say how many slots the caches may have.
 
@@ -90,7 +95,7 @@ class LayerBackend(Protocol):
         Args:
             group: With `group.capacity > row`.
             embed: (hidden,).
-            position: (1,) or (3, 1).
+            position: (1,) or (3, 1); all alike where the group takes one row.
             row: The row of every cache that is written; rows [0, row) are seen.
 
         Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,24 @@ from edge_vlm_ros.core import (
     ModelFiles,
     ModelReport,
     PromptPart,
+    PromptTooLongError,
     SamplingOptions,
     Spliced,
     VisionFeatures,
     VisionInputs,
     read_options,
-    text_part,
 )
 from edge_vlm_ros.engines.axera.backend import LayerBackend
+from edge_vlm_ros.engines.axera.chip_memory import free_bytes_of
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
-    warn_of_copies,
+    tell_copies,
 )
-from edge_vlm_ros.engines.axera.costs import measure_costs
-from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
-from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
+from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
+from edge_vlm_ros.engines.axera.embedding import EmbeddingTable, rows_of_table
+from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
+from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
@@ -37,13 +40,13 @@ from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
-    check_memory,
     count_layers,
 )
-from edge_vlm_ros.engines.axera.vision import VisionTower
+from edge_vlm_ros.engines.axera.vision import open_tower
+from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes, read_vision
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
 from edge_vlm_ros.engines.bf16 import to_bf16
-from edge_vlm_ros.engines.checks import check_stop, check_tiles, rows_of
+from edge_vlm_ros.engines.checks import check_stop, rows_of
 from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
 
@@ -72,7 +75,8 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
     config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
     with ExitStack() as opening:
-        opened = OpenedSessions(open_device(files.chip, device_ids))
+        trial = files.weights['vision_encoder']
+        opened = OpenedSessions(open_device(files.chip, device_ids, trial=trial))
         opening.callback(opened.close)
         first = opened.look_into(files.weights['layers.0'])
         shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
@@ -81,6 +85,15 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
         opening.callback(table.close)
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
+
+
+def known_tokens(files: ModelFiles) -> int | None:
+    """Count the rows of the embedding table; see `engines.known_tokens`."""
+    table = files.weights.get('embed_tokens')
+    config = DeclaredSizes.of(files.config)
+    # A file that is not there is named with the others, when the engine opens.
+    is_there = table is not None and table.is_file()
+    return rows_of_table(table, config.hidden) if table is not None and is_there else None
 
 
 def limits_of(
@@ -108,7 +121,9 @@ def limits_of(
         hidden_size=shapes.hidden,
         hidden_dtype='bfloat16',
         tile_px=vision.tile_px,
-        tiles_per_frame=1,
+        tiles_per_frame=0 if vision.patches else 1,
+        max_patches=vision.patches,
+        patch_grid=vision.grid,
         kv_slots=slots,
     )
 
@@ -148,9 +163,11 @@ class AxeraEngine(GuardedEngine):
     ) -> None:
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
-        device = open_device(files.chip, device_ids)
-        if not device.is_card:
-            check_memory(files)
+        trial = files.weights['vision_encoder']
+        device = open_device(files.chip, device_ids, options.provider, trial)
+        where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
+        guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
+        guard.check_files()
         progress = _Progress(on_loaded, layers + 2)
         with ExitStack() as opening:
             opened = OpenedSessions(device)
@@ -158,9 +175,10 @@ class AxeraEngine(GuardedEngine):
             first = opened.look_into(files.weights['layers.0'])
             post = opened.look_into(files.weights['post'])
             self._shapes = read_stack(first, layers, post)
+            guard.check_buffers(buffer_bytes(options.backend, self._shapes, first.groups))
             vision_session = opened.take(files.weights['vision_encoder'])
             opening.callback(vision_session.close)
-            self._vision = VisionTower(vision_session, self._shapes.hidden, config)
+            self._vision = open_tower(vision_session, self._shapes.hidden, config)
             check_config(config, files, self._shapes, self._vision.shapes)
             self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
             opening.callback(self._table.close)
@@ -171,12 +189,13 @@ class AxeraEngine(GuardedEngine):
                 open_session=opened.take,
                 files=files,
                 shapes=self._shapes,
-                on_file=progress.one,
+                on_file=guard.watch(progress.one),
             )
             opening.callback(self._backend.close)
-            costs = measure_costs(self._backend, self._shapes)
+            how = f'{self._backend.name} {"card" if device.is_card else "board"}'
+            costs = settle_costs(measure_costs(self._backend, self._shapes), files, how)
             decode_ms = self._shapes.layers * min(costs.decode.values())
-            warn_of_copies(device, self._backend, decode_ms)
+            tell_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
         slots = self._backend.offer_slots(options.kv_slots)
@@ -197,13 +216,12 @@ class AxeraEngine(GuardedEngine):
         self._backend.select(slot)
 
     def _encode(self, inputs: VisionInputs) -> Spliced:
-        """Run vision tower and projector on one frame of (tiles, 3, px, px).
+        """Run vision tower and projector on one frame, or one moment of a clip.
 
         Returns:
             Rows of bfloat16 bit patterns (uint16).
         """
-        check_tiles(inputs, self.limits.tile_px)
-        return Spliced(self._vision.encode(inputs.pixels))
+        return Spliced(self._vision.encode(inputs))
 
     def _usable_prefix(
         self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
@@ -232,15 +250,46 @@ class AxeraEngine(GuardedEngine):
         embeds, positions = self._splice(part, features), self._positions(part)
         row = self.kv.length
         at = 0
-        for piece in self._planner.plan(row, len(part)):
+        for piece in self._pieces(part, row):
             rows = slice(at, at + piece.tokens)
             self._run_piece(piece, embeds[rows], positions[..., rows], row + at, should_stop)
             at += piece.tokens
 
+    def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+        """Refuse images behind all that a prefill group sees, where steps cannot take them."""
+        super()._check_piece(part, features)
+        self._pieces(part, self.kv.length)
+
+    def _pieces(self, part: PromptPart, row: int) -> tuple[Piece, ...]:
+        """Look up the plan; what a decode group cannot be told goes through chunks instead.
+
+        Raises:
+            PromptTooLongError: No prefill group sees so many rows.
+        """
+        pieces = self._planner.plan(row, len(part))
+        if not self._shapes.steps_words_only or part.positions.ndim == 1:
+            return pieces
+        found: list[Piece] = []
+        at = 0
+        for piece in pieces:
+            places = part.positions[:, at : at + piece.tokens]
+            if piece.group is not None or (places == places[0]).all():
+                found.append(piece)
+            else:
+                chunks = self._planner.by_chunks(row + at, piece.tokens)
+                if not chunks:
+                    raise PromptTooLongError(
+                        f'an image after {row + at} tokens: this build takes one within the first '
+                        f'{self._shapes.prefill[-1].history} tokens only'
+                    )
+                found += chunks
+            at += piece.tokens
+        return tuple(found)
+
     def _step(self, token: int, position: int) -> None:
-        part = text_part((token,), position)
-        embed = self._table.look_up(part.tokens)[0]
-        self._run_step(embed, self._positions(part), self.kv.length)
+        rows = self._shapes.position_rows
+        place = np.full((rows, 1) if rows > 1 else 1, position, np.uint32)
+        self._run_step(self._table.row(token), place, self.kv.length)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
         """Run the head; `sampling` is the caller's business."""

@@ -21,6 +21,7 @@ Prompts longer than the longest history and one chunk end in decode steps, up to
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Planner:
         self._shapes, self._costs = shapes, costs
         self._boundaries = sorted({group.history for group in shapes.prefill})
         self._options = [self._cheapest(boundary) for boundary in self._boundaries]
-        dearest = max(costs.prefill.values())
+        dearest = max((ms for ms in costs.prefill.values() if ms < math.inf), default=0.0)
         cheapest_step = min(costs.decode.values())
         # A run of steps takes no longer than a chunk: other work and cancels get in between.
         self._longest_run = max(1, int(dearest / cheapest_step)) if cheapest_step else 1
@@ -85,6 +86,24 @@ class Planner:
             at += piece.tokens
         return found
 
+    def by_chunks(self, held: int, tokens: int) -> tuple[Piece, ...]:
+        """Append tokens with no decode step among them, as images need that steps cannot take.
+
+        Returns:
+            The cheapest group for each chunk in turn; () = no group takes so much history.
+        """
+        pieces: list[Piece] = []
+        at = 0
+        while at < tokens:
+            options = self._usable(held + at)
+            if not options:
+                return ()
+            whole = [option for option in options if option[1].chunk >= tokens - at]
+            _, group = min(whole or options, key=lambda option: option[0] / option[1].chunk)
+            pieces.append(Piece(min(tokens - at, group.chunk), group))
+            at += group.chunk
+        return tuple(pieces)
+
     def keep(self, held: int, total: int, may_cut: Callable[[int], bool]) -> int:
         """Say how many of the held rows to go on from, so that the rest costs least.
 
@@ -103,6 +122,8 @@ class Planner:
 
     def decode_group(self, row: int) -> DecodeGroup:
         """Give the cheapest decode group that sees `row` rows."""
+        if len(self._shapes.decode) == 1:
+            return self._shapes.decode[0]
         fitting = [group for group in self._shapes.decode if group.capacity > row]
         return min(fitting, key=lambda group: self._costs.decode[group.index])
 

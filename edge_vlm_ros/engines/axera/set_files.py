@@ -1,16 +1,15 @@
-"""The files of a set, checked before any is loaded: all there, and small enough for the chip."""
+"""The files of a set, checked before any is loaded: all there, and of one model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vlm_ros.core import DeviceError, ModelConfig, ModelFileError, ModelFiles
-from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, free_chip_bytes
-from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
+from edge_vlm_ros.core import ModelConfig, ModelFileError, ModelFiles
+from edge_vlm_ros.engines.axera.graphs import StackShapes
+from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
-_MIB = 1 << 20
+_PATCH_DEPTH = 3 * 2  # colours and frames of one patch
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -110,7 +109,11 @@ def check_config(
             f'{files.weights["layers.0"]}: input: expected width {config.hidden} ({config.path}), '
             f'found {shapes.hidden}'
         )
-    if config.tile_px not in {None, vision.tile_px} and not _has_rows_of_its_tiles(config, vision):
+    if vision.patches:
+        _check_patches(config, files, vision)
+    elif config.tile_px not in {None, vision.tile_px} and not _has_rows_of_its_tiles(
+        config, vision
+    ):
         raise ModelFileError(
             f'{files.weights["vision_encoder"]}: expected images of {config.tile_px} px '
             f'({config.path}), found {vision.tile_px}: another model, or one compiled for another '
@@ -118,34 +121,18 @@ def check_config(
         )
 
 
+def _check_patches(config: DeclaredSizes, files: ModelFiles, vision: VisionShapes) -> None:
+    """Refuse a tower for patches where the model takes tiles, or patches of another size."""
+    values = _PATCH_DEPTH * (config.patch_px or 0) ** 2
+    if config.tile_px is not None or values not in {0, vision.patch_values}:
+        wanted = f'{values} values' if config.tile_px is None else f'tiles of {config.tile_px} px'
+        raise ModelFileError(
+            f'{files.weights["vision_encoder"]}: expected {wanted} ({config.path}), found patches '
+            f'of {vision.patch_values} values: these files are not of one model'
+        )
+
+
 def _has_rows_of_its_tiles(config: DeclaredSizes, vision: VisionShapes) -> bool:
     if config.patch_px is None or vision.tile_px % config.patch_px:
         return False
     return (vision.tile_px // config.patch_px * config.ratio) ** 2 == vision.rows
-
-
-def chip_bytes(files: ModelFiles) -> int:
-    """Sum up what loads onto the chip: all axmodels. IO buffers come on top."""
-    return sum(path.stat().st_size for path in _axmodels(files))
-
-
-def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
-    """Refuse a set that does not fit the chip's free memory, before half of it is loaded.
-
-    Where the driver does not report it (cards, other systems), nothing is checked.
-
-    Raises:
-        DeviceError: The set needs more than is free.
-    """
-    free = free_chip_bytes(cmm_info)
-    needed = chip_bytes(files)
-    if free is not None and needed > free:
-        raise DeviceError(
-            f'the model needs {needed / _MIB:.0f} MiB of chip memory (CMM) and more for its '
-            f'caches, {free / _MIB:.0f} MiB are free ({cmm_info}): stop other programs that use '
-            'the NPU, or choose a smaller model'
-        )
-
-
-def _axmodels(files: ModelFiles) -> Iterable[Path]:
-    return (path for part, path in files.weights.items() if part != 'embed_tokens')

@@ -7,11 +7,10 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBlock
 from edge_vlm_ros.engines.axera.graphs import StackShapes
-from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.masks import DecodeMask, Mask, PrefillMask
-from edge_vlm_ros.engines.axera.memory import Block
-from edge_vlm_ros.engines.axera.rows import CachePair, bf16
+from edge_vlm_ros.engines.axera.rows import bf16
 
 _INDEX_BYTES = 4
 
@@ -23,10 +22,12 @@ class StepInputs:
         rule: What its mask shows.
         mask: A block of its own.
         indices: Likewise.
-        position_rows: 1, or 3 for M-RoPE.
+        position_rows: Of this group: 1, or 3 for M-RoPE.
     """
 
-    def __init__(self, rule: Mask, mask: Block, indices: Block, position_rows: int) -> None:
+    def __init__(
+        self, rule: Mask, mask: ChipBlock, indices: ChipBlock, position_rows: int
+    ) -> None:
         self.mask, self.indices = mask, indices
         self._rule = rule
         self._bits: NDArray[np.uint16] = mask.view(np.uint16, *rule.bits.shape)
@@ -40,10 +41,12 @@ class StepInputs:
         """Set both for tokens after `held` rows; only what changed in the mask is written.
 
         Args:
-            positions: (tokens,), or (position_rows, tokens).
+            positions: (tokens,), or (3, tokens), of which a group of one row takes the first.
             held: Rows that the caches hold.
         """
         tokens = positions.shape[-1]
+        if positions.ndim > 1:
+            positions = positions[: len(self._positions)]
         self._positions[:, :tokens] = positions
         self._positions[:, tokens:] = 0
         self.indices.flush(0, self.indices.nbytes)
@@ -58,7 +61,7 @@ class StackMemory:
     """The shared blocks: hidden states, masks, indices, scratch rows, dummies.
 
     Args:
-        library: Allocates.
+        chip: Allocates.
         shapes: Of the set.
         closing: Gets what frees them.
         padding: Bytes that the driver wants after a tensor.
@@ -68,9 +71,9 @@ class StackMemory:
     """
 
     def __init__(
-        self, library: Library, shapes: StackShapes, closing: ExitStack, padding: int = 0
+        self, chip: Chip, shapes: StackShapes, closing: ExitStack, padding: int = 0
     ) -> None:
-        self._library, self._closing, self._padding = library, closing, padding
+        self._chip, self._closing, self._padding = chip, closing, padding
         chunk = max(group.chunk for group in shapes.prefill)
         hidden, row = bf16(shapes.hidden), bf16(shapes.kv_width)
         self.hidden = (
@@ -85,21 +88,23 @@ class StackMemory:
         """What groups without a history take for their caches: zeros."""
         self.dummy.clear()
         self.inputs = {
-            group.index: self._inputs(PrefillMask(group.chunk, group.history), group.chunk, shapes)
+            group.index: self._inputs(
+                PrefillMask(group.chunk, group.history), group.chunk, shapes.position_rows
+            )
             for group in shapes.prefill
         } | {
-            group.index: self._inputs(DecodeMask(group.capacity), 1, shapes)
+            group.index: self._inputs(DecodeMask(group.capacity), 1, shapes.step_rows)
             for group in shapes.decode
         }
         """By group number."""
 
-    def block(self, nbytes: int, what: str, closing: ExitStack | None = None) -> Block:
+    def block(self, nbytes: int, what: str, closing: ExitStack | None = None) -> ChipBlock:
         """Allocate a block that is freed with the others, or by `closing`."""
-        block = Block(self._library, nbytes, what, self._padding)
+        block = self._chip.block(nbytes, what, self._padding)
         (closing or self._closing).callback(block.close)
         return block
 
-    def _inputs(self, rule: Mask, tokens: int, shapes: StackShapes) -> StepInputs:
+    def _inputs(self, rule: Mask, tokens: int, position_rows: int) -> StepInputs:
         mask = self.block(rule.bits.nbytes, 'attention masks')
-        indices = self.block(_INDEX_BYTES * shapes.position_rows * tokens, 'indices')
-        return StepInputs(rule, mask, indices, shapes.position_rows)
+        indices = self.block(_INDEX_BYTES * position_rows * tokens, 'indices')
+        return StepInputs(rule, mask, indices, position_rows)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from edge_vlm_ros.core import EngineLimits, ModelFileError
 from edge_vlm_ros.engines.sophgo.cross import CrossPrefill
@@ -45,6 +46,7 @@ from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
 from edge_vlm_ros.engines.sophgo.towers.tower import Tower
+from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 _PREFILL_FORMS: tuple[type[PrefillForm], ...] = (
     # The first that knows itself in the nets is taken.
@@ -54,8 +56,13 @@ _PREFILL_FORMS: tuple[type[PrefillForm], ...] = (
     DynamicPrefill,
     StaticPrefill,
 )
-_TOWERS: tuple[type[Tower], ...] = (TileTower, FixedGridTower, PatchTower, AspectTower)
-_NOT_DRIVEN = 'five are Qwen2.5-VL, which this engine does not drive'
+_TOWERS: tuple[type[Tower], ...] = (
+    TileTower,
+    FixedGridTower,
+    PatchTower,
+    AspectTower,
+    WindowTower,
+)
 
 _KNOWN_NETS = re.compile(
     r'(intern_)?vit|embedding(_cache)?|lm_head|greedy_head|(penalty_)?sample_head'
@@ -73,6 +80,7 @@ class Contract:
         head: How tokens come out.
         tower: The vision tower; None = a text model.
         embeds_on_chip: Whether ids become embeddings on the chip; otherwise in a table on disk.
+        tower_bytes: Device memory of the vision tower's pixels, tables and features.
         unknown: Nets that nothing here uses.
     """
 
@@ -81,6 +89,7 @@ class Contract:
     head: Head
     tower: Tower | None
     embeds_on_chip: bool
+    tower_bytes: int
     unknown: tuple[str, ...]
 
     @property
@@ -92,11 +101,13 @@ class Contract:
     def own_bytes(self) -> int:
         """Device memory that the engine takes beside what loading the file takes.
 
-        Hidden states, masks and, where the decode nets have no memory of their own, the cache.
+        Hidden states, masks, the vision tower's tensors and, where the decode nets have no memory
+        of their own, the cache.
         """
         decoder = self.decoder
         cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-        return decoder.half.nbytes * self.prefill.own_values(decoder) + cache
+        values = self.prefill.own_values(decoder)
+        return decoder.half.nbytes * values + self.tower_bytes + cache
 
     def limits(self, vocab: int) -> EngineLimits:
         """Tell the bounds and abilities; `vocab` is how many ids the embedding knows."""
@@ -141,7 +152,8 @@ def read_contract(nets: Nets) -> Contract:
         _check_embedding(nets, 'embedding', prefill.rows, decoder)
         _check_embedding(nets, 'embedding_cache', 1, decoder)
     unknown = tuple(sorted(name for name in nets if not _KNOWN_NETS.fullmatch(name)))
-    return Contract(decoder, prefill, head, tower, embeds_on_chip, unknown)
+    tensors = _bytes_of_tower(nets)
+    return Contract(decoder, prefill, head, tower, embeds_on_chip, tensors, unknown)
 
 
 def _read_prefill(nets: Nets, decoder: DecoderShapes) -> PrefillForm:
@@ -164,18 +176,27 @@ def _read_tower(nets: Nets, decoder: DecoderShapes) -> Tower | None:
     expect_dtype(net, pixels, DType.FLOAT32)
     if features.shape[-1] != decoder.hidden:
         raise misfit(net, features, f'width {decoder.hidden}', f'{features.shape}')
-    signature = (len(net.inputs), len(pixels.shape))
-    kind = next((kind for kind in _TOWERS if kind.signature == signature), None)
-    if kind is None:
-        takes = ', '.join(
-            f'{kind.signature[0]} with the first of rank {kind.signature[1]} ({kind.models})'
-            for kind in _TOWERS
-        )
-        raise ModelFileError(
-            f'net {net.name}: {signature[0]} inputs, the first {pixels.shape}: '
-            f'expected {takes}; {_NOT_DRIVEN}'
-        )
-    return kind.read(net)
+    signature = (len(net.inputs), len(pixels.shape), *pixels.shape[-1:])
+    for kind in _TOWERS:
+        if signature[: len(kind.signature)] == kind.signature:
+            return kind.read(net)
+    takes = ', '.join(f'{_shown(kind.signature)} ({kind.models})' for kind in _TOWERS)
+    raise ModelFileError(
+        f'net {net.name}: {signature[0]} inputs, the first {pixels.shape}: expected {takes}'
+    )
+
+
+def _shown(signature: tuple[int, ...]) -> str:
+    inputs, rank, *width = signature
+    last = ''.join(f', its last size {size}' for size in width)
+    return f'{inputs} with the first of rank {rank}{last}'
+
+
+def _bytes_of_tower(nets: Nets) -> int:
+    """Add up what a vision tower's net takes and gives, as large as it can be."""
+    net = nets.get('intern_vit') or nets.get('vit')
+    tensors = () if net is None else (*net.inputs, *net.outputs)
+    return sum(prod(tensor.shape) * tensor.dtype.nbytes for tensor in tensors)
 
 
 def _check_embedding(nets: Nets, name: str, rows: int, decoder: DecoderShapes) -> None:

@@ -9,6 +9,7 @@ Source of the values: the vendor's drivers (LLM-TPU), which write -10000 rounded
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,21 +60,22 @@ def causal_mask(rows: int, dtype: DType) -> NDArray[Any]:
     return _hidden_above_diagonal(rows, dtype)
 
 
-def history_mask(held: int, rows: int, history: int, dtype: DType) -> NDArray[Any]:
+def history_mask(held: int, of: range, rows: int, history: int, dtype: DType) -> NDArray[Any]:
     """Let each new row see `held` rows of the history, itself and the new rows before it.
 
     Args:
         held: Rows of the history that count; the rest is hidden.
+        of: Which of the new rows; a run of them.
         rows: New rows of one chunk.
         history: Columns of the history.
         dtype: Of the mask.
 
     Returns:
-        (rows, history + rows): the history's columns first, as the five-input blocks take them.
+        (len(of), history + rows): the history's columns first, as the five-input blocks take them.
     """
-    mask = np.full((rows, history + rows), blocked(dtype), dtype.host)
+    mask = np.full((len(of), history + rows), blocked(dtype), dtype.host)
     mask[:, :held] = 0
-    mask[:, history:] = _hidden_above_diagonal(rows, dtype)
+    mask[:, history:][np.arange(rows) <= np.array(of)[:, None]] = 0
     return mask
 
 
@@ -106,9 +108,29 @@ def patch_mask(groups: int, group_rows: int, rows: int, dtype: DType) -> NDArray
     Returns:
         (rows, rows), block diagonal.
     """
-    mask = np.full((rows, rows), blocked(dtype), dtype.host)
-    for start in range(0, groups * group_rows, group_rows):
-        mask[start : start + group_rows, start : start + group_rows] = 0
+    return block_mask([group_rows] * groups, rows, dtype)
+
+
+def block_mask(
+    lengths: Sequence[int], rows: int, dtype: DType, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Let the patches of each run of neighbours see each other; padding is hidden.
+
+    Args:
+        lengths: Patches of each run: of a frame, or of a window.
+        rows: Patches that the net takes.
+        dtype: Of the mask.
+        out: Where to write, (rows, rows); None = a new array.
+
+    Returns:
+        (rows, rows), block diagonal; `out` where given.
+    """
+    mask = np.empty((rows, rows), dtype.host) if out is None else out
+    mask.fill(blocked(dtype))
+    start = 0
+    for length in lengths:
+        mask[start : start + length, start : start + length] = 0
+        start += length
     return mask
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
 from edge_vlm_ros.engines.sophgo.contract import Contract, read_contract
+from edge_vlm_ros.engines.sophgo.likely_model import likely_model
+from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 _IMAGE_ROWS = 8
 """Rows that Llama 3.2 Vision's embedding has after its vocabulary, for the image token."""
@@ -50,7 +52,9 @@ def contract_of(bmodel: BmodelFile) -> Contract:
     try:
         return read_contract(bmodel.nets)
     except ModelFileError as error:
-        raise ModelFileError(f'{bmodel.path}: {error.message}') from error
+        name = likely_model(bmodel.nets)
+        whose = f' (its nets look like those of {name})' if name else ''
+        raise ModelFileError(f'{bmodel.path}: {error.message}{whose}') from error
     except IndexError as error:
         raise ModelFileError(f'{bmodel.path}: a net has a tensor without sizes') from error
 
@@ -70,7 +74,7 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     A bmodel whose head gives the token itself does not say how many ids its embedding knows.
 
     Raises:
-        ModelFileError: It is of another family, depth, width or vocabulary.
+        ModelFileError: It is of another family, depth, width or vocabulary, or its windows are.
     """
     path, language = files.config.model.path, files.config.language
     named = files.config.model_type
@@ -79,6 +83,8 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
         raise ModelFileError(
             f'{bmodel}: its nets are of family {contract.family}, {path} is of {named}'
         )
+    if isinstance(contract.tower, WindowTower):
+        contract.tower.check(files.config.vision)
     decoder = contract.decoder
     for key, found in (
         ('num_hidden_layers', len(decoder.kinds)),

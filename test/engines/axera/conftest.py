@@ -1,11 +1,13 @@
 """Axmodel sets, written once a session, and a chip that is not there: the stand-in `axengine`."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
-from support.axera.stub.build import build_stub
+from support.axera.stub.build import CARD_LIBRARY, build_card_stub, build_stub
+from support.axera.stub.compute import Stub
 
 from edge_vlm_ros.engines.axera import library
 
@@ -16,14 +18,20 @@ STAND_IN = Path(__file__).parents[3] / 'test' / 'support' / 'axera' / 'standin'
 def write_set(tmp_path_factory):
     """Write a set of the test bench by kind, once: `write_set('tiny-17')` gives its folder."""
     pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
+    from support.axera.qwen_sets import write_qwen2_5_vl, write_qwen2_5_vl_3b
     from support.axera.sets import KINDS
 
+    kinds = {
+        **KINDS,
+        'tiny-qwen2_5-vl': write_qwen2_5_vl,
+        'qwen2.5-vl-3b': write_qwen2_5_vl_3b,
+    }
     root = tmp_path_factory.mktemp('axmodels')
     written = {}
 
     def write(kind):
         if kind not in written:
-            written[kind] = KINDS[kind](root / kind)
+            written[kind] = kinds[kind](root / kind)
         return written[kind]
 
     return write
@@ -44,8 +52,8 @@ def stand_in(monkeypatch):
     Each test gets modules of its own: the real package starts its libraries at import.
     """
     monkeypatch.syspath_prepend(str(STAND_IN))
-    for name in ('LIBRARY', 'PROVIDERS', 'CHIP', 'CARDS', 'BF16', 'CMM_BYTES', 'RUNS'):
-        monkeypatch.delenv(f'EDGE_VLM_AX_{name}', raising=False)
+    for name in [name for name in os.environ if name.startswith('EDGE_VLM_AX_')]:
+        monkeypatch.delenv(name)
     _forget()
 
     def load(**environment):
@@ -68,11 +76,36 @@ def use_stub(chip, monkeypatch):
     monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
 
 
+@pytest.fixture
+def on_stub(monkeypatch):
+    """Let the stand-in drive the C stub of an AX650; its moods are environment variables."""
+    use_stub('ax650', monkeypatch)
+
+
+@pytest.fixture
+def card(monkeypatch, stand_in):
+    """Put a card in: the stand-in and the engine drive the C stub of its library; gives its hooks.
+
+    Fails where something is left on the card.
+    """
+    folder = build_card_stub()
+    stub = Stub(folder, CARD_LIBRARY)
+    stub.reset_options()
+    stub.reset_counts()
+    monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
+    stand_in(library=folder)
+    yield stub
+    left = {name: stub.count(name) for name in ('blocks', 'handles', 'ios')}
+    stub.reset_options()
+    assert not any(left.values()), f'left behind: {left}'
+
+
 def _forget():
     """End what a test's import started, and forget the modules."""
-    on_chip = sys.modules.get('axengine._axe')
-    if on_chip is not None:
-        on_chip.end_for_tests()
+    for name in ('_axe', '_axclrt_c'):
+        on_chip = sys.modules.get(f'axengine.{name}')
+        if on_chip is not None:
+            on_chip.end_for_tests()
     for name in [name for name in sys.modules if name.partition('.')[0] == 'axengine']:
         del sys.modules[name]
 

@@ -22,6 +22,7 @@ from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
 from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
+from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 BF16, F16, F32, I32 = DType.BFLOAT16, DType.FLOAT16, DType.FLOAT32, DType.INT32
 
@@ -228,22 +229,55 @@ def test_decode_nets_without_plain_memory_are_refused(nets_of):
         read_contract(nets)
 
 
-def test_qwen2_5_vl_is_refused_by_its_vision_tower(nets_of):
-    nets = nets_of('qwen2vl_convert_bf16_bm1684x')
-    vit = nets['vit']
-    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[2], vit.inputs[1]))
-    with pytest.raises(ModelFileError, match=r'5 inputs.*Qwen2\.5-VL'):
+def with_input(net, index, **changes):
+    """Return a net one of whose inputs is another."""
+    inputs = list(net.inputs)
+    inputs[index] = replace(inputs[index], **changes)
+    return replace(net, inputs=tuple(inputs))
+
+
+@pytest.mark.parametrize(
+    ('index', 'changes', 'message'),
+    [
+        (1, {'shapes': ((64, 3),)}, r'expected \(64, 2\) int32'),
+        (1, {'dtype': DType.FLOAT32}, r'expected \(64, 2\) int32'),
+        (2, {'shapes': ((1, 1, 64, 32),)}, r'expected \(1, 64, 64\)'),
+        (3, {'shapes': ((1, 1, 32, 64),)}, r'expected \(1, 64, 64\)'),
+        (3, {'dtype': BF16}, 'expected float32, found bfloat16'),
+        (4, {'shapes': ((64,),)}, r'expected \(16,\) int32, found \(64,\)'),
+        (4, {'dtype': DType.FLOAT32}, r'expected \(16,\) int32'),
+        # A patch of 16 px: five inputs are not always Qwen2.5-VL.
+        (
+            0,
+            {'shapes': ((64, 1536),)},
+            r'5 inputs, the first \(64, 1536\): .*Qwen2\.5-VL',
+        ),
+    ],
+)
+def test_a_tower_with_windows_is_refused_for_what_does_not_fit(nets_of, index, changes, message):
+    nets = nets_of('qwen2_5vl_static_bf16_bm1684x')
+    nets['vit'] = with_input(nets['vit'], index, **changes)
+    with pytest.raises(ModelFileError, match=message):
         read_contract(nets)
 
 
-class WindowTower(NamedTuple):
+@pytest.mark.parametrize('name', ['static_bf16_bm1684x', 'dynamic_bf16_bm1684x'])
+def test_a_tower_with_windows_is_known_by_its_inputs(nets_of, name):
+    contract = read_contract(nets_of(f'qwen2_5vl_{name}'))
+    assert contract.tower == WindowTower('vit', 64, DType.FLOAT32, 'dynamic' in name, 0)
+    assert contract.family == 'qwen2_5_vl'
+    limits = contract.limits(384)
+    assert (limits.max_patches, limits.patch_grid, limits.tile_px) == (64, (0, 0), 0)
+
+
+class PairTower(NamedTuple):
     """A tower that this engine does not drive, as a module of its own would hold it."""
 
     patches: int
 
-    signature = (5, 2)
-    models = 'Qwen2.5-VL'
-    family = 'qwen2_5_vl'
+    signature = (4, 2)
+    models = 'Pairs'
+    family = 'pairs'
     is_attended = False
 
     @classmethod
@@ -254,42 +288,48 @@ class WindowTower(NamedTuple):
         return replace(limits, max_patches=self.patches)
 
     def describe(self):
-        return f'{self.patches} patches in windows'
+        return f'{self.patches} patches in pairs'
 
     def start(self, runtime, half):
         return runtime, half
 
 
 def test_one_more_tower_is_a_class_and_a_row(nets_of, bmodel, monkeypatch):
-    monkeypatch.setattr(contract_module, '_TOWERS', (*contract_module._TOWERS, WindowTower))
+    monkeypatch.setattr(contract_module, '_TOWERS', (*contract_module._TOWERS, PairTower))
     nets = nets_of('qwen2vl_convert_bf16_bm1684x')
     vit = nets['vit']
-    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[2], vit.inputs[1]))
+    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[1]))
     contract = read_contract(nets)
     patches = vit.inputs[0].shape[0]
-    assert contract.tower == WindowTower(patches)
-    assert contract.family == 'qwen2_5_vl'
+    assert contract.tower == PairTower(patches)
+    assert contract.family == 'pairs'
     limits = contract.limits(384)
     assert limits.max_patches == patches
     report = report_of(read_bmodel(bmodel('qwen2vl_convert_bf16_bm1684x')), contract, limits)
-    assert dict(report.facts)['vision tower'] == f'{patches} patches in windows'
+    assert dict(report.facts)['vision tower'] == f'{patches} patches in pairs'
     assert contract.tower.start('runtime', 'half') == ('runtime', 'half')
 
 
 @pytest.mark.parametrize(
-    ('name', 'masks'),
+    ('name', 'buffers', 'masks', 'detours'),
     [
-        ('internvl3_static_bf16_bm1684x', 128 * 128),
-        ('internvl3_dynamic_bf16_bm1684x', 0),
-        ('internvl3_history_bf16_bm1688', 0),
-        ('internvl3_oldhistory_bf16_bm1684x', 64 * (64 + 128)),
+        ('internvl3_static_bf16_bm1684x', 1, 128 * 128, 0),
+        ('internvl3_dynamic_bf16_bm1684x', 2, 0, 2),
+        ('internvl3_history_bf16_bm1688', 2, 0, 2),
+        ('internvl3_oldhistory_bf16_bm1684x', 1, 64 * (64 + 128), 2),
     ],
 )
-def test_memory_beside_the_file_is_hidden_states_masks_and_a_cache_outside(nets_of, name, masks):
+def test_memory_beside_the_file_is_what_the_engine_allocates(
+    nets_of, name, buffers, masks, detours
+):
+    """That it allocates just that is measured in test_memory.py."""
     contract = read_contract(nets_of(name))
     rows, decoder = contract.prefill.rows, contract.decoder
     cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-    assert contract.own_bytes == 2 * (2 * rows * decoder.hidden + masks) + cache
+    kv = decoder.kv_heads * decoder.head_dim
+    values = rows * (buffers * decoder.hidden + detours * kv) + masks
+    assert contract.tower_bytes == 4 * 3 * 112 * 112 + 2 * 16 * decoder.hidden
+    assert contract.own_bytes == 2 * values + contract.tower_bytes + cache
 
 
 def test_an_image_to_attend_to_takes_memory_too(nets_of):
@@ -297,7 +337,8 @@ def test_an_image_to_attend_to_takes_memory_too(nets_of):
     decoder = contract.decoder
     image = decoder.cross.rows * (64 + decoder.hidden)
     assert decoder.cache_in_net
-    assert contract.own_bytes == 2 * (2 * 64 * decoder.hidden + 64 * 64 + image)
+    own = 2 * (64 * decoder.hidden + 64 * 64 + image) + contract.tower_bytes
+    assert contract.own_bytes == own
 
 
 def test_cross_attention_in_a_build_that_is_not_static_is_refused(nets_of):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_vlm_ros.engines.sophgo.masks import (
+    block_mask,
     blocked,
     causal_mask,
     cross_decode_mask,
@@ -47,11 +48,13 @@ def test_a_row_of_a_prompt_sees_itself_and_what_precedes():
 
 
 def test_a_new_row_sees_the_held_rows_of_the_history_and_the_new_rows_before_it():
-    opened = seen(history_mask(2, rows=3, history=4, dtype=F16), F16)
+    opened = seen(history_mask(2, range(3), rows=3, history=4, dtype=F16), F16)
     expected = np.array(
         [[1, 1, 0, 0, 1, 0, 0], [1, 1, 0, 0, 1, 1, 0], [1, 1, 0, 0, 1, 1, 1]], bool
     )
     assert (opened == expected).all()
+    last = seen(history_mask(2, range(2, 3), rows=3, history=4, dtype=F16), F16)
+    assert (last == expected[2:]).all()
 
 
 def test_a_decoded_token_sees_the_held_rows_and_its_own_column_at_the_end():
@@ -65,6 +68,17 @@ def test_frames_see_only_themselves_and_no_padding():
     expected = np.zeros((6, 6), bool)
     expected[:2, :2] = expected[2:4, 2:4] = True
     assert (opened == expected).all()
+
+
+def test_runs_of_any_length_see_themselves_in_memory_that_was_used_before():
+    used = block_mask([6], 6, F32)
+    assert seen(used, F32).all()
+    opened = seen(block_mask([1, 3], 6, F32, used), F32)
+    assert opened.tolist() == [
+        [True, False, False, False, False, False],
+        *([[False, True, True, True, False, False]] * 3),
+        *([[False] * 6] * 2),
+    ]
 
 
 def test_patches_are_listed_block_by_block():

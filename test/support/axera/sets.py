@@ -8,6 +8,7 @@ extra), not torch.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from support.axera.weights import (
     TINY,
     Weights,
     demo_weights,
+    qwen3_weights,
     reciting_weights,
     tiny_weights,
 )
@@ -62,6 +64,9 @@ TINY_LAYOUTS: Final = {
 # ImageNet's, which preprocessor_config.json says too.
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
+# CLIP's, of Qwen2-VL and Qwen2.5-VL.
+CLIP_MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
@@ -72,7 +77,7 @@ def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
         write_axmodel(folder / layout.layer_name(i), model)
     write_axmodel(folder / layout.post_name, _post(weights, layout))
     vision = _vision(weights, layout)
-    write_axmodel(folder / 'vit_axmodel' / 'internvl_vit.axmodel', vision)
+    write_axmodel(folder / layout.vision_name, vision)
     table = folder / layout.table_name
     if layout.is_table_raw:
         weights.table.astype(ml_dtypes.bfloat16).tofile(table)
@@ -82,13 +87,14 @@ def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
 
 
 def _post(weights: Weights, layout: Layout) -> Axmodel:
-    group = _post_group(weights.hidden, len(weights.head), layout)
+    group = post_group(weights.hidden, len(weights.head), layout)
     epsilon = np.array(weights.sizes.epsilon)
     arrays = {'norm': weights.norm, 'head': weights.head, 'epsilon': epsilon}
     return Axmodel('post', layout.chip, (group,), arrays)
 
 
-def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
+def post_group(hidden: int, vocab: int, layout: Layout) -> Group:
+    """Make the shapes of a head."""
     return Group(
         (Tensor('input', 'bf16', (1, 1, hidden)),),
         (Tensor('output', 'bf16', (1, 1, vocab)),),
@@ -97,10 +103,37 @@ def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
 
 
 def _vision(weights: Weights, layout: Layout) -> Axmodel:
+    if weights.grid:
+        return _patch_tower(weights, layout)
     group = _vision_group(weights.tile_px, weights.vision_rows, weights.hidden, layout)
     arrays: dict[str, NDArray[Any]] = {'onnx': np.frombuffer(weights.vision, np.uint8)}
     if layout.is_vision_nhwc:
         arrays |= {'mean': MEAN, 'deviation': DEVIATION}
+    return Axmodel('vit', layout.chip, (group,), arrays)
+
+
+def patch_group(patches: int, hidden: int, layout: Layout) -> Group:
+    """Make the shapes of a tower for patches, bytes with colours last.
+
+    Source: the vendor's run log of Qwen2.5-VL-3B-Instruct (names and shapes of both tensors).
+    """
+    return Group(
+        (Tensor('hidden_states', 'u8', (1, patches, 2 * 14 * 14, 3)),),
+        (Tensor('hidden_states_out', 'f32', (patches // 4, hidden)),),
+        layout.delays.vision_us,
+    )
+
+
+def _patch_tower(weights: Weights, layout: Layout) -> Axmodel:
+    """Make a tower for the patches of one grid: Qwen2.5-VL's."""
+    rows, columns = weights.grid
+    group = patch_group(rows * columns, weights.hidden, layout)
+    arrays: dict[str, NDArray[Any]] = {
+        'onnx': np.frombuffer(weights.vision, np.uint8),
+        'grid': np.array([[1, rows, columns]], np.int64),
+        'mean': CLIP_MEAN,
+        'deviation': CLIP_DEVIATION,
+    }
     return Axmodel('vit', layout.chip, (group,), arrays)
 
 
@@ -116,6 +149,30 @@ def write_tiny(folder: Path, layout: Layout = NINE, config: TinyConfig = TINY) -
     """Write the tiny random model in one build, with config and a byte-level tokenizer."""
     write_texts(folder, config)
     return write_set(folder, tiny_weights(config), layout)
+
+
+QWEN3: Final = replace(
+    NINE,
+    prefix='qwen3',
+    is_table_raw=True,
+    vision_name='../vit-models/internvl_vit_model_1x3x56x56.axmodel',
+)
+
+
+def write_internvl35(folder: Path) -> Path:
+    """Write a tiny InternVL3.5 as its repository lies on a board; return the repository.
+
+    Source: AXERA-TECH/InternVL3_5-2B.axera, README (the list of folders).
+    """
+    texts = folder / 'InternVL3_5-2B'
+    write_texts(texts, TINY)
+    config = json.loads((texts / 'config.json').read_text())
+    config['template'] = 'internvl2_5'
+    config['llm_config'] |= {'architectures': ['Qwen3ForCausalLM'], 'model_type': 'qwen3'}
+    (texts / 'config.json').write_text(json.dumps(config))
+    (folder / 'vit-models').mkdir()
+    write_set(folder / 'InternVL3_5-2B_axmodel', qwen3_weights(), QWEN3)
+    return folder
 
 
 def write_demo(folder: Path, layout: Layout = DEMO) -> Path:
@@ -206,7 +263,7 @@ def write_internvl3_2b(folder: Path, layout: Layout = _INTERNVL3_2B) -> Path:
     for i in range(_LAYERS):
         model = Axmodel('layer', layout.chip, groups)
         write_axmodel(folder / layout.layer_name(i), model)
-    post = _post_group(_HIDDEN, _VOCAB, layout)
+    post = post_group(_HIDDEN, _VOCAB, layout)
     write_axmodel(folder / layout.post_name, Axmodel('post', layout.chip, (post,)))
     vision = _vision_group(_TILE_PX, _ROWS, _HIDDEN, layout)
     path = folder / 'vit_axmodel' / 'internvl3_2b_vit.axmodel'
@@ -234,6 +291,7 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
     'tiny-missing-layer': write_missing_layer,
     'tiny-mixed-builds': write_mixed_builds,
     'tiny-wrong-vit': write_wrong_vision,
+    'tiny-internvl3.5': write_internvl35,
     'demo': write_demo,
     'internvl3-2b': write_internvl3_2b,
     'internvl3-2b-9': write_internvl3_2b_nine,

@@ -41,6 +41,7 @@ from support.sophgo.reference import (
     cosine,
     internvl_vision,
     mllama_vision,
+    qwen2_5vl_vision,
     qwen2vl_vision,
     sampling_head,
 )
@@ -51,7 +52,12 @@ DEAR_STEPS: Final = RunCosts(((1, 1.0),), run_s=0.5)
 _SEED: Final = 5
 _PLACEHOLDER: Final = 0
 _IMAGE_TOKEN: Final = 6
-_GRIDS: Final = ((4, 6), (4, 4))  # patches of Qwen2-VL images, one after the other
+_GRIDS: Final = {
+    # Patches of images, one after the other; of Qwen2.5-VL's more than one window each.
+    'qwen2_vl': ((4, 6), (4, 4)),
+    'qwen2_5_vl': ((4, 12), (2, 10)),
+}
+_PATCH_VISION: Final = {'qwen2_vl': qwen2vl_vision, 'qwen2_5_vl': qwen2_5vl_vision}
 
 
 @dataclass(frozen=True)
@@ -322,13 +328,14 @@ class Bench:
 
     def clip(self) -> None:
         """Two frames in one launch of the vision tower: each sees only itself."""
-        height, width = _GRIDS[1]
+        height, width = _GRIDS[self._kind][1]
         each = height * width
         patches = self._normal(2 * each, 1176)
         inputs = VisionInputs(patches, (2, height, width), each // 2)
         found = self.engine.encode(inputs)
         places = np.concatenate([_patch_places(height, width)] * 2)
-        expected = qwen2vl_vision(self._config, self._weights, patches, places, (each, each))
+        vision = _PATCH_VISION[self._kind]
+        expected = vision(self._config, self._weights, patches, places, (each, each))
         score = cosine(_float_rows(found, self.engine.limits), expected)
         self.points.append(Point('clip: vision', score, 0, 0, 0.0))
 
@@ -375,7 +382,7 @@ class Bench:
     # -- the two sides ----------------------------------------------------------------------------
 
     def _talk(self) -> Talk:
-        return Talk(axes=3 if self._kind == 'qwen2_vl' else 1)
+        return Talk(axes=3 if self._kind in _GRIDS else 1)
 
     def _say(self, talk: Talk, count: int) -> None:
         for token in self._random.integers(20, 250, count):
@@ -428,11 +435,11 @@ class Bench:
         talk.next_position += max(height, width)
 
     def _make_image(self, number: int) -> tuple[VisionInputs, Array]:
-        if self._kind == 'qwen2_vl':
-            height, width = _GRIDS[number]
+        if self._kind in _GRIDS:
+            height, width = _GRIDS[self._kind][number]
             patches = self._normal(height * width, 1176)
             places = _patch_places(height, width)
-            rows = qwen2vl_vision(self._config, self._weights, patches, places)
+            rows = _PATCH_VISION[self._kind](self._config, self._weights, patches, places)
             return VisionInputs(patches, (1, height, width), len(rows)), rows
         sizes = self._config['vision_config']
         px = sizes['image_size']

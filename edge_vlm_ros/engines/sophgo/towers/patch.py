@@ -20,6 +20,7 @@ from edge_vlm_ros.engines.sophgo.expect import input_of, misfit, output_of
 from edge_vlm_ros.engines.sophgo.masks import patch_mask, patch_positions
 from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo
 from edge_vlm_ros.engines.sophgo.runtime import Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 from edge_vlm_ros.engines.sophgo.towers.tower import (
     MERGED,
     PATCH_COLUMNS,
@@ -28,6 +29,7 @@ from edge_vlm_ros.engines.sophgo.towers.tower import (
     make_input,
 )
 
+_MATRIX = 2
 _OLD_ROTARY_ROWS = 100
 """Rows of the rotary table in Qwen2-VL vision towers that were exported for video."""
 
@@ -50,7 +52,7 @@ class PatchTower:
     is_dynamic: bool
     most_side: int
 
-    signature: ClassVar = (3, 2)
+    signature: ClassVar[tuple[int, ...]] = (3, 2)
     models: ClassVar = 'Qwen2-VL'
     family: ClassVar = 'qwen2_vl'
     is_attended: ClassVar = False
@@ -58,20 +60,12 @@ class PatchTower:
     @classmethod
     def read(cls, net: NetInfo) -> PatchTower:
         """Read it from pixels, positions and mask; see `Tower.read`."""
-        pixels, features = input_of(net, 0), output_of(net, 0)
-        patches = pixels.shape[0]
-        if pixels.shape[1] != PATCH_COLUMNS:
-            raise misfit(net, pixels, f'(patches, {PATCH_COLUMNS})', f'{pixels.shape}')
-        positions, mask = input_of(net, 1), input_of(net, 2)
-        if positions.shape != (patches, 2) or positions.dtype is not DType.INT32:
-            raise misfit(net, positions, f'({patches}, 2) int32', f'{positions.shape}')
-        if mask.shape[-2:] != (patches, patches) or prod(mask.shape) != patches**2:
-            raise misfit(net, mask, f'(1, {patches}, {patches})', f'{mask.shape}')
-        if prod(features.shape[:-1]) * MERGED != patches:
-            raise misfit(net, features, f'{patches // MERGED} rows', f'{features.shape}')
+        features = output_of(net, 0)
+        patches = check_patch_net(net)
+        mask = check_patch_mask(net, 2, patches)
         # The video exports, told by their float32 output, have rotary tables of a fixed length.
         most_side = _OLD_ROTARY_ROWS if features.dtype is DType.FLOAT32 else 0
-        return cls(net.name, patches, mask.dtype, net.is_dynamic, most_side)
+        return cls(net.name, patches, mask, net.is_dynamic, most_side)
 
     def limit(self, limits: EngineLimits) -> EngineLimits:
         """Bound the patches of an image, and of its sides."""
@@ -87,6 +81,35 @@ class PatchTower:
         return PatchRunner(runtime, self, half)
 
 
+def check_patch_net(net: NetInfo) -> int:
+    """Check pixels, positions and features; return how many patches the net takes.
+
+    Raises:
+        ModelFileError: One is not what a tower for patches has.
+    """
+    pixels, positions, features = input_of(net, 0), input_of(net, 1), output_of(net, 0)
+    patches = pixels.shape[0]
+    if pixels.shape[1] != PATCH_COLUMNS:
+        raise misfit(net, pixels, f'(patches, {PATCH_COLUMNS})', f'{pixels.shape}')
+    if positions.shape != (patches, 2) or positions.dtype is not DType.INT32:
+        raise misfit(net, positions, f'({patches}, 2) int32', f'{positions.shape}')
+    if prod(features.shape[:-1]) * MERGED != patches:
+        raise misfit(net, features, f'{patches // MERGED} rows', f'{features.shape}')
+    return patches
+
+
+def check_patch_mask(net: NetInfo, index: int, patches: int) -> DType:
+    """Check a mask over the patches; return its type.
+
+    Raises:
+        ModelFileError: It has other sizes.
+    """
+    mask = input_of(net, index)
+    if mask.shape[-2:] != (patches, patches) or prod(mask.shape) != patches**2:
+        raise misfit(net, mask, f'(1, {patches}, {patches})', f'{mask.shape}')
+    return mask.dtype
+
+
 class PatchRunner:
     """Any grid, padded to the tower's patches; frames see only themselves.
 
@@ -97,9 +120,8 @@ class PatchRunner:
     def __init__(self, runtime: Runtime, tower: PatchTower, half: DType) -> None:
         self._runtime = runtime
         self._tower = tower
-        self._pixels = make_input(runtime, tower.net, 0)
-        self._positions = make_input(runtime, tower.net, 1)
-        self._mask = make_input(runtime, tower.net, 2)
+        count = len(runtime.nets[tower.net].inputs)
+        self._inputs = [make_input(runtime, tower.net, i) for i in range(count)]
         self._features = Features(runtime, tower.net, half)
         self._sent: tuple[int, int, int] | None = None
 
@@ -129,24 +151,37 @@ class PatchRunner:
         self, patches: NDArray[np.float32], count: int, height: int, width: int
     ) -> NDArray[Any]:
         used = len(patches)
-        self._send_grid(count, height, width)
-        self._pixels.write(patches)
-        pixels, positions, mask = self._pixels, self._positions, self._mask
+        grid = (count, height, width)
+        if grid != self._sent:  # what belongs to the grid lies there since the last image
+            self._sent = None
+            self._send_grid(*grid, used if self._tower.is_dynamic else self._tower.patches)
+            self._sent = grid
+        self._send_pixels(patches)
+        inputs = self._inputs
         if self._tower.is_dynamic:
-            pixels = pixels.shorter((used, PATCH_COLUMNS), pixels.size)
-            positions = positions.shorter((used, 2), positions.size)
-            mask = mask.shorter((*mask.shape[:-2], used, used), mask.size)
-        net = self._tower.net
-        self._runtime.launch(net, [pixels, positions, mask], [self._features.tensor])
+            inputs = [_shorter(tensor, used) for tensor in inputs]
+        self._runtime.launch(self._tower.net, inputs, [self._features.tensor])
         return self._features.read(used // MERGED)
 
-    def _send_grid(self, count: int, height: int, width: int) -> None:
-        """Send mask and positions, unless the last image had the same grid."""
-        grid = (count, height, width)
-        if grid == self._sent:
-            return
-        self._sent = None
-        rows = count * height * width if self._tower.is_dynamic else self._tower.patches
-        self._positions.write(patch_positions(count, height, width))
-        self._mask.write(patch_mask(count, height * width, rows, self._tower.mask))
-        self._sent = grid
+    def _send_pixels(self, patches: NDArray[np.float32]) -> None:
+        """Send the patches of one launch."""
+        self._inputs[0].write(patches)
+
+    def _send_grid(self, count: int, height: int, width: int, rows: int) -> None:
+        """Send positions and mask of `count` frames; the net has `rows` patches."""
+        _, positions, mask = self._inputs
+        positions.write(patch_positions(count, height, width))
+        mask.write(patch_mask(count, height * width, rows, self._tower.mask))
+
+
+def _shorter(tensor: DeviceTensor, used: int) -> DeviceTensor:
+    """Say that an input has the patches that are used, and no more.
+
+    That is told by its rank: a row for each block of patches, a row for each patch, or a mask.
+    """
+    *leading, last = tensor.shape
+    shape = {
+        1: (used // MERGED,),
+        _MATRIX: (used, last),
+    }.get(len(tensor.shape), (*leading[:-1], used, used))
+    return tensor.shorter(shape, tensor.size)

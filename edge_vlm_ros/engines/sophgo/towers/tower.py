@@ -37,14 +37,15 @@ class Tower(Protocol):
     """A vision tower as its net declares it.
 
     Attributes:
-        signature: By which it is known: how many inputs the net has, and the rank of the first.
+        signature: By which it is known: how many inputs the net has, the rank of the first and,
+            where that does not tell, the first one's last size.
         models: Whose it is, for messages.
         family: The family whose prompts go with it.
         is_attended: Whether cross-attention layers attend to its features; otherwise they are
             spliced in.
     """
 
-    signature: ClassVar[tuple[int, int]]
+    signature: ClassVar[tuple[int, ...]]
     models: ClassVar[str]
     family: ClassVar[str]
     is_attended: ClassVar[bool]

@@ -15,6 +15,7 @@ _HIDDEN: Final = -1e9
 _PREFIXES: Final = {
     'internvl_chat': ('language_model.model.', 'language_model.lm_head.weight'),
     'qwen2_vl': ('model.', 'lm_head.weight'),
+    'qwen2_5_vl': ('model.', 'lm_head.weight'),
     'mllama': ('language_model.model.', 'language_model.lm_head.weight'),
 }
 
@@ -140,8 +141,12 @@ class Decoder:
     ) -> tuple[Array, Array, Array]:
         at = f'{self._at}layers.{layer}.'
         y = self._norm(x, f'{at}input_layernorm.weight')
-        q = rotate(self._project(y, f'{at}self_attn.q_proj', self._heads), turn)
-        k = rotate(self._project(y, f'{at}self_attn.k_proj', self._kv_heads), turn)
+        q = self._project(y, f'{at}self_attn.q_proj', self._heads)
+        k = self._project(y, f'{at}self_attn.k_proj', self._kv_heads)
+        if f'{at}self_attn.q_norm.weight' in self._weights:
+            q = self._norm(q, f'{at}self_attn.q_norm.weight')
+            k = self._norm(k, f'{at}self_attn.k_norm.weight')
+        q, k = rotate(q, turn), rotate(k, turn)
         v = self._project(y, f'{at}self_attn.v_proj', self._kv_heads)
         mask = np.triu(np.full((len(x), len(x)), _HIDDEN, np.float32), 1)
         x = x + self._attend(q, k, v, mask) @ self._weights[f'{at}self_attn.o_proj.weight'].T
