@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from aiohttp import ClientSession
-from support.page_site import TOKEN, Visitor, run, until
+from support.page_site import TOKEN, Visitor, next_picture, run, until
 from support.patience import Patience
 
 from edge_vlm_ros.web import bounds
@@ -145,9 +145,7 @@ def test_compressed_images_pass_through_byte_by_byte(page, robot):
             shown = set()
             async with served.get('camera/packed') as response:
                 for _ in range(5):
-                    head = await response.content.readuntil(b'\r\n\r\n')
-                    size = int(re.search(rb'Content-Length: (\d+)', head)[1])
-                    shown.add(await response.content.readexactly(size))
+                    shown.add(await next_picture(response))
             await spin_until(client, lambda: len(shown & sent) >= 3)
 
     run(visit())
