@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import threading
+import warnings
 from contextlib import asynccontextmanager
 
 import cv2
@@ -241,11 +242,14 @@ def test_a_page_whose_ros_side_has_ended_ends_too(ros_domain):
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from edge_vlm_ros.nodes.web_main import _RosThread
+    from edge_vlm_ros.nodes.ros_thread import RosThread
 
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
-    node = rclpy.create_node('broken', context=context)
+    with warnings.catch_warnings():
+        # The message generator, imported with the first message, imports old modules.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        node = rclpy.create_node('broken', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     told, ended = [], threading.Event()
@@ -254,7 +258,7 @@ def test_a_page_whose_ros_side_has_ended_ends_too(ros_domain):
         told.append(problem)
         ended.set()
 
-    thread = _RosThread(executor, on_end)
+    thread = RosThread(executor, on_end)
     node.create_timer(0.01, lambda: {}['not there'])
     thread.wake()
     assert ended.wait(30)
