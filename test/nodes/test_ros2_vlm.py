@@ -73,6 +73,23 @@ def test_ctrl_c_takes_the_question_back_and_says_what_there_was(ready):
     assert '999' not in asked.output()
 
 
+def test_a_watch_is_set_followed_listed_and_removed(ready):
+    words = ['--question', 'Is there a dog?', '--period', '0.3', '--once']
+    once = ros2_vlm(ready, 'watch', 'dog', *words)
+    assert once.wait(60) == 0, once.output()
+    assert 'dog begin: ' in once.output()
+    listed = ros2_vlm(ready, 'watch', '--list', '--json')
+    assert listed.wait(60) == 0, listed.output()
+    (state,) = map(json.loads, listed.output().splitlines())
+    assert (state['spec']['name'], state['event_on']) == ('dog', True)
+    wrong = ros2_vlm(ready, 'watch', 'no name', *words)
+    assert wrong.wait(60) == 2, wrong.output()
+    removed = ros2_vlm(ready, 'watch', 'dog', '--remove')
+    assert removed.wait(60) == 0, removed.output()
+    unknown = ros2_vlm(ready, 'watch', 'dog', '--remove')
+    assert unknown.wait(60) == 2, unknown.output()
+
+
 def test_a_node_that_is_not_there_is_named(ready):
     missing = ros2_vlm(ready, 'ask', 'Is it?', '--node', '/robot2/vlm', '--wait', '1')
     assert missing.wait(60) == 3, missing.output()
