@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from edge_vlm_ros.core import EngineLimits, ModelFileError
 from edge_vlm_ros.engines.sophgo.cross import CrossPrefill
+from edge_vlm_ros.engines.sophgo.deepstack import check_add
 from edge_vlm_ros.engines.sophgo.expect import (
     expect,
     expect_dtype,
@@ -41,6 +42,7 @@ from edge_vlm_ros.engines.sophgo.prefill.form import PrefillForm
 from edge_vlm_ros.engines.sophgo.prefill.history import HistoryPrefill
 from edge_vlm_ros.engines.sophgo.prefill.static import StaticPrefill
 from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
+from edge_vlm_ros.engines.sophgo.towers.deepstack import DeepstackTower
 from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
@@ -54,12 +56,18 @@ _PREFILL_FORMS: tuple[type[PrefillForm], ...] = (
     DynamicPrefill,
     StaticPrefill,
 )
-_TOWERS: tuple[type[Tower], ...] = (TileTower, FixedGridTower, PatchTower, AspectTower)
+_TOWERS: tuple[type[Tower], ...] = (
+    TileTower,
+    FixedGridTower,
+    PatchTower,
+    DeepstackTower,
+    AspectTower,
+)
 _NOT_DRIVEN = 'five are Qwen2.5-VL, which this engine does not drive'
 
 _KNOWN_NETS = re.compile(
     r'(intern_)?vit|embedding(_cache)?|lm_head|greedy_head|(penalty_)?sample_head'
-    r'|block(_cache|_kv)?_\d+'
+    r'|block(_cache|_kv)?_\d+|add'
 )
 
 
@@ -96,7 +104,8 @@ class Contract:
         """
         decoder = self.decoder
         cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-        return decoder.half.nbytes * self.prefill.own_values(decoder) + cache
+        deepstack = decoder.deepstack * self.prefill.rows * decoder.hidden
+        return decoder.half.nbytes * (self.prefill.own_values(decoder) + deepstack) + cache
 
     def limits(self, vocab: int) -> EngineLimits:
         """Tell the bounds and abilities; `vocab` is how many ids the embedding knows."""
@@ -112,6 +121,7 @@ class Contract:
             vocab_size=vocab,
             hidden_size=decoder.hidden,
             hidden_dtype=decoder.half.value,
+            deepstack_layers=decoder.deepstack,
         )
         return limits if self.tower is None else self.tower.limit(limits)
 
@@ -124,6 +134,7 @@ def read_contract(nets: Nets) -> Contract:
     """
     decoder = read_layers(nets)
     prefill = _read_prefill(nets, decoder)
+    check_add(nets, decoder, prefill.rows)
     for i, kind in enumerate(decoder.kinds):
         prefill.check_layer(nets, i, decoder)
         if kind is LayerKind.SELF:
@@ -165,7 +176,7 @@ def _read_tower(nets: Nets, decoder: DecoderShapes) -> Tower | None:
     if features.shape[-1] != decoder.hidden:
         raise misfit(net, features, f'width {decoder.hidden}', f'{features.shape}')
     signature = (len(net.inputs), len(pixels.shape))
-    kind = next((kind for kind in _TOWERS if kind.signature == signature), None)
+    kind = next((kind for kind in _TOWERS if kind.knows(net)), None)
     if kind is None:
         takes = ', '.join(
             f'{kind.signature[0]} with the first of rank {kind.signature[1]} ({kind.models})'

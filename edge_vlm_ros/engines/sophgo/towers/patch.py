@@ -26,6 +26,7 @@ from edge_vlm_ros.engines.sophgo.towers.tower import (
     Features,
     check_patches,
     make_input,
+    signature_of,
 )
 
 _OLD_ROTARY_ROWS = 100
@@ -54,6 +55,11 @@ class PatchTower:
     models: ClassVar = 'Qwen2-VL'
     family: ClassVar = 'qwen2_vl'
     is_attended: ClassVar = False
+
+    @classmethod
+    def knows(cls, net: NetInfo) -> bool:
+        """Know itself by how many inputs there are; see `Tower.knows`."""
+        return signature_of(net) == cls.signature
 
     @classmethod
     def read(cls, net: NetInfo) -> PatchTower:

@@ -37,7 +37,7 @@ class Tower(Protocol):
     """A vision tower as its net declares it.
 
     Attributes:
-        signature: By which it is known: how many inputs the net has, and the rank of the first.
+        signature: How many inputs the net has, and the rank of the first.
         models: Whose it is, for messages.
         family: The family whose prompts go with it.
         is_attended: Whether cross-attention layers attend to its features; otherwise they are
@@ -50,8 +50,13 @@ class Tower(Protocol):
     is_attended: ClassVar[bool]
 
     @classmethod
+    def knows(cls, net: NetInfo) -> bool:
+        """Say whether a net with at least one input is such a tower's."""
+        ...
+
+    @classmethod
     def read(cls, net: NetInfo) -> Tower:
-        """Read it from a net with its signature.
+        """Read it from a net that it knows.
 
         Raises:
             ModelFileError: A tensor is not what such a tower has.
@@ -75,11 +80,16 @@ class Tower(Protocol):
         ...
 
 
-class Features:
-    """A tower's output, read in the language model's half type."""
+def signature_of(net: NetInfo) -> tuple[int, int]:
+    """Return by what most towers are known; see `Tower.signature`."""
+    return len(net.inputs), len(net.inputs[0].shape)
 
-    def __init__(self, runtime: Runtime, net: str, half: DType) -> None:
-        info = runtime.nets[net].outputs[0]
+
+class Features:
+    """One of a tower's outputs, the first unless said, in the language model's half type."""
+
+    def __init__(self, runtime: Runtime, net: str, half: DType, index: int = 0) -> None:
+        info = runtime.nets[net].outputs[index]
         self._half = half
         self.tensor = runtime.allocate(info.shape, info.dtype)
 
@@ -100,14 +110,14 @@ def make_input(runtime: Runtime, net: str, index: int) -> DeviceTensor:
     return runtime.allocate(info.shape, info.dtype)
 
 
-def check_patches(inputs: VisionInputs) -> None:
-    """Refuse pixels that are not the patches of their grid.
+def check_patches(inputs: VisionInputs, columns: int = PATCH_COLUMNS) -> None:
+    """Refuse pixels that are not the patches of their grid, `columns` values each.
 
     Raises:
         EdgeVlmError: They have another shape, or the grid has an odd side.
     """
     time, height, width = inputs.grid
-    expected = (time * height * width, PATCH_COLUMNS)
+    expected = (time * height * width, columns)
     if inputs.pixels.shape != expected or height % 2 or width % 2:
         raise EdgeVlmError(
             f'pixels have shape {inputs.pixels.shape}, the grid {inputs.grid} wants {expected} '

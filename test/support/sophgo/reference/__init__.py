@@ -1,4 +1,4 @@
-"""The float reference of the compiled fixtures: the three families in NumPy, written plainly.
+"""The float reference of the compiled fixtures: the families in NumPy, written plainly.
 
 Works on the weights that the fixtures were compiled from (`fixtures.Fixture.weights`), for any
 prompt: nothing is cached, every call computes the whole sequence. float32 throughout.
@@ -7,7 +7,12 @@ prompt: nothing is cached, every call computes the whole sequence. float32 throu
 from support.sophgo.reference.arithmetic import Array, cosine
 from support.sophgo.reference.decoder import Decoder, Image, Trace
 from support.sophgo.reference.sampling import SamplingParameters, sampling_head
-from support.sophgo.reference.vision import internvl_vision, mllama_vision, qwen2vl_vision
+from support.sophgo.reference.vision import (
+    internvl_vision,
+    mllama_vision,
+    qwen2vl_vision,
+    qwen3vl_vision,
+)
 
 __all__ = [
     'Array',
@@ -19,5 +24,6 @@ __all__ = [
     'internvl_vision',
     'mllama_vision',
     'qwen2vl_vision',
+    'qwen3vl_vision',
     'sampling_head',
 ]

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the three families, in the form their publishers use."""
+"""Tiny random checkpoints of the families, in the form their publishers use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tools.sophgo.compile.checkpoints.checkpoint import Checkpoint
 from tools.sophgo.compile.checkpoints.internvl import internvl2, internvl2_phi3, internvl3
 from tools.sophgo.compile.checkpoints.mllama import mllama
 from tools.sophgo.compile.checkpoints.qwen2vl import qwen2vl
+from tools.sophgo.compile.checkpoints.qwen3vl import qwen3vl
 
 __all__ = ['CHECKPOINTS', 'Checkpoint']
 
@@ -16,5 +17,6 @@ CHECKPOINTS: Final = {
     'internvl2_phi3': internvl2_phi3,
     'internvl3': internvl3,
     'qwen2vl': qwen2vl,
+    'qwen3vl': qwen3vl,
     'mllama': mllama,
 }

@@ -26,6 +26,7 @@ class Decoder:
     bias: bool = True
     cross: tuple[int, ...] = ()
     extra_rows: int = 0
+    qk_norm: bool = False
 
 
 def decoder(draw: Draw, at: str, has: Decoder) -> dict[str, Array]:
@@ -43,9 +44,10 @@ def decoder(draw: Draw, at: str, has: Decoder) -> dict[str, Array]:
             if has.bias:
                 result[f'{attention}{name}_proj.bias'] = draw.bias(rows * HEAD)
         result[f'{attention}o_proj.weight'] = draw.matrix(HIDDEN, HEADS * HEAD)
-        if i in has.cross:
+        if i in has.cross or has.qk_norm:
             result[f'{attention}q_norm.weight'] = draw.gain(HEAD)
             result[f'{attention}k_norm.weight'] = draw.gain(HEAD)
+        if i in has.cross:
             result[f'{layer}cross_attn_attn_gate'] = np.array([0.5], np.float32)
             result[f'{layer}cross_attn_mlp_gate'] = np.array([0.75], np.float32)
         result[f'{layer}mlp.gate_proj.weight'] = draw.matrix(MLP, HIDDEN)
