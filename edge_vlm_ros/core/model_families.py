@@ -35,6 +35,7 @@ FAMILIES = (
     FamilyRow('idefics3', ('idefics3', 'smolvlm'), 'edge_vlm_ros.families.idefics3'),
     FamilyRow('internvl', ('internvl', 'internvl_chat'), 'edge_vlm_ros.families.internvl'),
     FamilyRow('mllama', ('mllama',), 'edge_vlm_ros.families.mllama'),
+    FamilyRow('qwen2_5_vl', ('qwen2_5_vl',), 'edge_vlm_ros.families.qwen2_5_vl'),
     FamilyRow('qwen2_vl', ('qwen2_vl',), 'edge_vlm_ros.families.qwen2_vl'),
 )
 """Those of this package."""

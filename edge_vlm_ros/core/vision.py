@@ -31,6 +31,8 @@ class VisionInputs:
             image.
         shown_as: What it was made for: families word an image among others as one of several,
             even where it is the only one so far, so that a prompt with one more begins with it.
+        stamps_ns: When the frames of a clip in it were taken (`Frame.stamp_ns`), oldest first, for
+            families that tell the model; () where it is no clip.
         table_side: Rows, and columns, of the position embeddings that the vision tower stretches
             to an image's grid (Qwen3-VL); 0 = it has none that are stretched.
     """
@@ -41,6 +43,7 @@ class VisionInputs:
     clip: str = ''
     images: int = 1
     shown_as: ShownAs = ShownAs.ALONE
+    stamps_ns: tuple[int, ...] = ()
     table_side: int = 0
 
 

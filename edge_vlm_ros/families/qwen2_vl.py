@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_vlm_ros.core import (
     EngineLimits,
@@ -99,7 +100,11 @@ class Qwen2VlSettings:
         Raises:
             ModelFileError: There is no room for even one block of patches.
         """
-        return Qwen2VlFamily(replace(self, sizes=self.sizes.bound_by(limits)))
+        return Qwen2VlFamily(self.within(limits))
+
+    def within(self, limits: EngineLimits) -> Qwen2VlSettings:
+        """Bound the images; see `bound_by`."""
+        return replace(self, sizes=self.sizes.bound_by(limits))
 
 
 def read(config: ModelConfig, options: Qwen2VlOptions) -> Qwen2VlSettings:
@@ -120,7 +125,8 @@ def read(config: ModelConfig, options: Qwen2VlOptions) -> Qwen2VlSettings:
 class Qwen2VlFamily(TemplatedFamily):
     """Preprocessing, prompt form, positions and stop rule of one Qwen2-VL model.
 
-    Use from one thread at a time.
+    Its successors differ in how they show a video (`_shown`) and where its moments stand in time
+    (`_moments`). Use from one thread at a time.
 
     Args:
         settings: Within what the engine takes.
@@ -170,7 +176,8 @@ class Qwen2VlFamily(TemplatedFamily):
         source = frames[0].source
         inputs = self._input(frames, self.settings.sizes.clip)
         clip = source.camera or source.topic or 'clip'
-        return replace(inputs, clip=clip, shown_as=ShownAs.VIDEO)
+        stamps_ns = tuple(frame.stamp_ns for frame in frames)
+        return replace(inputs, clip=clip, shown_as=ShownAs.VIDEO, stamps_ns=stamps_ns)
 
     def _input(self, frames: Sequence[Frame], patching: Patching) -> VisionInputs:
         height_px, width_px = frames[0].pixels.shape[:2]
@@ -197,12 +204,21 @@ class Qwen2VlFamily(TemplatedFamily):
         """Render pieces, then images; neighbours of one clip as one video."""
         parts = [self._text(encode_pieces(self._tokenizer, pieces), position)]
         for video in _videos(images):
-            start = self._text([self._start], parts[-1].next_position)
-            shown = self._video_part(video, first_image, start.next_position)
-            end = self._text([self._end], shown.next_position)
-            parts += [start, shown, end]
+            parts += self._shown(video, first_image, parts[-1].next_position)
             first_image += len(video)
         return join_parts(parts)
+
+    def _shown(
+        self, images: Sequence[VisionInputs], first_image: int, position: int
+    ) -> list[PromptPart]:
+        """Write an image, or all of a clip, between the tokens that begin and end a picture."""
+        start = self._text([self._start], position)
+        shown = self._video_part(images, first_image, start.next_position)
+        return [start, shown, self._text([self._end], shown.next_position)]
+
+    def _moments(self, images: Sequence[VisionInputs]) -> NDArray[np.int64]:
+        """Say where the pairs of a clip stand in time, from 0: one after the other."""
+        return np.arange(sum(image.grid[0] for image in images))
 
     @staticmethod
     def _text(ids: Sequence[int], position: int) -> PromptPart:
@@ -215,8 +231,8 @@ class Qwen2VlFamily(TemplatedFamily):
         """Write the placeholders of an image, or of the pairs of a clip."""
         _, rows, columns = images[0].grid
         merge = self.settings.sizes.alone.merge
-        pairs = sum(image.grid[0] for image in images)
-        positions = _positions_of((pairs, rows // merge, columns // merge), position)
+        moments = self._moments(images)
+        positions = _positions_of(moments, rows // merge, columns // merge) + position
         placeholder = self.settings.video if images[0].clip else self.settings.image
         stops = list(accumulate(image.tokens for image in images))
         spans = tuple(
@@ -241,6 +257,8 @@ def _videos(images: Sequence[VisionInputs]) -> list[list[VisionInputs]]:
     return [[images[i] for i in group] for _, group in groupby(range(len(images)), name)]
 
 
-def _positions_of(grid: tuple[int, int, int], position: int) -> Positions:
-    """Return the positions of a video's tokens: int64, (3, tokens); grid in tokens."""
-    return np.indices(grid, np.int64).reshape(3, -1) + position
+def _positions_of(moments: NDArray[np.int64], rows: int, columns: int) -> Positions:
+    """Return the positions of a video's tokens, from 0: int64, (3, tokens); sides in tokens."""
+    places = np.indices((len(moments), rows, columns), np.int64).reshape(3, -1)
+    places[0] = moments[places[0]]
+    return places

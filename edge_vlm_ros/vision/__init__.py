@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         resize_fast,
     )
     from edge_vlm_ros.vision.tiles import TileGrid, Tiling, cut_tiles, dynamic_tiles
+    from edge_vlm_ros.vision.windows import window_order
 
 _MODULES = {
     'BufferStats': 'frame_buffer',
@@ -86,6 +87,7 @@ _MODULES = {
     'smart_size': 'patches',
     'table_places': 'patches',
     'thumbnail': 'change',
+    'window_order': 'windows',
 }
 
 __all__ = [
@@ -127,6 +129,7 @@ __all__ = [
     'smart_size',
     'table_places',
     'thumbnail',
+    'window_order',
 ]
 
 

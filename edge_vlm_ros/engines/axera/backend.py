@@ -90,7 +90,7 @@ class LayerBackend(Protocol):
         Args:
             group: With `group.capacity > row`.
             embed: (hidden,).
-            position: (1,) or (3, 1).
+            position: (1,) or (3, 1); all alike where the group takes one row.
             row: The row of every cache that is written; rows [0, row) are seen.
 
         Raises:

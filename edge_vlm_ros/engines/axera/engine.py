@@ -14,6 +14,7 @@ from edge_vlm_ros.core import (
     ModelFiles,
     ModelReport,
     PromptPart,
+    PromptTooLongError,
     SamplingOptions,
     Spliced,
     VisionFeatures,
@@ -29,7 +30,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
 )
 from edge_vlm_ros.engines.axera.costs import measure_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
-from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes, read_stack, read_vision
+from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
@@ -40,10 +41,11 @@ from edge_vlm_ros.engines.axera.set_files import (
     check_memory,
     count_layers,
 )
-from edge_vlm_ros.engines.axera.vision import VisionTower
+from edge_vlm_ros.engines.axera.vision import open_tower
+from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes, read_vision
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
 from edge_vlm_ros.engines.bf16 import to_bf16
-from edge_vlm_ros.engines.checks import check_stop, check_tiles, rows_of
+from edge_vlm_ros.engines.checks import check_stop, rows_of
 from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
 
@@ -108,7 +110,9 @@ def limits_of(
         hidden_size=shapes.hidden,
         hidden_dtype='bfloat16',
         tile_px=vision.tile_px,
-        tiles_per_frame=1,
+        tiles_per_frame=0 if vision.patches else 1,
+        max_patches=vision.patches,
+        patch_grid=vision.grid,
         kv_slots=slots,
     )
 
@@ -160,7 +164,7 @@ class AxeraEngine(GuardedEngine):
             self._shapes = read_stack(first, layers, post)
             vision_session = opened.take(files.weights['vision_encoder'])
             opening.callback(vision_session.close)
-            self._vision = VisionTower(vision_session, self._shapes.hidden, config)
+            self._vision = open_tower(vision_session, self._shapes.hidden, config)
             check_config(config, files, self._shapes, self._vision.shapes)
             self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
             opening.callback(self._table.close)
@@ -197,13 +201,12 @@ class AxeraEngine(GuardedEngine):
         self._backend.select(slot)
 
     def _encode(self, inputs: VisionInputs) -> Spliced:
-        """Run vision tower and projector on one frame of (tiles, 3, px, px).
+        """Run vision tower and projector on one frame, or one moment of a clip.
 
         Returns:
             Rows of bfloat16 bit patterns (uint16).
         """
-        check_tiles(inputs, self.limits.tile_px)
-        return Spliced(self._vision.encode(inputs.pixels))
+        return Spliced(self._vision.encode(inputs))
 
     def _usable_prefix(
         self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
@@ -232,10 +235,41 @@ class AxeraEngine(GuardedEngine):
         embeds, positions = self._splice(part, features), self._positions(part)
         row = self.kv.length
         at = 0
-        for piece in self._planner.plan(row, len(part)):
+        for piece in self._pieces(part, row):
             rows = slice(at, at + piece.tokens)
             self._run_piece(piece, embeds[rows], positions[..., rows], row + at, should_stop)
             at += piece.tokens
+
+    def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
+        """Refuse images behind all that a prefill group sees, where steps cannot take them."""
+        super()._check_piece(part, features)
+        self._pieces(part, self.kv.length)
+
+    def _pieces(self, part: PromptPart, row: int) -> tuple[Piece, ...]:
+        """Look up the plan; what a decode group cannot be told goes through chunks instead.
+
+        Raises:
+            PromptTooLongError: No prefill group sees so many rows.
+        """
+        pieces = self._planner.plan(row, len(part))
+        if not self._shapes.steps_words_only or part.positions.ndim == 1:
+            return pieces
+        found: list[Piece] = []
+        at = 0
+        for piece in pieces:
+            places = part.positions[:, at : at + piece.tokens]
+            if piece.group is not None or (places == places[0]).all():
+                found.append(piece)
+            else:
+                chunks = self._planner.by_chunks(row + at, piece.tokens)
+                if not chunks:
+                    raise PromptTooLongError(
+                        f'an image after {row + at} tokens: this build takes one within the first '
+                        f'{self._shapes.prefill[-1].history} tokens only'
+                    )
+                found += chunks
+            at += piece.tokens
+        return tuple(found)
 
     def _step(self, token: int, position: int) -> None:
         part = text_part((token,), position)

@@ -58,6 +58,8 @@ class StackShapes:
             as many for V.
         vocab: Logits of the head.
         position_rows: 1, or 3 where the model takes M-RoPE.
+        step_rows: The same of decode groups: 1 where a build with M-RoPE expects that a token
+            which is decoded stands at one place on all three axes, as words do.
         prefill: By history, shortest first; at least one.
         decode: By capacity, smallest first; at least one.
     """
@@ -67,6 +69,7 @@ class StackShapes:
     kv_width: int
     vocab: int
     position_rows: int
+    step_rows: int
     prefill: tuple[PrefillGroup, ...]
     decode: tuple[DecodeGroup, ...]
 
@@ -74,6 +77,11 @@ class StackShapes:
     def capacity(self) -> int:
         """Rows of the largest cache: prompt and answer together."""
         return self.decode[-1].capacity
+
+    @property
+    def steps_words_only(self) -> bool:
+        """Whether an image's tokens cannot go through decode groups, which know one axis."""
+        return self.step_rows < self.position_rows
 
 
 class Declared(Protocol):
@@ -115,27 +123,6 @@ class LayerTensors:
     output: int
 
 
-@dataclass(frozen=True, slots=True)
-class VisionShapes:
-    """What a vision tower takes and gives.
-
-    Attributes:
-        tile_px: Side of the square.
-        rows: Feature rows of one tile.
-        width: Of one row.
-        is_channels_last: (1, px, px, 3) and not (1, 3, px, px).
-        takes_bytes: uint8 pixels, normalised inside, and not normalised float32.
-        output: Place of the features among the outputs.
-    """
-
-    tile_px: int
-    rows: int
-    width: int
-    is_channels_last: bool
-    takes_bytes: bool
-    output: int
-
-
 def read_stack(layer: Declared, layers: int, post: Declared) -> StackShapes:
     """Tell what a set holds from its first layer and its head.
 
@@ -158,24 +145,31 @@ def read_stack(layer: Declared, layers: int, post: Declared) -> StackShapes:
         else:
             prefill.setdefault((seen, tokens), PrefillGroup(g, tokens, seen))
     if not decode or not prefill:
-        raise _misfit(
+        raise misfit(
             layer, 'indices', 'groups for chunks and for one token', f'{len(tensors)} of one kind'
         )
+    rows = {group.indices.shape[-1] > 1: math.prod(group.indices.shape[:-1]) for group in tensors}
     shapes = StackShapes(
         layers=layers,
         hidden=tensors[0].hidden.shape[-1],
         kv_width=layer.groups[0].outputs[tensors[0].k_rows].shape[-1],
         vocab=_logits(post, tensors[0].hidden.shape[-1]),
-        position_rows=math.prod(tensors[0].indices.shape[:-1]),
+        position_rows=rows[True],
+        step_rows=rows[False],
         prefill=tuple(prefill[key] for key in sorted(prefill)),
         decode=tuple(decode[key] for key in sorted(decode)),
     )
+    if shapes.step_rows not in {1, shapes.position_rows}:
+        raise misfit(
+            layer, 'indices', f'1 or {shapes.position_rows} rows for a token, as for a chunk',
+            f'{shapes.step_rows}',
+        )  # fmt: skip
     for g, group in enumerate(tensors):
         _check_group(layer, g, group, shapes)
     if not shapes.decode[0].capacity:
-        raise _misfit(layer, 'mask', 'room for tokens before the one that is decoded', 'none')
+        raise misfit(layer, 'mask', 'room for tokens before the one that is decoded', 'none')
     if shapes.prefill[0].history:
-        raise _misfit(layer, 'mask', 'a group for the first chunk', f'{shapes.prefill[0]}')
+        raise misfit(layer, 'mask', 'a group for the first chunk', f'{shapes.prefill[0]}')
     return shapes
 
 
@@ -211,7 +205,7 @@ def check_same(layer: Declared, first: Declared) -> None:
     if layer.groups == first.groups:
         return
     if len(layer.groups) != len(first.groups):
-        raise _misfit(
+        raise misfit(
             layer,
             'shape groups',
             f'{len(first.groups)} as in {first.path.name}',
@@ -223,56 +217,13 @@ def check_same(layer: Declared, first: Declared) -> None:
         )
         for here, there in listed:
             if here != there:
-                raise _misfit(
+                raise misfit(
                     layer,
                     f'{(there or here).name} of group {g}',
                     f'{_shown(there)} as in {first.path.name}',
                     f'{_shown(here)}: files of different builds in one folder',
                 )
-    raise _misfit(layer, 'tensors', f'those of {first.path.name}', 'others')
-
-
-def read_vision(vision: Declared, hidden: int) -> VisionShapes:
-    """Tell what a vision tower takes and gives.
-
-    Args:
-        vision: The file.
-        hidden: Width that the language model wants.
-
-    Raises:
-        ModelFileError: It is no vision tower, or one of another model.
-    """
-    group = vision.groups[0]
-    image = group.inputs[0]
-    square = image.shape[2:] if image.shape[1:2] == (3,) else image.shape[1:3]
-    is_image = len(image.shape) == 4 and image.shape[0] == 1 and len(set(square)) == 1
-    is_last = image.shape[-1] == 3
-    if len(group.inputs) != 1 or not is_image or not (is_last or image.shape[1] == 3):
-        raise _misfit(
-            vision, image.name, 'one input, an image of (1, 3, px, px) or (1, px, px, 3)',
-            f'{len(group.inputs)} inputs, this one {image}: no vision model',
-        )  # fmt: skip
-    if image.dtype not in {'float32', 'uint8'}:
-        raise _misfit(vision, image.name, 'float32 or uint8', image.dtype)
-    place = next((i for i, t in enumerate(group.outputs) if t.name == 'output'), 0)
-    features = group.outputs[place]
-    if len(features.shape) < 2 or features.shape[-1] != hidden:
-        raise _misfit(
-            vision,
-            features.name,
-            f'rows of width {hidden}, as the language model takes them',
-            f"{features}: another model's vision file",
-        )
-    if features.dtype not in {'float32', BFLOAT16}:
-        raise _misfit(vision, features.name, 'float32 or bfloat16', features.dtype)
-    return VisionShapes(
-        tile_px=square[0],
-        rows=math.prod(features.shape[:-1]),
-        width=hidden,
-        is_channels_last=is_last,
-        takes_bytes=image.dtype == 'uint8',
-        output=place,
-    )
+    raise misfit(layer, 'tensors', f'those of {first.path.name}', 'others')
 
 
 def logits_place(post: Declared) -> int:
@@ -286,12 +237,12 @@ def _logits(post: Declared, hidden: int) -> int:
     group = post.groups[0]
     wide = group.inputs[0]
     if len(group.inputs) != 1 or wide.shape[-1] != hidden or math.prod(wide.shape) != hidden:
-        raise _misfit(
+        raise misfit(
             post, wide.name, f'one row of width {hidden}, as the layers give it', f'{wide}'
         )
     scores = group.outputs[logits_place(post)]
     if scores.dtype not in {BFLOAT16, 'float32'} or wide.dtype != BFLOAT16:
-        raise _misfit(
+        raise misfit(
             post, scores.name, 'bfloat16 in, bfloat16 or float32 out', f'{wide}, {scores}'
         )
     return math.prod(scores.shape)
@@ -318,13 +269,12 @@ def _check_group(layer: Declared, g: int, found: LayerTensors, shapes: StackShap
         checks += [(found.k_cache, BFLOAT16, cache), (found.v_cache, BFLOAT16, cache)]
     for tensor, dtype, shape in checks:
         if (tensor.dtype, tensor.shape) != (dtype, shape):
-            raise _misfit(
+            raise misfit(
                 layer, f'{tensor.name} of group {g}', f'{dtype} {list(shape)}', f'{tensor}'
             )
-    if math.prod(found.indices.shape[:-1]) != shapes.position_rows:
-        raise _misfit(
-            layer, f'indices of group {g}', f'{shapes.position_rows} rows', f'{found.indices}'
-        )
+    wanted = shapes.position_rows if tokens > 1 else shapes.step_rows
+    if math.prod(found.indices.shape[:-1]) != wanted:
+        raise misfit(layer, f'indices of group {g}', f'{wanted} rows', f'{found.indices}')
 
 
 def _place(layer: Declared, group: int, name: str, tensors: tuple[TensorInfo, ...]) -> int:
@@ -332,7 +282,7 @@ def _place(layer: Declared, group: int, name: str, tensors: tuple[TensorInfo, ..
     for wanted in (name, f'{name}_{group}'):
         if wanted in names:
             return names.index(wanted)
-    raise _misfit(
+    raise misfit(
         layer, f'group {group}', f'a tensor {name}', f'{", ".join(names)}: no decoder layer'
     )
 
@@ -341,6 +291,6 @@ def _shown(tensor: TensorInfo | None) -> str:
     return f'{tensor.name} {tensor}' if tensor else 'nothing'
 
 
-def _misfit(file: Declared, tensor: str, expected: str, found: str) -> ModelFileError:
+def misfit(file: Declared, tensor: str, expected: str, found: str) -> ModelFileError:
     """Say which tensor of which file does not fit."""
     return ModelFileError(f'{file.path}: {tensor}: expected {expected}, found {found}')

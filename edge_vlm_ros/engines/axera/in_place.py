@@ -299,12 +299,12 @@ def _check_sizes(model: Model, group: PrefillGroup | DecodeGroup, shapes: StackS
 
 def _sizes(group: PrefillGroup | DecodeGroup, shapes: StackShapes) -> dict[str, int]:
     if isinstance(group, DecodeGroup):
-        tokens, history = 1, group.capacity
+        tokens, history, position_rows = 1, group.capacity, shapes.step_rows
     else:
-        tokens, history = group.chunk, group.history
+        tokens, history, position_rows = group.chunk, group.history, shapes.position_rows
     rows = bf16(tokens, shapes.kv_width)
     sizes = {
-        'indices': 4 * shapes.position_rows * tokens,
+        'indices': 4 * position_rows * tokens,
         'mask': bf16(tokens, history + tokens),
         'input': bf16(tokens, shapes.hidden),
         'output': bf16(tokens, shapes.hidden),

@@ -85,6 +85,24 @@ class Planner:
             at += piece.tokens
         return found
 
+    def by_chunks(self, held: int, tokens: int) -> tuple[Piece, ...]:
+        """Append tokens with no decode step among them, as images need that steps cannot take.
+
+        Returns:
+            The cheapest group for each chunk in turn; () = no group takes so much history.
+        """
+        pieces: list[Piece] = []
+        at = 0
+        while at < tokens:
+            options = self._usable(held + at)
+            if not options:
+                return ()
+            whole = [option for option in options if option[1].chunk >= tokens - at]
+            _, group = min(whole or options, key=lambda option: option[0] / option[1].chunk)
+            pieces.append(Piece(min(tokens - at, group.chunk), group))
+            at += group.chunk
+        return tuple(pieces)
+
     def keep(self, held: int, total: int, may_cut: Callable[[int], bool]) -> int:
         """Say how many of the held rows to go on from, so that the rest costs least.
 

@@ -198,7 +198,10 @@ class PortableBackend:
 
 def _padded(positions: NDArray[np.uint32], tensors: LayerTensors) -> NDArray[np.uint32]:
     """Fill up with 0, as the fixed-length scripts do: what stands there is of no consequence."""
-    *rows, chunk = tensors.indices.shape
-    padded = np.zeros((int(np.prod(rows)), chunk), np.uint32)
+    *leading, chunk = tensors.indices.shape
+    rows = int(np.prod(leading))
+    if positions.ndim > 1:  # a group of one row takes the first axis
+        positions = positions[:rows]
+    padded = np.zeros((rows, chunk), np.uint32)
     padded[:, : positions.shape[-1]] = positions
     return padded.reshape(tensors.indices.shape)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from edge_vlm_ros.core import EngineLimits, ModelFiles, ModelReport, ReportTable
 from edge_vlm_ros.engines.axera.chip_memory import free_chip_bytes
-from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
+from edge_vlm_ros.engines.axera.graphs import StackShapes
 from edge_vlm_ros.engines.axera.runtime import SDK_WITH_BF16
 from edge_vlm_ros.engines.axera.set_files import chip_bytes
+from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
 _MIB = 1 << 20
 _BF16_BYTES = 2
+
+
+def _size(vision: VisionShapes) -> str:
+    rows, columns = vision.grid
+    return f'{rows} x {columns} patches' if vision.patches else f'{vision.tile_px} px'
+
+
+def _rows(shapes: StackShapes) -> str:
+    if shapes.steps_words_only:
+        return f'{shapes.position_rows} rows of positions for a chunk, 1 for a token'
+    return f'{shapes.position_rows} row{"s" * (shapes.position_rows > 1)} of positions'
 
 
 def describe(
@@ -24,12 +36,12 @@ def describe(
         ('chip', files.chip),
         ('layout', f'{shapes.layers} decoder layers, one axmodel each'),
         ('hidden size', f'{shapes.hidden}'),
-        ('KV width', f'{shapes.kv_width} ({shapes.position_rows} row of positions)'),
+        ('KV width', f'{shapes.kv_width} ({_rows(shapes)})'),
         ('vocabulary', f'{limits.vocab_size} rows of embeddings, {shapes.vocab} scores'),
         ('context', f'{limits.context_tokens} tokens'),
         ('prompt in chunks', f'{window} tokens; longer ones go on through decode steps'),
         ('images in a prompt', f'{limits.max_images}'),
-        ('image', f'{vision.tile_px} px, {vision.rows} tokens, {pixels}'),
+        ('image', f'{_size(vision)}, {vision.rows} tokens, {pixels}'),
         ('SDK', f'{SDK_WITH_BF16.get(files.chip, "?")} or newer'),
         ('chip memory', f'{chip_bytes(files) / _MIB:.0f} MiB of files, {cache / _MIB:.0f} MiB KV'),
         ('free chip memory', 'not reported' if free is None else f'{free / _MIB:.0f} MiB'),

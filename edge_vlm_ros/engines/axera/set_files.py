@@ -8,9 +8,11 @@ from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, ModelConfig, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, free_chip_bytes
-from edge_vlm_ros.engines.axera.graphs import StackShapes, VisionShapes
+from edge_vlm_ros.engines.axera.graphs import StackShapes
+from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
 _MIB = 1 << 20
+_PATCH_DEPTH = 3 * 2  # colours and frames of one patch
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -110,11 +112,26 @@ def check_config(
             f'{files.weights["layers.0"]}: input: expected width {config.hidden} ({config.path}), '
             f'found {shapes.hidden}'
         )
-    if config.tile_px not in {None, vision.tile_px} and not _has_rows_of_its_tiles(config, vision):
+    if vision.patches:
+        _check_patches(config, files, vision)
+    elif config.tile_px not in {None, vision.tile_px} and not _has_rows_of_its_tiles(
+        config, vision
+    ):
         raise ModelFileError(
             f'{files.weights["vision_encoder"]}: expected images of {config.tile_px} px '
             f'({config.path}), found {vision.tile_px}: another model, or one compiled for another '
             f'size; then set force_image_size to {vision.tile_px} there'
+        )
+
+
+def _check_patches(config: DeclaredSizes, files: ModelFiles, vision: VisionShapes) -> None:
+    """Refuse a tower for patches where the model takes tiles, or patches of another size."""
+    values = _PATCH_DEPTH * (config.patch_px or 0) ** 2
+    if config.tile_px is not None or values not in {0, vision.patch_values}:
+        wanted = f'{values} values' if config.tile_px is None else f'tiles of {config.tile_px} px'
+        raise ModelFileError(
+            f'{files.weights["vision_encoder"]}: expected {wanted} ({config.path}), found patches '
+            f'of {vision.patch_values} values: these files are not of one model'
         )
 
 

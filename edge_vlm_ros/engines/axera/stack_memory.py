@@ -23,7 +23,7 @@ class StepInputs:
         rule: What its mask shows.
         mask: A block of its own.
         indices: Likewise.
-        position_rows: 1, or 3 for M-RoPE.
+        position_rows: Of this group: 1, or 3 for M-RoPE.
     """
 
     def __init__(self, rule: Mask, mask: Block, indices: Block, position_rows: int) -> None:
@@ -40,10 +40,12 @@ class StepInputs:
         """Set both for tokens after `held` rows; only what changed in the mask is written.
 
         Args:
-            positions: (tokens,), or (position_rows, tokens).
+            positions: (tokens,), or (3, tokens), of which a group of one row takes the first.
             held: Rows that the caches hold.
         """
         tokens = positions.shape[-1]
+        if positions.ndim > 1:
+            positions = positions[: len(self._positions)]
         self._positions[:, :tokens] = positions
         self._positions[:, tokens:] = 0
         self.indices.flush(0, self.indices.nbytes)
@@ -85,10 +87,12 @@ class StackMemory:
         """What groups without a history take for their caches: zeros."""
         self.dummy.clear()
         self.inputs = {
-            group.index: self._inputs(PrefillMask(group.chunk, group.history), group.chunk, shapes)
+            group.index: self._inputs(
+                PrefillMask(group.chunk, group.history), group.chunk, shapes.position_rows
+            )
             for group in shapes.prefill
         } | {
-            group.index: self._inputs(DecodeMask(group.capacity), 1, shapes)
+            group.index: self._inputs(DecodeMask(group.capacity), 1, shapes.step_rows)
             for group in shapes.decode
         }
         """By group number."""
@@ -99,7 +103,7 @@ class StackMemory:
         (closing or self._closing).callback(block.close)
         return block
 
-    def _inputs(self, rule: Mask, tokens: int, shapes: StackShapes) -> StepInputs:
+    def _inputs(self, rule: Mask, tokens: int, position_rows: int) -> StepInputs:
         mask = self.block(rule.bits.nbytes, 'attention masks')
-        indices = self.block(_INDEX_BYTES * shapes.position_rows * tokens, 'indices')
-        return StepInputs(rule, mask, indices, shapes.position_rows)
+        indices = self.block(_INDEX_BYTES * position_rows * tokens, 'indices')
+        return StepInputs(rule, mask, indices, position_rows)

@@ -42,11 +42,12 @@ from edge_vlm_ros.engines.sophgo.prefill.form import PrefillForm
 from edge_vlm_ros.engines.sophgo.prefill.history import HistoryPrefill
 from edge_vlm_ros.engines.sophgo.prefill.static import StaticPrefill
 from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
-from edge_vlm_ros.engines.sophgo.towers.deepstack import DeepstackTower
+from edge_vlm_ros.engines.sophgo.towers.deepstack import DeepstackTower, StaticDeepstackTower
 from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
 from edge_vlm_ros.engines.sophgo.towers.tower import Tower
+from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 _PREFILL_FORMS: tuple[type[PrefillForm], ...] = (
     # The first that knows itself in the nets is taken.
@@ -60,10 +61,11 @@ _TOWERS: tuple[type[Tower], ...] = (
     TileTower,
     FixedGridTower,
     PatchTower,
-    DeepstackTower,
     AspectTower,
+    WindowTower,
+    DeepstackTower,
+    StaticDeepstackTower,
 )
-_NOT_DRIVEN = 'five are Qwen2.5-VL, which this engine does not drive'
 
 _KNOWN_NETS = re.compile(
     r'(intern_)?vit|embedding(_cache)?|lm_head|greedy_head|(penalty_)?sample_head'
@@ -175,18 +177,20 @@ def _read_tower(nets: Nets, decoder: DecoderShapes) -> Tower | None:
     expect_dtype(net, pixels, DType.FLOAT32)
     if features.shape[-1] != decoder.hidden:
         raise misfit(net, features, f'width {decoder.hidden}', f'{features.shape}')
-    signature = (len(net.inputs), len(pixels.shape))
-    kind = next((kind for kind in _TOWERS if kind.knows(net)), None)
-    if kind is None:
-        takes = ', '.join(
-            f'{kind.signature[0]} with the first of rank {kind.signature[1]} ({kind.models})'
-            for kind in _TOWERS
-        )
-        raise ModelFileError(
-            f'net {net.name}: {signature[0]} inputs, the first {pixels.shape}: '
-            f'expected {takes}; {_NOT_DRIVEN}'
-        )
-    return kind.read(net)
+    signature = (len(net.inputs), len(pixels.shape), *pixels.shape[-1:])
+    for kind in _TOWERS:
+        if signature[: len(kind.signature)] == kind.signature:
+            return kind.read(net)
+    takes = ', '.join(f'{_shown(kind.signature)} ({kind.models})' for kind in _TOWERS)
+    raise ModelFileError(
+        f'net {net.name}: {signature[0]} inputs, the first {pixels.shape}: expected {takes}'
+    )
+
+
+def _shown(signature: tuple[int, ...]) -> str:
+    inputs, rank, *width = signature
+    last = ''.join(f', its last size {size}' for size in width)
+    return f'{inputs} with the first of rank {rank}{last}'
 
 
 def _check_embedding(nets: Nets, name: str, rows: int, decoder: DecoderShapes) -> None:

@@ -9,6 +9,7 @@ Source of the values: the vendor's drivers (LLM-TPU), which write -10000 rounded
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,25 @@ def patch_mask(groups: int, group_rows: int, rows: int, dtype: DType) -> NDArray
     Returns:
         (rows, rows), block diagonal.
     """
+    return block_mask([group_rows] * groups, rows, dtype)
+
+
+def block_mask(lengths: Sequence[int], rows: int, dtype: DType) -> NDArray[Any]:
+    """Let the patches of each run of neighbours see each other; padding is hidden.
+
+    Args:
+        lengths: Patches of each run: of a frame, or of a window.
+        rows: Patches that the net takes.
+        dtype: Of the mask.
+
+    Returns:
+        (rows, rows), block diagonal.
+    """
     mask = np.full((rows, rows), blocked(dtype), dtype.host)
-    for start in range(0, groups * group_rows, group_rows):
-        mask[start : start + group_rows, start : start + group_rows] = 0
+    start = 0
+    for length in lengths:
+        mask[start : start + length, start : start + length] = 0
+        start += length
     return mask
 
 

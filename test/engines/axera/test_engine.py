@@ -23,8 +23,9 @@ from edge_vlm_ros.engines import inspect_model, open_engine
 from edge_vlm_ros.engines.axera import set_files as set_files_module
 from edge_vlm_ros.engines.axera.costs import GroupCosts
 from edge_vlm_ros.engines.axera.engine import limits_of
-from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes, VisionShapes
+from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.plan import Planner
+from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
 pytestmark = pytest.mark.axera
 PORTABLE = {'backend': 'portable'}
@@ -72,7 +73,7 @@ def without(files, part):
 
 def published(histories, capacity=2559):
     prefill = tuple(PrefillGroup(1 + i, 128, 128 * i) for i in range(histories))
-    return StackShapes(28, 1536, 256, 151674, 1, prefill, (DecodeGroup(0, capacity),))
+    return StackShapes(28, 1536, 256, 151674, 1, 1, prefill, (DecodeGroup(0, capacity),))
 
 
 @pytest.mark.parametrize(('histories', 'images'), [(9, 4), (17, 8), (8, 3)])
@@ -233,7 +234,7 @@ class Recorder:
 def three_rows(load):
     """An engine whose model takes three rows of positions."""
     engine = load()
-    engine._shapes = replace(engine._shapes, position_rows=3)
+    engine._shapes = replace(engine._shapes, position_rows=3, step_rows=3)
     costs = {group.index: 1.0 for group in engine._shapes.prefill}
     engine._planner = Planner(engine._shapes, GroupCosts(costs, {0: 10.0}))
     engine._backend.close()
@@ -293,8 +294,8 @@ def test_a_vision_tower_that_takes_bytes_sees_the_very_levels(load):
     found, expected = of_bytes.encode(inputs).rows, plain.encode(inputs).rows
     widened = [r.astype(np.uint32) << 16 for r in (found, expected)]
     np.testing.assert_allclose(*(w.view(np.float32) for w in widened), rtol=0.02, atol=0.02)
-    feed = of_bytes._vision._feed(inputs.pixels[0])
-    np.testing.assert_array_equal(feed.transpose(2, 0, 1), levels[0])
+    feed = of_bytes._vision._feed(inputs.pixels[0].reshape(3, -1))
+    np.testing.assert_array_equal(feed.T, levels[0].reshape(3, -1))
 
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

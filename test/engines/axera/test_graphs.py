@@ -12,9 +12,9 @@ from edge_vlm_ros.engines.axera.graphs import (
     check_same,
     layer_tensors,
     read_stack,
-    read_vision,
 )
 from edge_vlm_ros.engines.axera.runtime import ShapeGroup, TensorInfo
+from edge_vlm_ros.engines.axera.vision_shapes import read_vision
 
 HIDDEN, KV, VOCAB = 24, 8, 50
 
@@ -105,7 +105,22 @@ def test_names_may_carry_the_group_and_stand_in_any_order():
 
 def test_three_rows_of_positions():
     file = layer(layer_group(1, 99, rows=3), layer_group(16, 0, rows=3))
-    assert read_stack(file, 1, post()).position_rows == 3
+    shapes = read_stack(file, 1, post())
+    assert (shapes.position_rows, shapes.step_rows, shapes.steps_words_only) == (3, 3, False)
+
+
+def test_three_rows_of_positions_for_chunks_and_one_for_a_token():
+    file = layer(layer_group(1, 99), layer_group(16, 0, rows=3), layer_group(16, 16, rows=3))
+    shapes = read_stack(file, 1, post())
+    assert (shapes.position_rows, shapes.step_rows, shapes.steps_words_only) == (3, 1, True)
+
+
+@pytest.mark.parametrize(('decode', 'first', 'second'), [(3, 1, 1), (1, 3, 1), (2, 3, 3)])
+def test_rows_of_positions_that_do_not_go_together_are_refused(decode, first, second):
+    groups = ((1, 99, decode), (16, 0, first), (16, 16, second))
+    file = layer(*(layer_group(tokens, seen, rows=rows) for tokens, seen, rows in groups))
+    with pytest.raises(ModelFileError, match=r'indices.*rows'):
+        read_stack(file, 1, post())
 
 
 def changed(group, name, **changes):
@@ -181,6 +196,22 @@ def test_a_vision_tower_by_its_input(image, is_last, takes_bytes):
     shapes = read_vision(vision(image), HIDDEN)
     assert (shapes.tile_px, shapes.rows, shapes.width) == (28, 4, HIDDEN)
     assert (shapes.is_channels_last, shapes.takes_bytes) == (is_last, takes_bytes)
+
+
+@pytest.mark.parametrize(('image', 'is_last'), [((1, 16, 392, 3), True), ((1, 16, 1176), False)])
+def test_a_tower_for_patches_by_its_input(image, is_last):
+    shapes = read_vision(vision((image, 'uint8'), ((4, HIDDEN), 'float32')), HIDDEN)
+    assert (shapes.patches, shapes.patch_values, shapes.grid) == (16, 1176, (4, 4))
+    assert (shapes.tile_px, shapes.rows, shapes.is_channels_last) == (0, 4, is_last)
+
+
+@pytest.mark.parametrize(
+    'image', [(1, 24, 392, 3), (1, 9, 392, 3), (1, 64, 392, 3), (2, 16, 1176)]
+)
+def test_patches_of_no_square_grid_are_no_vision_model(image):
+    file = vision((image, 'uint8'), ((4, HIDDEN), 'float32'))
+    with pytest.raises(ModelFileError, match='no vision model'):
+        read_vision(file, HIDDEN)
 
 
 @pytest.mark.parametrize(

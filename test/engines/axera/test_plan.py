@@ -27,7 +27,8 @@ def shapes_of(prefill, decode, layers=1):
         PrefillGroup(len(decode) + i, chunk, history) for i, (chunk, history) in enumerate(prefill)
     )
     steps = tuple(DecodeGroup(i, capacity) for i, capacity in enumerate(decode))
-    return StackShapes(layers, 8, 4, 10, 1, tuple(sorted(groups, key=lambda g: g.history)), steps)
+    groups = tuple(sorted(groups, key=lambda g: g.history))
+    return StackShapes(layers, 8, 4, 10, 1, 1, groups, steps)
 
 
 def board_planner(histories=17):

@@ -27,6 +27,7 @@ def stack_shapes(layout: Layout, weights: Weights) -> StackShapes:
         kv_width=weights.kv_width,
         vocab=len(weights.head),
         position_rows=1,
+        step_rows=1,
         prefill=tuple(
             PrefillGroup(1 + i, layout.chunk, history)
             for i, history in enumerate(layout.histories)

@@ -12,7 +12,7 @@ from edge_vlm_ros.core import CrossAttended, EdgeVlmError, EngineLimits, VisionI
 from edge_vlm_ros.engines.sophgo.expect import expect_dtype, input_of, misfit, output_of
 from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo
 from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
-from edge_vlm_ros.engines.sophgo.towers.tower import Features, make_input, signature_of
+from edge_vlm_ros.engines.sophgo.towers.tower import Features, make_input
 from edge_vlm_ros.vision import aspect_ratio_id, aspect_ratio_mask
 
 
@@ -36,11 +36,6 @@ class AspectTower:
     models: ClassVar = 'Llama 3.2 Vision'
     family: ClassVar = 'mllama'
     is_attended: ClassVar = True
-
-    @classmethod
-    def knows(cls, net: NetInfo) -> bool:
-        """Know itself by how many inputs there are; see `Tower.knows`."""
-        return signature_of(net) == cls.signature
 
     @classmethod
     def read(cls, net: NetInfo) -> AspectTower:

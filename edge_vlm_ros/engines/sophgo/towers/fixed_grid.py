@@ -16,7 +16,6 @@ from edge_vlm_ros.engines.sophgo.towers.tower import (
     Features,
     check_patches,
     make_input,
-    signature_of,
 )
 
 _GRIDS = MappingProxyType({600: (20, 30)})
@@ -41,11 +40,6 @@ class FixedGridTower:
     models: ClassVar = 'Qwen2-VL of one grid'
     family: ClassVar = 'qwen2_vl'
     is_attended: ClassVar = False
-
-    @classmethod
-    def knows(cls, net: NetInfo) -> bool:
-        """Know itself by how many inputs there are; see `Tower.knows`."""
-        return signature_of(net) == cls.signature
 
     @classmethod
     def read(cls, net: NetInfo) -> FixedGridTower:

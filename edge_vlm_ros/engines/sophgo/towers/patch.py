@@ -18,15 +18,15 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines.sophgo.expect import input_of, misfit, output_of
 from edge_vlm_ros.engines.sophgo.masks import patch_mask, patch_positions
-from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo
+from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo, Shape
 from edge_vlm_ros.engines.sophgo.runtime import Runtime
+from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 from edge_vlm_ros.engines.sophgo.towers.tower import (
     MERGED,
     PATCH_COLUMNS,
     Features,
     check_patches,
     make_input,
-    signature_of,
 )
 
 _OLD_ROTARY_ROWS = 100
@@ -43,6 +43,7 @@ class PatchTower:
         mask: Type of the attention mask.
         is_dynamic: Whether it runs the real number of patches.
         most_side: Most patches along one side; 0 = any.
+        layers: Features that the first decoder layers add, beside those in the prompt.
     """
 
     net: str
@@ -50,34 +51,23 @@ class PatchTower:
     mask: DType
     is_dynamic: bool
     most_side: int
+    layers: int = 0
 
-    signature: ClassVar = (3, 2)
+    columns: ClassVar = PATCH_COLUMNS
+    signature: ClassVar[tuple[int, ...]] = (3, 2)
     models: ClassVar = 'Qwen2-VL'
     family: ClassVar = 'qwen2_vl'
     is_attended: ClassVar = False
 
     @classmethod
-    def knows(cls, net: NetInfo) -> bool:
-        """Know itself by how many inputs there are; see `Tower.knows`."""
-        return signature_of(net) == cls.signature
-
-    @classmethod
     def read(cls, net: NetInfo) -> PatchTower:
         """Read it from pixels, positions and mask; see `Tower.read`."""
-        pixels, features = input_of(net, 0), output_of(net, 0)
-        patches = pixels.shape[0]
-        if pixels.shape[1] != PATCH_COLUMNS:
-            raise misfit(net, pixels, f'(patches, {PATCH_COLUMNS})', f'{pixels.shape}')
-        positions, mask = input_of(net, 1), input_of(net, 2)
-        if positions.shape != (patches, 2) or positions.dtype is not DType.INT32:
-            raise misfit(net, positions, f'({patches}, 2) int32', f'{positions.shape}')
-        if mask.shape[-2:] != (patches, patches) or prod(mask.shape) != patches**2:
-            raise misfit(net, mask, f'(1, {patches}, {patches})', f'{mask.shape}')
-        if prod(features.shape[:-1]) * MERGED != patches:
-            raise misfit(net, features, f'{patches // MERGED} rows', f'{features.shape}')
+        features = output_of(net, 0)
+        patches = check_patch_net(net)
+        mask = check_patch_mask(net, 2, patches)
         # The video exports, told by their float32 output, have rotary tables of a fixed length.
         most_side = _OLD_ROTARY_ROWS if features.dtype is DType.FLOAT32 else 0
-        return cls(net.name, patches, mask.dtype, net.is_dynamic, most_side)
+        return cls(net.name, patches, mask, net.is_dynamic, most_side)
 
     def limit(self, limits: EngineLimits) -> EngineLimits:
         """Bound the patches of an image, and of its sides."""
@@ -93,6 +83,39 @@ class PatchTower:
         return PatchRunner(runtime, self, half)
 
 
+def check_patch_net(net: NetInfo, columns: int = PATCH_COLUMNS) -> int:
+    """Check pixels, positions and features; return how many patches the net takes.
+
+    Args:
+        net: The tower's.
+        columns: Values of one patch.
+
+    Raises:
+        ModelFileError: One is not what a tower for patches has.
+    """
+    pixels, positions, features = input_of(net, 0), input_of(net, 1), output_of(net, 0)
+    patches = pixels.shape[0]
+    if pixels.shape[1] != columns:
+        raise misfit(net, pixels, f'(patches, {columns})', f'{pixels.shape}')
+    if positions.shape != (patches, 2) or positions.dtype is not DType.INT32:
+        raise misfit(net, positions, f'({patches}, 2) int32', f'{positions.shape}')
+    if prod(features.shape[:-1]) * MERGED != patches:
+        raise misfit(net, features, f'{patches // MERGED} rows', f'{features.shape}')
+    return patches
+
+
+def check_patch_mask(net: NetInfo, index: int, patches: int) -> DType:
+    """Check a mask over the patches; return its type.
+
+    Raises:
+        ModelFileError: It has other sizes.
+    """
+    mask = input_of(net, index)
+    if mask.shape[-2:] != (patches, patches) or prod(mask.shape) != patches**2:
+        raise misfit(net, mask, f'(1, {patches}, {patches})', f'{mask.shape}')
+    return mask.dtype
+
+
 class PatchRunner:
     """Any grid, padded to the tower's patches; frames see only themselves.
 
@@ -103,56 +126,75 @@ class PatchRunner:
     def __init__(self, runtime: Runtime, tower: PatchTower, half: DType) -> None:
         self._runtime = runtime
         self._tower = tower
-        self._pixels = make_input(runtime, tower.net, 0)
-        self._positions = make_input(runtime, tower.net, 1)
-        self._mask = make_input(runtime, tower.net, 2)
-        self._features = Features(runtime, tower.net, half)
+        count = len(runtime.nets[tower.net].inputs)
+        self._inputs = [make_input(runtime, tower.net, i) for i in range(count)]
+        self._features = [Features(runtime, tower.net, half, i) for i in range(1 + tower.layers)]
         self._sent: tuple[int, int, int] | None = None
 
     def encode(self, inputs: VisionInputs) -> Spliced:
-        """Encode (time * height * width, 1176)."""
+        """Encode (time * height * width, values of a patch)."""
         time, height, width = inputs.grid
         each = height * width
-        check_patches(inputs)
+        check_patches(inputs, self._tower.columns)
         most = self._tower.most_side
         if most and max(height, width) > most:
             raise BadRequestError(
                 f'the image has {height} x {width} patches, the vision tower takes {most} a side'
             )
-        together = self._tower.patches // each
-        if not together:
+        if each > self._tower.patches:
             raise PromptTooLongError(
                 f'the image has {each} patches, the vision tower takes {self._tower.patches}'
             )
-        rows = []
+        together = self._together(each)
+        parts = []
         for start in range(0, time, together):
             count = min(together, time - start)
             patches = inputs.pixels[start * each : (start + count) * each]
-            rows.append(self._encode_frames(patches, count, height, width))
-        return Spliced(np.concatenate(rows))
+            parts.append(self._encode_frames(patches, count, height, width))
+        rows, *deepstack = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Spliced(rows, tuple(deepstack))
+
+    def _together(self, each: int) -> int:
+        """Say how many frames of `each` patches go into one launch, at least 1."""
+        return self._tower.patches // each
 
     def _encode_frames(
         self, patches: NDArray[np.float32], count: int, height: int, width: int
-    ) -> NDArray[Any]:
+    ) -> list[NDArray[Any]]:
         used = len(patches)
-        self._send_grid(count, height, width)
-        self._pixels.write(patches)
-        pixels, positions, mask = self._pixels, self._positions, self._mask
-        if self._tower.is_dynamic:
-            pixels = pixels.shorter((used, PATCH_COLUMNS), pixels.size)
-            positions = positions.shorter((used, 2), positions.size)
-            mask = mask.shorter((*mask.shape[:-2], used, used), mask.size)
-        net = self._tower.net
-        self._runtime.launch(net, [pixels, positions, mask], [self._features.tensor])
-        return self._features.read(used // MERGED)
-
-    def _send_grid(self, count: int, height: int, width: int) -> None:
-        """Send mask and positions, unless the last image had the same grid."""
         grid = (count, height, width)
-        if grid == self._sent:
-            return
-        self._sent = None
-        rows = count * height * width if self._tower.is_dynamic else self._tower.patches
-        self._positions.write(patch_positions(count, height, width))
-        self._mask.write(patch_mask(count, height * width, rows, self._tower.mask))
-        self._sent = grid
+        if grid != self._sent:  # what belongs to the grid lies there since the last image
+            self._sent = None
+            self._send_grid(*grid, used if self._tower.is_dynamic else self._tower.patches)
+            self._sent = grid
+        self._send_pixels(patches)
+        inputs = self._inputs
+        if self._tower.is_dynamic:
+            inputs = [_shorter(tensor, used) for tensor in inputs]
+        outputs = [features.tensor for features in self._features]
+        self._runtime.launch(self._tower.net, inputs, outputs)
+        return [features.read(used // MERGED) for features in self._features]
+
+    def _send_pixels(self, patches: NDArray[np.float32]) -> None:
+        """Send the patches of one launch."""
+        self._inputs[0].write(patches)
+
+    def _send_grid(self, count: int, height: int, width: int, rows: int) -> None:
+        """Send positions and mask of `count` frames; the net has `rows` patches."""
+        _, positions, mask = self._inputs
+        positions.write(patch_positions(count, height, width))
+        mask.write(patch_mask(count, height * width, rows, self._tower.mask))
+
+
+def _shorter(tensor: DeviceTensor, used: int) -> DeviceTensor:
+    """Say that an input has the patches that are used, and no more.
+
+    That is told by its shape: a row for each block of patches, a mask, or a row for each patch.
+    """
+    first, *others = tensor.shape
+    shape: Shape = (used, *others)
+    if not others:
+        shape = (used // MERGED,)
+    elif first == 1:
+        shape = (*tensor.shape[:-2], used, used)
+    return tensor.shorter(shape, tensor.size)

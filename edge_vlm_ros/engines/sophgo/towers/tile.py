@@ -14,7 +14,7 @@ from edge_vlm_ros.engines.checks import check_tiles
 from edge_vlm_ros.engines.sophgo.expect import input_of, misfit, output_of
 from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo
 from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
-from edge_vlm_ros.engines.sophgo.towers.tower import Features, make_input, signature_of
+from edge_vlm_ros.engines.sophgo.towers.tower import Features, make_input
 
 _MOST_TILES = 4
 """Tiles of one frame at most, as in the vendor's InternVL program; each costs a vision run."""
@@ -38,11 +38,6 @@ class TileTower:
     models: ClassVar = 'InternVL'
     family: ClassVar = 'internvl'
     is_attended: ClassVar = False
-
-    @classmethod
-    def knows(cls, net: NetInfo) -> bool:
-        """Know itself by how many inputs there are; see `Tower.knows`."""
-        return signature_of(net) == cls.signature
 
     @classmethod
     def read(cls, net: NetInfo) -> TileTower:

@@ -37,26 +37,22 @@ class Tower(Protocol):
     """A vision tower as its net declares it.
 
     Attributes:
-        signature: How many inputs the net has, and the rank of the first.
+        signature: By which it is known: how many inputs the net has, the rank of the first and,
+            where that does not tell, the first one's last size.
         models: Whose it is, for messages.
         family: The family whose prompts go with it.
         is_attended: Whether cross-attention layers attend to its features; otherwise they are
             spliced in.
     """
 
-    signature: ClassVar[tuple[int, int]]
+    signature: ClassVar[tuple[int, ...]]
     models: ClassVar[str]
     family: ClassVar[str]
     is_attended: ClassVar[bool]
 
     @classmethod
-    def knows(cls, net: NetInfo) -> bool:
-        """Say whether a net with at least one input is such a tower's."""
-        ...
-
-    @classmethod
     def read(cls, net: NetInfo) -> Tower:
-        """Read it from a net that it knows.
+        """Read it from a net with its signature.
 
         Raises:
             ModelFileError: A tensor is not what such a tower has.
@@ -78,11 +74,6 @@ class Tower(Protocol):
             DeviceError: There is not enough memory.
         """
         ...
-
-
-def signature_of(net: NetInfo) -> tuple[int, int]:
-    """Return by what most towers are known; see `Tower.signature`."""
-    return len(net.inputs), len(net.inputs[0].shape)
 
 
 class Features:
