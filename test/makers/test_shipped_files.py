@@ -48,7 +48,7 @@ def test_the_compiled_fixtures_come_from_the_checkpoints_drawn_here(name, tmp_pa
         assert path.read_bytes() == (shipped / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize('name', ['internvl3', 'mllama', 'qwen2vl'])
+@pytest.mark.parametrize('name', ['internvl3', 'mllama', 'qwen2_5vl', 'qwen2vl'])
 def test_and_so_do_the_weights_of_the_float_reference(name):
     fixture = next(f for f in FIXTURES.values() if f.weights == name)
     drawn, kept = CHECKPOINTS[name]().weights, fixture.load_weights()

@@ -23,6 +23,7 @@ from edge_vlm_ros.engines.sophgo.towers.deepstack import DeepstackTower
 from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
+from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 BF16, F16, F32, I32 = DType.BFLOAT16, DType.FLOAT16, DType.FLOAT32, DType.INT32
 
@@ -236,22 +237,55 @@ def test_decode_nets_without_plain_memory_are_refused(nets_of):
         read_contract(nets)
 
 
-def test_qwen2_5_vl_is_refused_by_its_vision_tower(nets_of):
-    nets = nets_of('qwen2vl_convert_bf16_bm1684x')
-    vit = nets['vit']
-    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[2], vit.inputs[1]))
-    with pytest.raises(ModelFileError, match=r'5 inputs.*Qwen2\.5-VL'):
+def with_input(net, index, **changes):
+    """Return a net one of whose inputs is another."""
+    inputs = list(net.inputs)
+    inputs[index] = replace(inputs[index], **changes)
+    return replace(net, inputs=tuple(inputs))
+
+
+@pytest.mark.parametrize(
+    ('index', 'changes', 'message'),
+    [
+        (1, {'shapes': ((64, 3),)}, r'expected \(64, 2\) int32'),
+        (1, {'dtype': DType.FLOAT32}, r'expected \(64, 2\) int32'),
+        (2, {'shapes': ((1, 1, 64, 32),)}, r'expected \(1, 64, 64\)'),
+        (3, {'shapes': ((1, 1, 32, 64),)}, r'expected \(1, 64, 64\)'),
+        (3, {'dtype': BF16}, 'expected float32, found bfloat16'),
+        (4, {'shapes': ((64,),)}, r'expected \(16,\) int32, found \(64,\)'),
+        (4, {'dtype': DType.FLOAT32}, r'expected \(16,\) int32'),
+        # A patch of 16 px: five inputs are not always Qwen2.5-VL.
+        (
+            0,
+            {'shapes': ((64, 1536),)},
+            r'5 inputs, the first \(64, 1536\): .*Qwen2\.5-VL',
+        ),
+    ],
+)
+def test_a_tower_with_windows_is_refused_for_what_does_not_fit(nets_of, index, changes, message):
+    nets = nets_of('qwen2_5vl_static_bf16_bm1684x')
+    nets['vit'] = with_input(nets['vit'], index, **changes)
+    with pytest.raises(ModelFileError, match=message):
         read_contract(nets)
 
 
-class WindowTower(NamedTuple):
+@pytest.mark.parametrize('name', ['static_bf16_bm1684x', 'dynamic_bf16_bm1684x'])
+def test_a_tower_with_windows_is_known_by_its_inputs(nets_of, name):
+    contract = read_contract(nets_of(f'qwen2_5vl_{name}'))
+    assert contract.tower == WindowTower('vit', 64, DType.FLOAT32, 'dynamic' in name, 0)
+    assert contract.family == 'qwen2_5_vl'
+    limits = contract.limits(384)
+    assert (limits.max_patches, limits.patch_grid, limits.tile_px) == (64, (0, 0), 0)
+
+
+class PairTower(NamedTuple):
     """A tower that this engine does not drive, as a module of its own would hold it."""
 
     patches: int
 
-    signature = (5, 2)
-    models = 'Qwen2.5-VL'
-    family = 'qwen2_5_vl'
+    signature = (4, 2)
+    models = 'Pairs'
+    family = 'pairs'
     is_attended = False
 
     @classmethod
@@ -262,25 +296,25 @@ class WindowTower(NamedTuple):
         return replace(limits, max_patches=self.patches)
 
     def describe(self):
-        return f'{self.patches} patches in windows'
+        return f'{self.patches} patches in pairs'
 
     def start(self, runtime, half):
         return runtime, half
 
 
 def test_one_more_tower_is_a_class_and_a_row(nets_of, bmodel, monkeypatch):
-    monkeypatch.setattr(contract_module, '_TOWERS', (*contract_module._TOWERS, WindowTower))
+    monkeypatch.setattr(contract_module, '_TOWERS', (*contract_module._TOWERS, PairTower))
     nets = nets_of('qwen2vl_convert_bf16_bm1684x')
     vit = nets['vit']
-    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[2], vit.inputs[1]))
+    nets['vit'] = replace(vit, inputs=(*vit.inputs, vit.inputs[1]))
     contract = read_contract(nets)
     patches = vit.inputs[0].shape[0]
-    assert contract.tower == WindowTower(patches)
-    assert contract.family == 'qwen2_5_vl'
+    assert contract.tower == PairTower(patches)
+    assert contract.family == 'pairs'
     limits = contract.limits(384)
     assert limits.max_patches == patches
     report = report_of(read_bmodel(bmodel('qwen2vl_convert_bf16_bm1684x')), contract, limits)
-    assert dict(report.facts)['vision tower'] == f'{patches} patches in windows'
+    assert dict(report.facts)['vision tower'] == f'{patches} patches in pairs'
     assert contract.tower.start('runtime', 'half') == ('runtime', 'half')
 
 

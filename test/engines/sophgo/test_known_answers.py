@@ -38,14 +38,22 @@ RUNS = {
     'qwen2vl_v2_bf16_bm1684x': (*ALL, 'clip', 'sampled'),
     'qwen2vl_v3_w4bf16_bm1684x': TALK,
     'qwen2vl_v4_f16_bm1684x': TALK,
+    'qwen2_5vl_static_bf16_bm1684x': ('talk', 'images', 'full', 'clip'),
+    'qwen2_5vl_dynamic_bf16_bm1684x': ('talk', 'clip'),
+    'qwen2_5vl_history_bf16_bm1688': ('talk', 'clip'),
     'mllama_2024_bf16_bm1684x': (*ONE_IMAGE, 'sampled'),
     'mllama_2024_w4bf16_bm1684x': TALK,
     'mllama_convert_bf16_bm1684x': (*ONE_IMAGE, 'by_steps'),
 }
 
 
-# The same nets as of another file, for the engine: only the compiler's weights are of 4 bits.
-EXHAUSTIVE = {'internvl2_w4bf16_bm1684x', 'mllama_2024_w4bf16_bm1684x'}
+# The same nets as of another file, for the engine: only the compiler's weights are of 4 bits; or
+# a tower and a decoder that other files have each.
+EXHAUSTIVE = {
+    'internvl2_w4bf16_bm1684x',
+    'mllama_2024_w4bf16_bm1684x',
+    'qwen2_5vl_history_bf16_bm1688',
+}
 
 
 def run_names():
@@ -95,7 +103,7 @@ def test_engine_and_float_reference_agree_over_whole_conversations(name, bmodel)
 
 def check_step(name, step):
     """4 bytes of position on each axis, 2 of mask, up; 4 of token, down; no copy of the cache."""
-    axes = 3 if name.startswith(('qwen2vl', 'qwen3vl')) else 1
+    axes = 3 if name.startswith('qwen') else 1
     token = 4  # sent only where it is not the one that the head left on the chip
     assert step['d2s'] == {'calls': 1, 'bytes': 4}
     assert step['s2d']['bytes'] <= 4 * axes + 2 + token

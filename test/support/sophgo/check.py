@@ -32,6 +32,7 @@ from support.sophgo.reference import (
     cosine,
     internvl_vision,
     mllama_vision,
+    qwen2_5vl_vision,
     qwen2vl_vision,
     sampling_head,
 )
@@ -41,6 +42,7 @@ _FIRST: Final = 4  # index of the first vision row, or of the image token
 _TEXT: Final = 12  # tokens beside the vision rows
 _STEPS: Final = 2
 _LIMIT_S: Final = 300.0
+_PATCH_VISION: Final = {'qwen2_vl': qwen2vl_vision, 'qwen2_5_vl': qwen2_5vl_vision}
 
 
 class Check:
@@ -57,7 +59,7 @@ class Check:
         self._weights = fixture.load_weights()
         self._decoder = Decoder(self._config, self._weights)
         self._random = np.random.default_rng(11)
-        self._is_mrope = self._config['model_type'] == 'qwen2_vl'
+        self._is_mrope = self._config['model_type'] in _PATCH_VISION
         self._cross = self._config.get('text_config', {}).get('cross_attention_layers', [])
         self._image: Image | None = None
         self.cosines: dict[str, float] = {}
@@ -79,7 +81,7 @@ class Check:
     def _vision(self) -> Array:
         """Run the vision net; return the reference's rows, for both to go on from."""
         kind = self._config['model_type']
-        if kind == 'qwen2_vl':
+        if kind in _PATCH_VISION:
             return self._qwen_vision()
         if kind == 'mllama':
             return self._mllama_vision()
@@ -98,7 +100,8 @@ class Check:
         block = block.reshape(2, 2, 2, 2, 2).transpose(0, 2, 1, 3, 4).reshape(16, 2)
         places = np.concatenate([block, block]).astype(np.int32)
         values = self._normal(patches, 1176)
-        expected = qwen2vl_vision(self._config, self._weights, values, places, groups)
+        vision = _PATCH_VISION[self._config['model_type']]
+        expected = vision(self._config, self._weights, values, places, groups)
         total = patches if self._nets.is_dynamic('vit') else self._nets.inputs('vit')[0][0]
         group = np.repeat([0, 1, 2], (*groups, total - patches))
         open_pairs = (group[:, None] == group) & (group < 2)
@@ -106,7 +109,10 @@ class Check:
         mask = mask.reshape(*self._nets.inputs('vit')[2][:-2], total, total)
         values = np.pad(values, ((0, total - patches), (0, 0)))
         places = np.pad(places, ((0, total - patches), (0, 0)))
-        rows = self._nets('vit', values, places, mask)[0]
+        # Each frame is one window: blocks stay in their order, and both masks are the same.
+        windows = (mask, np.arange(total // 4, dtype=np.int32))
+        more = windows if len(self._nets.inputs('vit')) > len((values, places, mask)) else ()
+        rows = self._nets('vit', values, places, mask, *more)[0]
         self._compare('vit', rows[: patches // 4], expected)
         return expected
 

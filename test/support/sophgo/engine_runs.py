@@ -42,6 +42,7 @@ from support.sophgo.reference import (
     cosine,
     internvl_vision,
     mllama_vision,
+    qwen2_5vl_vision,
     qwen2vl_vision,
     qwen3vl_vision,
     sampling_head,
@@ -53,8 +54,13 @@ DEAR_STEPS: Final = RunCosts(((1, 1.0),), run_s=0.5)
 _SEED: Final = 5
 _PLACEHOLDER: Final = 0
 _IMAGE_TOKEN: Final = 6
-_PATCHED: Final = ('qwen2_vl', 'qwen3_vl')
-_GRIDS: Final = ((4, 6), (4, 4))  # patches of their images, one after the other
+_GRIDS: Final = {
+    # Patches of images, one after the other; of Qwen2.5-VL's more than one window each.
+    'qwen2_vl': ((4, 6), (4, 4)),
+    'qwen2_5_vl': ((4, 12), (2, 10)),
+    'qwen3_vl': ((4, 6), (4, 4)),
+}
+_PATCH_VISION: Final = {'qwen2_vl': qwen2vl_vision, 'qwen2_5_vl': qwen2_5vl_vision}
 
 
 @dataclass(frozen=True)
@@ -349,7 +355,7 @@ class Bench:
 
     def clip(self) -> None:
         """Two frames in one launch of the vision tower: each sees only itself."""
-        height, width = _GRIDS[1]
+        height, width = _GRIDS[self._kind][1]
         each = height * width
         patches = self._normal(2 * each, self._patch_values)
         inputs = VisionInputs(patches, (2, height, width), each // 2, table_side=self._table_side)
@@ -401,7 +407,7 @@ class Bench:
     # -- the two sides ----------------------------------------------------------------------------
 
     def _talk(self) -> Talk:
-        return Talk(axes=3 if self._kind in _PATCHED else 1)
+        return Talk(axes=3 if self._kind in _GRIDS else 1)
 
     def _say(self, talk: Talk, count: int) -> None:
         for token in self._random.integers(20, 250, count):
@@ -457,8 +463,8 @@ class Bench:
         talk.next_position += max(height, width)
 
     def _make_image(self, number: int) -> tuple[VisionInputs, Array]:
-        if self._kind in _PATCHED:
-            height, width = _GRIDS[number]
+        if self._kind in _GRIDS:
+            height, width = _GRIDS[self._kind][number]
             patches = self._normal(height * width, self._patch_values)
             places = _patch_places(height, width)
             rows, self._deep[number] = self._patch_vision(patches, places)
@@ -534,8 +540,9 @@ class Bench:
         places: NDArray[np.int32],
         groups: Sequence[int] = (),
     ) -> tuple[Array, list[Array]]:
-        if self._kind == 'qwen2_vl':
-            return qwen2vl_vision(self._config, self._weights, patches, places, groups), []
+        vision = _PATCH_VISION.get(self._kind)
+        if vision is not None:
+            return vision(self._config, self._weights, patches, places, groups), []
         return qwen3vl_vision(self._config, self._weights, patches, places, groups)
 
     def _note_vision(

@@ -143,6 +143,11 @@ RECIPES: Final[Mapping[str, Convert | FromParts]] = {
     'qwen2vl_convert_bf16_bm1684x': Convert('qwen2vl', 'bm1684x', _QWEN),
     'qwen2vl_dynamic_bf16_bm1684x': Convert('qwen2vl', 'bm1684x', (*_QWEN, '--dynamic')),
     'qwen2vl_convert_bf16_bm1688': Convert('qwen2vl', 'bm1688', _QWEN),
+    'qwen2_5vl_static_bf16_bm1684x': Convert('qwen2_5vl', 'bm1684x', _QWEN),
+    'qwen2_5vl_dynamic_bf16_bm1684x': Convert('qwen2_5vl', 'bm1684x', (*_QWEN, '--dynamic')),
+    'qwen2_5vl_history_bf16_bm1688': Convert(
+        'qwen2_5vl', 'bm1688', (*_HISTORY, '--max_pixels', '112,112')
+    ),
     'qwen3vl_static_bf16_bm1684x': Convert('qwen3vl', 'bm1684x', _QWEN3),
     'qwen3vl_dynamic_bf16_bm1684x': Convert('qwen3vl', 'bm1684x', (*_QWEN3, '--dynamic')),
     'mllama_2024_bf16_bm1684x': FromParts('mllama', 'mllama', 'bm1684x'),
@@ -317,7 +322,7 @@ def write_sources() -> None:
     for name, make in CHECKPOINTS.items():
         checkpoint = make()
         checkpoint.write_config(FOLDER / 'config' / name)
-        if name in ('internvl3', 'qwen2vl', 'qwen3vl', 'mllama'):
+        if name in ('internvl3', 'qwen2vl', 'qwen2_5vl', 'qwen3vl', 'mllama'):
             halves = {k: v.astype(np.float16) for k, v in checkpoint.weights.items()}
             _save(FOLDER / 'weights' / f'{name}.npz.xz', halves)
 

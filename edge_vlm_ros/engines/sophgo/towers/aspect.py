@@ -32,7 +32,7 @@ class AspectTower:
     tile_px: int
     rows: int
 
-    signature: ClassVar = (3, 4)
+    signature: ClassVar[tuple[int, ...]] = (3, 4)
     models: ClassVar = 'Llama 3.2 Vision'
     family: ClassVar = 'mllama'
     is_attended: ClassVar = True

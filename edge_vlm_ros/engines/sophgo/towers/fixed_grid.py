@@ -36,7 +36,7 @@ class FixedGridTower:
     rows: int
     columns: int
 
-    signature: ClassVar = (1, 2)
+    signature: ClassVar[tuple[int, ...]] = (1, 2)
     models: ClassVar = 'Qwen2-VL of one grid'
     family: ClassVar = 'qwen2_vl'
     is_attended: ClassVar = False

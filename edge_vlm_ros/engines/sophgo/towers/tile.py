@@ -34,7 +34,7 @@ class TileTower:
     tile_px: int
     rows: int
 
-    signature: ClassVar = (1, 4)
+    signature: ClassVar[tuple[int, ...]] = (1, 4)
     models: ClassVar = 'InternVL'
     family: ClassVar = 'internvl'
     is_attended: ClassVar = False

@@ -10,6 +10,7 @@ from support.sophgo.reference.sampling import SamplingParameters, sampling_head
 from support.sophgo.reference.vision import (
     internvl_vision,
     mllama_vision,
+    qwen2_5vl_vision,
     qwen2vl_vision,
     qwen3vl_vision,
 )
@@ -23,6 +24,7 @@ __all__ = [
     'cosine',
     'internvl_vision',
     'mllama_vision',
+    'qwen2_5vl_vision',
     'qwen2vl_vision',
     'qwen3vl_vision',
     'sampling_head',

@@ -15,6 +15,7 @@ _HIDDEN: Final = -1e9
 _PREFIXES: Final = {
     'internvl_chat': ('language_model.model.', 'language_model.lm_head.weight'),
     'qwen2_vl': ('model.', 'lm_head.weight'),
+    'qwen2_5_vl': ('model.', 'lm_head.weight'),
     'qwen3_vl': ('model.language_model.', 'lm_head.weight'),
     'mllama': ('language_model.model.', 'language_model.lm_head.weight'),
 }

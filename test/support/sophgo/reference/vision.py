@@ -33,6 +33,11 @@ class _Tower:
         normed: Array = (x - mean) / scale * self.weights[f'{name}.weight']
         return normed + self.weights[f'{name}.bias']
 
+    def rms_norm(self, x: Array, name: str) -> Array:
+        scale = np.sqrt((x**2).mean(-1, keepdims=True) + self._eps)
+        normed: Array = x / scale * self.weights[f'{name}.weight']
+        return normed
+
     def qkv(self, x: Array, name: str, heads: int) -> tuple[Array, Array, Array]:
         q, k, v = self.linear(x, name).reshape(len(x), 3, heads, -1).transpose(1, 0, 2, 3)
         return q, k, v
@@ -96,11 +101,7 @@ def qwen2vl_vision(
     sizes = config['vision_config']
     width, heads = sizes['embed_dim'], sizes['num_heads']
     tower = _Tower(weights, 1e-6)
-    quarter = width // heads // 4
-    inverse = 10000.0 ** -(np.arange(quarter) / quarter)
-    angles = (positions[..., None] * inverse).reshape(len(patches), -1)
-    angles = np.concatenate([angles, angles], -1)[:, None]
-    turn = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+    turn = _patch_rotation(positions, width // heads)
     group = np.repeat(np.arange(len(groups) or 1), groups or [len(patches)])
     mask = np.where(group[:, None] == group, 0, _HIDDEN).astype(np.float32)
     x = patches @ weights['visual.patch_embed.proj.weight'].reshape(width, -1).T
@@ -114,6 +115,62 @@ def qwen2vl_vision(
     x = tower.norm(x, 'visual.merger.ln_q').reshape(len(x) // 4, -1)
     y = gelu(tower.linear(x, 'visual.merger.mlp.0'))
     return tower.linear(y, 'visual.merger.mlp.2').astype(np.float32)
+
+
+def _patch_rotation(positions: NDArray[np.integer[Any]], head: int) -> tuple[Array, Array]:
+    """Return cosines and sines of patches' rows and columns, (patches, 1, head)."""
+    quarter = head // 4
+    inverse = 10000.0 ** -(np.arange(quarter) / quarter)
+    angles = (positions[..., None] * inverse).reshape(len(positions), -1)
+    angles = np.concatenate([angles, angles], -1)[:, None]
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def qwen2_5vl_vision(
+    config: Mapping[str, Any],
+    weights: Weights,
+    patches: Array,
+    positions: NDArray[np.integer[Any]],
+    groups: Sequence[int] = (),
+) -> Array:
+    """Return (patches / 4, width) of the language model.
+
+    Nothing is put into another order: which patches share a window is told by where they lie.
+
+    Args:
+        config: config.json.
+        weights: By the publisher's names.
+        patches: (patches, 1176), block by block.
+        positions: (patches, 2), row and column of each patch.
+        groups: Patches of each temporal group, which see only each other; () = all are one.
+    """
+    sizes = config['vision_config']
+    width, heads = sizes['hidden_size'], sizes['num_heads']
+    tower = _Tower(weights, 1e-6)
+    turn = _patch_rotation(positions, width // heads)
+    group = np.repeat(np.arange(len(groups) or 1), groups or [len(patches)])[:, None]
+    window = positions // (sizes['window_size'] // sizes['patch_size'])
+    masks = [_only_alike(group), _only_alike(np.concatenate([group, window], 1))]
+    x = patches @ weights['visual.patch_embed.proj.weight'].reshape(width, -1).T
+    for i in range(sizes['depth']):
+        at = f'visual.blocks.{i}.'
+        q, k, v = tower.qkv(tower.rms_norm(x, f'{at}norm1'), f'{at}attn.qkv', heads)
+        mask = masks[i not in sizes['fullatt_block_indexes']]
+        y = attention(rotate(q, turn), rotate(k, turn), v, mask).reshape(len(x), width)
+        x = x + tower.linear(y, f'{at}attn.proj')
+        y = tower.rms_norm(x, f'{at}norm2')
+        gate = tower.linear(y, f'{at}mlp.gate_proj')
+        y = gate / (1 + np.exp(-gate)) * tower.linear(y, f'{at}mlp.up_proj')
+        x = x + tower.linear(y, f'{at}mlp.down_proj')
+    x = tower.rms_norm(x, 'visual.merger.ln_q').reshape(len(x) // 4, -1)
+    y = gelu(tower.linear(x, 'visual.merger.mlp.0'))
+    return tower.linear(y, 'visual.merger.mlp.2').astype(np.float32)
+
+
+def _only_alike(marks: NDArray[np.integer[Any]]) -> Array:
+    """Return a mask that lets rows with the same marks see each other."""
+    alike = (marks[:, None] == marks[None]).all(-1)
+    return np.where(alike, 0, _HIDDEN).astype(np.float32)
 
 
 def qwen3vl_vision(
@@ -138,13 +195,9 @@ def qwen3vl_vision(
     sizes = config['vision_config']
     width, heads = sizes['hidden_size'], sizes['num_heads']
     tower, root = _Tower(weights, 1e-6), 'model.visual.'
-    quarter = width // heads // 4
-    inverse = 10000.0 ** -(np.arange(quarter) / quarter)
-    angles = (positions[..., None] * inverse).reshape(len(patches), -1)
-    angles = np.concatenate([angles, angles], -1)[:, None]
-    turn = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+    turn = _patch_rotation(positions, width // heads)
     group = np.repeat(np.arange(len(groups) or 1), groups or [len(patches)])
-    mask = np.where(group[:, None] == group, 0, _HIDDEN).astype(np.float32)
+    mask = _only_alike(group[:, None])
     x = patches @ weights[f'{root}patch_embed.proj.weight'].reshape(width, -1).T
     x = x + weights[f'{root}patch_embed.proj.bias']
     x = x + _stretched(weights[f'{root}pos_embed.weight'], positions)

@@ -42,14 +42,17 @@ def qwen2vl() -> Checkpoint:
     weights |= decoder(draw, 'model.', Decoder())
     weights['lm_head.weight'] = draw.matrix(VOCABULARY, HIDDEN, scale=4.0)
     ids = ids_of(QWEN2VL_TOKENS)
-    return Checkpoint(_config(ids), weights, QWEN2VL_TOKENS, _files(ids))
+    return Checkpoint(_config(ids), weights, QWEN2VL_TOKENS, files_beside_config(ids))
 
 
-def _config(ids: dict[str, int]) -> dict[str, Any]:
+def qwen_config(
+    ids: dict[str, int], architecture: str, model_type: str, vision: dict[str, Any]
+) -> dict[str, Any]:
+    """Return config.json of Qwen2-VL or a successor."""
     return {
         **language_config(),
-        'architectures': ['Qwen2VLForConditionalGeneration'],
-        'model_type': 'qwen2_vl',
+        'architectures': [architecture],
+        'model_type': model_type,
         'rope_scaling': {'type': 'mrope', 'mrope_section': list(MROPE_SECTIONS)},
         'vision_start_token_id': ids['<|vision_start|>'],
         'vision_end_token_id': ids['<|vision_end|>'],
@@ -58,22 +61,27 @@ def _config(ids: dict[str, int]) -> dict[str, Any]:
         'video_token_id': ids['<|video_pad|>'],
         'bos_token_id': ids['<|endoftext|>'],
         'eos_token_id': ids['<|im_end|>'],
-        'vision_config': {
-            'depth': QWEN_VIT['layers'],
-            'embed_dim': QWEN_VIT['width'],
-            'mlp_ratio': 4,
-            'num_heads': QWEN_VIT['heads'],
-            'in_chans': 3,
-            'hidden_size': HIDDEN,
-            'patch_size': 14,
-            'spatial_merge_size': 2,
-            'spatial_patch_size': 14,
-            'temporal_patch_size': 2,
-        },
+        'vision_config': vision,
     }
 
 
-def _files(ids: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _config(ids: dict[str, int]) -> dict[str, Any]:
+    vision = {
+        'depth': QWEN_VIT['layers'],
+        'embed_dim': QWEN_VIT['width'],
+        'mlp_ratio': 4,
+        'num_heads': QWEN_VIT['heads'],
+        'in_chans': 3,
+        'hidden_size': HIDDEN,
+        'patch_size': 14,
+        'spatial_merge_size': 2,
+        'spatial_patch_size': 14,
+        'temporal_patch_size': 2,
+    }
+    return qwen_config(ids, 'Qwen2VLForConditionalGeneration', 'qwen2_vl', vision)
+
+
+def files_beside_config(ids: dict[str, int]) -> dict[str, dict[str, Any]]:
     """Return the JSON files beside config.json."""
     return {
         'generation_config.json': {'eos_token_id': [ids['<|im_end|>'], ids['<|endoftext|>']]},
