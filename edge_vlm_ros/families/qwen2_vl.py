@@ -130,10 +130,11 @@ class Qwen2VlFamily(TemplatedFamily):
 
     Args:
         settings: Within what the engine takes.
+        system_text: Where the question brings none.
     """
 
-    def __init__(self, settings: Qwen2VlSettings) -> None:
-        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens, SYSTEM_TEXT)
+    def __init__(self, settings: Qwen2VlSettings, system_text: str = SYSTEM_TEXT) -> None:
+        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens, system_text)
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
         self._start, self._end = encode_pieces(settings.tokenizer, (VISION_START, VISION_END))

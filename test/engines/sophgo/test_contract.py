@@ -254,11 +254,11 @@ def with_input(net, index, **changes):
         (3, {'dtype': BF16}, 'expected float32, found bfloat16'),
         (4, {'shapes': ((64,),)}, r'expected \(16,\) int32, found \(64,\)'),
         (4, {'dtype': DType.FLOAT32}, r'expected \(16,\) int32'),
-        # A patch of 16 px: five inputs are not always Qwen2.5-VL.
+        # Another patch: five inputs are not always Qwen2.5-VL.
         (
             0,
-            {'shapes': ((64, 1536),)},
-            r'5 inputs, the first \(64, 1536\): .*Qwen2\.5-VL',
+            {'shapes': ((64, 1024),)},
+            r'5 inputs, the first \(64, 1024\): .*Qwen2\.5-VL',
         ),
     ],
 )
