@@ -20,6 +20,7 @@ from edge_vlm_ros.core.chips import (
 )
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
+from edge_vlm_ros.core.detection import NO_DETECTIONS, Detection, Detections
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadOutputError,
@@ -112,6 +113,7 @@ __all__ = [
     'FAMILIES',
     'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
+    'NO_DETECTIONS',
     'NS_PER_S',
     'PENALTY_RANGE',
     'TOKENIZER_BYTES',
@@ -133,6 +135,8 @@ __all__ = [
     'ConfigFile',
     'CrossAttended',
     'DeadlineError',
+    'Detection',
+    'Detections',
     'DeviceError',
     'EarlierTurn',
     'EdgeVlmError',

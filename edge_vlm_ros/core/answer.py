@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core.clock import NS_PER_S
+from edge_vlm_ros.core.detection import NO_DETECTIONS, Detections
 from edge_vlm_ros.core.errors import ErrorCode
 from edge_vlm_ros.core.prefix import Readiness
 
@@ -156,6 +157,7 @@ class Answer:
             model's scores; None = not known.
         bad_frames: Those of the cameras that cannot be decoded, which the answer is not about.
         readiness: How much of it was there before the question came.
+        detections: The places that it names in a frame.
     """
 
     request_id: str
@@ -172,6 +174,7 @@ class Answer:
     choice_probability: float | None = None
     bad_frames: tuple[BadFrame, ...] = ()
     readiness: Readiness = Readiness.NONE
+    detections: Detections = NO_DETECTIONS
 
     @classmethod
     def failed(

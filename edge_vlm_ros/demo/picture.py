@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import RgbImage
+from edge_vlm_ros.vision.captions import (
+    ACCENT,
+    BAD,
+    CARD,
+    FAINT,
+    GOOD,
+    INK,
+    PAPER,
+    wrapped,
+    write,
+)
 
-Colour = tuple[int, int, int]
-_INK: Colour = (236, 239, 244)
-_FAINT: Colour = (150, 160, 176)
-_PAPER: Colour = (34, 38, 46)
-_CARD: Colour = (46, 52, 64)
-_GOOD: Colour = (143, 212, 143)
-_BAD: Colour = (240, 120, 110)
-_ACCENT: Colour = (120, 190, 240)
-_FONT = cv2.FONT_HERSHEY_DUPLEX
 _MARGIN = 24
 _CARD_WIDTH = 640
 _FRAME_HEIGHT = 480
@@ -59,8 +61,8 @@ def save_picture(path: Path, title: str, cards: Sequence[Card]) -> None:
     card_height = _FRAME_HEIGHT + _TEXT_HEIGHT
     width = columns * (_CARD_WIDTH + _MARGIN) + _MARGIN
     height = 76 + rows * (card_height + _MARGIN)
-    canvas = np.full((height, width, 3), _PAPER, np.uint8)
-    _write(canvas, title, (_MARGIN, 50), 0.9, _INK)
+    canvas = np.full((height, width, 3), PAPER, np.uint8)
+    write(canvas, title, (_MARGIN, 50), 0.9, INK)
     for number, card in enumerate(cards):
         row, column = divmod(number, _COLUMNS)
         x = _MARGIN + column * (_CARD_WIDTH + _MARGIN)
@@ -73,21 +75,21 @@ def save_picture(path: Path, title: str, cards: Sequence[Card]) -> None:
 
 
 def _draw(card: Card) -> NDArray[np.uint8]:
-    tile = np.full((_FRAME_HEIGHT + _TEXT_HEIGHT, _CARD_WIDTH, 3), _CARD, np.uint8)
+    tile = np.full((_FRAME_HEIGHT + _TEXT_HEIGHT, _CARD_WIDTH, 3), CARD, np.uint8)
     tile[:_FRAME_HEIGHT] = _fit(card.frames[-1], _CARD_WIDTH, _FRAME_HEIGHT)
     if len(card.frames) > 1:
         _draw_strip(tile, card.frames)
     y = _FRAME_HEIGHT + 38
     for line in wrapped(card.question, 0.62, _CARD_WIDTH - 2 * _MARGIN)[:2]:
-        _write(tile, line, (_MARGIN, y), 0.62, _ACCENT)
+        write(tile, line, (_MARGIN, y), 0.62, ACCENT)
         y += 30
     y += 6
     for line in wrapped(card.answer or '(no answer)', 0.72, _CARD_WIDTH - 2 * _MARGIN)[:3]:
-        _write(tile, line, (_MARGIN, y), 0.72, _INK)
+        write(tile, line, (_MARGIN, y), 0.72, INK)
         y += 32
     bottom = _FRAME_HEIGHT + _TEXT_HEIGHT - 16
-    cv2.circle(tile, (_MARGIN + 6, bottom - 6), 7, _GOOD if card.good else _BAD, -1, cv2.LINE_AA)
-    _write(tile, card.facts, (_MARGIN + 24, bottom), 0.5, _FAINT)
+    cv2.circle(tile, (_MARGIN + 6, bottom - 6), 7, GOOD if card.good else BAD, -1, cv2.LINE_AA)
+    write(tile, card.facts, (_MARGIN + 24, bottom), 0.5, FAINT)
     return tile
 
 
@@ -95,7 +97,7 @@ def _draw_strip(tile: NDArray[np.uint8], frames: Sequence[RgbImage]) -> None:
     """Lay all frames of a clip along the lower edge of the newest one."""
     step = _CARD_WIDTH // len(frames)
     top = _FRAME_HEIGHT - _STRIP_HEIGHT - 2
-    tile[top : top + _STRIP_HEIGHT + 2] = _PAPER
+    tile[top : top + _STRIP_HEIGHT + 2] = PAPER
     for number, frame in enumerate(frames):
         small = _fit(frame, step - 4, _STRIP_HEIGHT - 2)
         x = number * step + 2
@@ -113,27 +115,3 @@ def _fit(image: RgbImage, width: int, height: int) -> NDArray[np.uint8]:
     scaled = np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
     x, y = (size[0] - width) // 2, (size[1] - height) // 2
     return scaled[y : y + height, x : x + width]
-
-
-def wrapped(text: str, scale: float, width_px: int) -> list[str]:
-    """Break text into lines that fit; a single word that is too long stays whole."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f'{lines[-1]} {word}' if lines else word
-        if lines and _width(longer, scale) <= width_px:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-def _width(text: str, scale: float) -> int:
-    return int(cv2.getTextSize(text, _FONT, scale, 1)[0][0])
-
-
-def _write(
-    tile: NDArray[np.uint8], text: str, place: tuple[int, int], scale: float, colour: Colour
-) -> None:
-    # OpenCV's strokes have ASCII only.
-    plain = text.encode('ascii', 'replace').decode()
-    cv2.putText(tile, plain, place, _FONT, scale, colour, 1, cv2.LINE_AA)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edge_vlm_ros.core import EngineLimits, Frame, PromptPart, ShownAs, VisionInputs
+from edge_vlm_ros.families.grounding import Grounding
 from edge_vlm_ros.text import Tokenizer
 
 
@@ -38,6 +39,11 @@ class ModelFamily(Protocol):
     @property
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end an answer."""
+        ...
+
+    @property
+    def grounding(self) -> Grounding | None:
+        """How its models name places in a frame; None = they were not trained to."""
         ...
 
     @property

@@ -28,6 +28,7 @@ from edge_vlm_ros.core import (
     count,
     text_part,
 )
+from edge_vlm_ros.families.grounding import Grounding
 from edge_vlm_ros.families.model_folder import check_tile_size, normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.options import ResizeFilter
 from edge_vlm_ros.families.templated import TemplatedFamily
@@ -39,6 +40,7 @@ from edge_vlm_ros.text import (
     PHI3,
     ChatTemplate,
     Piece,
+    PlaceForm,
     Special,
     Tokenizer,
     encode_pieces,
@@ -229,6 +231,11 @@ class InternVlFamily(TemplatedFamily):
         super().__init__(settings.tokenizer, form.template, stop_tokens, form.system_text)
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
+
+    @property
+    def grounding(self) -> Grounding:
+        """How its models name places: thousandths of the frame in `<ref>` and `<box>`."""
+        return Grounding(PlaceForm.REF_BOX)
 
     def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.

@@ -45,10 +45,11 @@ from edge_vlm_ros.core import (
     join_parts,
     text_part,
 )
+from edge_vlm_ros.families.grounding import Grounding
 from edge_vlm_ros.families.model_folder import normaliser_of, stop_tokens_of
 from edge_vlm_ros.families.qwen2_vl_sizes import PatchSizes, Qwen2VlOptions
 from edge_vlm_ros.families.templated import TemplatedFamily
-from edge_vlm_ros.text import CHATML, Piece, Special, Tokenizer, encode_pieces
+from edge_vlm_ros.text import CHATML, Piece, PlaceForm, Special, Tokenizer, encode_pieces
 from edge_vlm_ros.vision import (
     Normaliser,
     Patching,
@@ -138,6 +139,11 @@ class Qwen2VlFamily(TemplatedFamily):
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
         self._start, self._end = encode_pieces(settings.tokenizer, (VISION_START, VISION_END))
+
+    @property
+    def grounding(self) -> Grounding:
+        """How its models name places: thousandths of the frame, between template tokens."""
+        return Grounding(PlaceForm.OBJECT_REF)
 
     @property
     def frames_per_input(self) -> int:

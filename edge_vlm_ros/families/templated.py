@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from edge_vlm_ros.core import Frame, PromptPart, ShownAs, VisionInputs
+from edge_vlm_ros.families.grounding import Grounding
 from edge_vlm_ros.text import ChatTemplate, Piece, Tokenizer, encode_pieces
 
 
@@ -40,6 +41,11 @@ class TemplatedFamily(ABC):
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end an answer."""
         return self._stop_tokens
+
+    @property
+    def grounding(self) -> Grounding | None:
+        """How its models name places in a frame: here they do not."""
+        return None
 
     @property
     def frames_per_input(self) -> int:

@@ -21,6 +21,7 @@ from edge_vlm_ros.core import (
     Answer,
     BadRequestError,
     CompressedImage,
+    Detection,
     FrameRef,
     FrameSource,
     Priority,
@@ -32,6 +33,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.msg import AnswerStats as AnswerStatsMsg
+from edge_vlm_ros.msg import Detection as DetectionMsg
 from edge_vlm_ros.msg import FrameRef as FrameRefMsg
 from edge_vlm_ros.nodes.node_time import Moment
 
@@ -223,6 +225,8 @@ def answer_to_ros(
         choice_valid=bool(answer.choice),
         choice_probability=_or_nan(answer.choice_probability),
         frames=[frame_ref_to_ros(frame, facts) for frame in answer.frames],
+        detections=[detection_to_ros(found) for found in answer.detections.found],
+        detections_dropped=answer.detections.dropped,
         stats=stats_to_ros(answer, facts),
         model=answer.model,
         chip=answer.chip,
@@ -246,6 +250,18 @@ def frame_ref_to_ros(frame: FrameRef, facts: RequestFacts) -> FrameRefMsg:
         width=frame.width,
         height=frame.height,
         age_s=facts.asked.age_s(_taken_ns(frame), frame.age_s),
+    )
+
+
+def detection_to_ros(found: Detection) -> DetectionMsg:
+    """Return the message for a place that an answer names."""
+    return DetectionMsg(
+        frame=found.frame,
+        label=found.label,
+        x=found.x,
+        y=found.y,
+        width=found.width,
+        height=found.height,
     )
 
 

@@ -10,15 +10,17 @@ from std_msgs.msg import String
 from edge_vlm_ros.msg import Answer as AnswerMsg
 from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes import diagnostics, qos
+from edge_vlm_ros.nodes.debug_image import DebugImage
 from edge_vlm_ros.nodes.qos_overrides import create_publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rclpy.node import Node
     from rclpy.publisher import Publisher
     from rclpy.qos import QoSProfile
 
+    from edge_vlm_ros.core import Question
     from edge_vlm_ros.nodes.ahead import AheadFacts
     from edge_vlm_ros.nodes.declaring import ParameterTable
     from edge_vlm_ros.nodes.health import CameraHealth
@@ -32,12 +34,15 @@ class Outlets:
     Args:
         node: Whose publishers they are.
         parameters: Of the node; overrides of the publishers' QoS are declared there.
+        later: Has something run on the executor's thread; may be called on any.
 
     Raises:
         SettingsError: Such an override makes no sense.
     """
 
-    def __init__(self, node: Node, parameters: ParameterTable) -> None:
+    def __init__(
+        self, node: Node, parameters: ParameterTable, later: Callable[[Callable[[], None]], None]
+    ) -> None:
         def create(kind: type[Any], topic: str, profile: QoSProfile) -> Publisher[Any]:
             return create_publisher(node, parameters, kind, topic, profile)
 
@@ -46,16 +51,19 @@ class Outlets:
         self._texts = create(String, '~/answer_text', qos.ANSWER_TEXT)
         self._states = create(String, '~/state', qos.STATE)
         self._diagnostics = create(DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
+        self._debug_image = DebugImage(node, parameters, later)
         self._last_state = ''
 
     def publish_chunk(self, message: AnswerChunkMsg) -> None:
         """Publish one chunk; on any thread (see `requests.AnswerPublisher`)."""
         self._chunks.publish(message)
 
-    def publish_answer(self, message: AnswerMsg) -> None:
-        """Publish the text of a good answer for speech and for people; on any thread."""
+    def publish_answer(self, message: AnswerMsg, question: Question | None = None) -> None:
+        """Publish the text of a good answer for speech, any for people to look at; any thread."""
         if message.error_code == AnswerMsg.ERROR_NONE:
             self._texts.publish(String(data=message.text))
+        if question is not None:
+            self._debug_image.show(question, message)
 
     def publish_state(self, status: NodeStatus) -> None:
         """Publish the state, where it is another than the last."""

@@ -91,6 +91,7 @@ pushes the oldest out: no error says so, and the caller waits forever. With a de
 ANSWER_TEXT = reliable(10)
 HINT = camera('best_effort', 10)
 """A hint is for now: from any publisher, and none is worth sending again."""
+DEBUG_IMAGE = reliable(1)
 DIAGNOSTICS = reliable(10)
 STATE = latched()
 

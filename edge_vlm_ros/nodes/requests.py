@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rclpy.task import Future
 
-    from edge_vlm_ros.core import Clock
+    from edge_vlm_ros.core import Clock, Question
     from edge_vlm_ros.msg import Answer as AnswerMsg
     from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
     from edge_vlm_ros.nodes.admission import Admitted
@@ -60,8 +60,13 @@ class AnswerPublisher(Protocol):
         """Publish one chunk."""
         ...
 
-    def publish_answer(self, message: AnswerMsg) -> None:
-        """Publish what is published of a whole answer, after its final chunk."""
+    def publish_answer(self, message: AnswerMsg, question: Question | None = None) -> None:
+        """Publish what is published of a whole answer, after its final chunk.
+
+        Args:
+            message: The answer.
+            question: With the frames chosen for it; None = the request was refused unread.
+        """
         ...
 
 
@@ -318,7 +323,7 @@ class OpenRequests:
         message = answer_to_ros(answer, admitted.facts, admitted.question.frames)
         try:
             self._publish(request, chunk)
-            self._publisher.publish_answer(message)
+            self._publisher.publish_answer(message, admitted.question)
         finally:
             request.reply.set_result(message)
             if request.attempt is not None and not request.attempt.done():

@@ -108,7 +108,7 @@ class VlmNode(ParameterSets, LifecycleNode):
             on_frame=self._frame_waits.frame_came,
             defaults=self.defaults,
         )
-        self._outlets = Outlets(self, self.parameters)
+        self._outlets = Outlets(self, self.parameters, self._inbox.put)
         self.parameters.warn_of_unknown()
         self._answering = Answering(
             self,

@@ -9,6 +9,7 @@ from edge_vlm_ros.core import DeviceError, FinishReason, PromptTooLongError
 from edge_vlm_ros.engines.base import ChosenToken
 from edge_vlm_ros.scheduling import Decoded
 from edge_vlm_ros.serving.conversation import answer_part
+from edge_vlm_ros.serving.places import detect
 from edge_vlm_ros.text import ClosedAnswer, FreeText, spell
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class AnswerSteps:
         is_last = running.reason is not FinishReason.NONE
         if is_last:
             running.tail = delta
+            self._note_places(running, turn, answer)
         else:
             running.stream.push(delta)
         if delta and not running.first_text_ns:
@@ -125,6 +127,16 @@ class AnswerSteps:
                 f'tokens together have probability {free:.2g}'
             )
         return answer.choice
+
+    def _note_places(self, running: Running, turn: Turn, answer: FreeText | ClosedAnswer) -> None:
+        """Note the places that a finished answer names, where its model can name any."""
+        grounding = self._family.grounding
+        if grounding is None or isinstance(answer, ClosedAnswer):
+            return
+        text = self._family.tokenizer.decode(answer.said, keep_special=True)
+        running.detections, note = detect(text, grounding, turn)
+        if note:
+            running.notes.append(note)
 
     def _append(self, turn: Turn, token: int) -> None:
         """Append an answer token to the KV cache."""

@@ -8,9 +8,11 @@ from functools import partial
 from itertools import chain
 
 from edge_vlm_ros.core import (
+    NO_DETECTIONS,
     NS_PER_S,
     Answer,
     BadFrame,
+    Detections,
     EdgeVlmError,
     ErrorCode,
     FeatureKey,
@@ -96,6 +98,7 @@ class Running:
         reason: Why the answer ended; NONE while it goes on.
         tail: The last piece of text, for the final chunk.
         error: Why it failed.
+        detections: The places that a good answer names in a frame.
         notes: What the caller should know of how a good answer came about, for people.
     """
 
@@ -115,6 +118,7 @@ class Running:
     reason: FinishReason = FinishReason.NONE
     tail: str = ''
     error: EdgeVlmError | None = None
+    detections: Detections = NO_DETECTIONS
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -252,6 +256,7 @@ class Running:
             choice_probability=probability,
             bad_frames=self.bad_frames,
             readiness=self.turn.readiness if self.turn else Readiness.NONE,
+            detections=NO_DETECTIONS if error else self.detections,
         )
 
     def _choice(self, text: str) -> tuple[str, float | None]:

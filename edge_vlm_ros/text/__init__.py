@@ -17,6 +17,7 @@ from edge_vlm_ros.text.choices import match_choice
 from edge_vlm_ros.text.closed_answer import ClosedAnswer
 from edge_vlm_ros.text.detokenizer import StreamingDetokenizer
 from edge_vlm_ros.text.free_text import FreeText
+from edge_vlm_ros.text.places import NamedPlace, PlaceForm, find_places
 from edge_vlm_ros.text.sentencepiece import SENTENCEPIECE_FILE
 from edge_vlm_ros.text.spelling import Spelling, spell
 from edge_vlm_ros.text.stop_rule import StopRule
@@ -35,7 +36,9 @@ __all__ = [
     'ChatTemplate',
     'ClosedAnswer',
     'FreeText',
+    'NamedPlace',
     'Piece',
+    'PlaceForm',
     'Special',
     'Spelling',
     'StopRule',
@@ -44,6 +47,7 @@ __all__ = [
     'Tokenizer',
     'TurnMarkup',
     'encode_pieces',
+    'find_places',
     'match_choice',
     'spell',
 ]

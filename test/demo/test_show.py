@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edge_vlm_ros.demo.console import Console
-from edge_vlm_ros.demo.picture import Card, save_picture, wrapped
+from edge_vlm_ros.demo.picture import Card, save_picture
 from edge_vlm_ros.demo.show import DemoError, Reply, Show, UsedFrame, frames_at
 from edge_vlm_ros.demo.truth import ClipMoment, ClipTruth, Thing
+from edge_vlm_ros.vision.captions import wrapped
 
 FPS = 10
 TRUE_ANSWERS = {

@@ -62,7 +62,7 @@ class RequestMachine(RuleBasedStateMachine):
     def publish_chunk(self, message):
         self.chunks.append(message)
 
-    def publish_answer(self, message):
+    def publish_answer(self, message, question=None):
         self.answers.append(message)
 
     @rule(name=NAMES, priority=st.sampled_from(Priority))

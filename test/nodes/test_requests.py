@@ -48,7 +48,7 @@ class Publisher:
     def publish_chunk(self, message):
         self.chunks.append(message)
 
-    def publish_answer(self, message):
+    def publish_answer(self, message, question=None):
         self.answers.append(message)
 
 

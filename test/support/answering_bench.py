@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edge_vlm_ros.msg import Answer as AnswerMsg
     from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 
+    from edge_vlm_ros.core import Question
+
 DEFAULTS: Final = RequestDefaults(
     max_frames=8, max_age_s=0.0, frame_wait_s=30.0, timeout_s=60.0, max_tokens=50, system_prompt=''
 )
@@ -75,7 +77,7 @@ class Publisher:
         """Keep it."""
         self.chunks.append(message)
 
-    def publish_answer(self, message: AnswerMsg) -> None:
+    def publish_answer(self, message: AnswerMsg, question: Question | None = None) -> None:
         """Keep it."""
         self.answers.append(message)
 
