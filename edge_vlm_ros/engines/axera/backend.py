@@ -30,6 +30,11 @@ class LayerBackend(Protocol):
         """'portable' or 'in place', for logs and reports."""
         ...
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether prefill groups may be run; if not, prompts go in token by token."""
+        ...
+
     def offer_slots(self, wanted: int) -> int:
         """Say how many slots the caches may have.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
@@ -11,6 +14,10 @@ CMM_INFO = Path('/proc/ax_proc/mem_cmm_info')
 """Where the driver reports the chip's memory (CMM), on the board itself."""
 # Its last line: ' total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(...),'
 _REMAIN = re.compile(r'total size=\d+KB.*?remain=(\d+)KB')
+# Of `axcl-smi info --cmm`, as the vendor's guides print it: 'CMM Remain          :  7190084 kiB'.
+_CARD_REMAIN = re.compile(r'CMM Remain\s*:\s*(\d+)\s*KiB', re.IGNORECASE)
+_TOOLS = ('/usr/bin/axcl', '/usr/bin')
+_ANSWER_S = 10
 _MIB = 1 << 20
 
 
@@ -21,6 +28,29 @@ def free_chip_bytes(cmm_info: Path = CMM_INFO) -> int | None:
     except OSError:
         return None
     return sum(map(int, found)) << 10 if found else None
+
+
+def free_card_bytes(index: int) -> int | None:
+    """Ask a card's driver how much of its memory is free; None = not reported.
+
+    `axcl-smi` is asked, in a process of its own: what the library tells of a device makes it the
+    thread's and lets go of it again, under models that run there.
+
+    Args:
+        index: The card's number in the driver's list.
+    """
+    tool = shutil.which('axcl-smi', path=os.pathsep.join([os.environ.get('PATH', ''), *_TOOLS]))
+    if tool is None:
+        return None
+    try:
+        done = subprocess.run(
+            [tool, 'info', '--cmm', '-d', str(index)],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=_ANSWER_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = _CARD_REMAIN.search(done.stdout.decode('utf-8', 'replace'))
+    return int(found[1]) << 10 if found else None
 
 
 def cannot_load(

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile
+from edge_vlm_ros.engines.axera.board import Board
+from edge_vlm_ros.engines.axera.card import Card
+from edge_vlm_ros.engines.axera.card_library import CardLibrary
+from edge_vlm_ros.engines.axera.chip import Chip
 from edge_vlm_ros.engines.axera.graphs import StackShapes
+from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.portable import PortableBackend
 from edge_vlm_ros.engines.axera.runtime import Device, OpenSession, Session
-from edge_vlm_ros.engines.axera.self_test import open_in_place
+from edge_vlm_ros.engines.axera.self_test import find_stale_chunks, open_in_place
 
 _log = logging.getLogger(__name__)
 
@@ -69,26 +74,41 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
     def open_portable(some: StackShapes) -> PortableBackend:
         return PortableBackend(open_session, files, some)
 
-    if wanted != 'portable' and not device.is_card:
-        in_place = open_in_place(files, shapes, open_portable, on_file)
-        if in_place is not None:
-            return in_place
-    if wanted == 'in_place':
-        where = 'on a card' if device.is_card else 'here, the log says why'
-        raise DeviceError(f'backend in_place was asked for and does not work {where}')
-    return PortableBackend(open_session, files, shapes, on_file)
+    def open_chip() -> Chip:
+        if device.index is None:
+            return Board(Library())
+        return Card(CardLibrary(), device.index)
+
+    stale = ''
+    if wanted != 'portable':
+        is_card = device.is_card
+        trial = open_in_place(files, shapes, open_portable, open_chip, on_file, is_card=is_card)
+        if trial.backend is not None:
+            return trial.backend
+        if wanted == 'in_place':
+            raise DeviceError(
+                'backend in_place was asked for and does not work here, the log says why'
+            )
+        stale = trial.stale
+    elif device.is_card:
+        stale = find_stale_chunks(open_portable, shapes)
+    backend = PortableBackend(open_session, files, shapes, on_file)
+    if stale:
+        backend.takes_chunks = False
+        _log.warning('card %s: prompts go in token by token, slowly: %s', device.index, stale)
+    return backend
 
 
-def warn_of_copies(device: Device, backend: LayerBackend, decode_ms: float) -> None:
-    """Say what a token costs on a card, where caches are out of our reach.
+def tell_copies(device: Device, backend: LayerBackend, decode_ms: float) -> None:
+    """Say what a token costs on a card whose caches are copied to it.
 
     Args:
         device: Where.
         backend: As opened.
         decode_ms: Measured for all layers and one token.
     """
-    if device.is_card:
-        _log.warning(
+    if device.is_card and isinstance(backend, PortableBackend):
+        _log.info(
             'card %s, backend %s: the caches are copied to the card for every token, which makes '
             '%.1f ms per token for the decoder layers (measured now)',
             device.index,

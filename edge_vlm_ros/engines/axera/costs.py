@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from time import perf_counter
 
 import numpy as np
 
-from edge_vlm_ros.core import CancelledError
+from edge_vlm_ros.core import CancelledError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import LayerBackend
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
+from edge_vlm_ros.engines.kept_costs import settle
 
 _LAYERS_TIMED = 3
 _STEPS_TIMED = 2
@@ -23,7 +25,7 @@ class GroupCosts:
     """Milliseconds of one run of one layer, by the group's number in the file.
 
     Attributes:
-        prefill: A chunk, however many of its tokens count.
+        prefill: A chunk, however many of its tokens count; infinite = not to be run.
         decode: One token.
     """
 
@@ -49,6 +51,8 @@ def measure_costs(
         clock: Seconds.
     """
     decode = {group.index: _time_steps(backend, shapes, group, clock) for group in shapes.decode}
+    if not backend.takes_chunks:
+        return GroupCosts({group.index: math.inf for group in shapes.prefill}, decode)
     by_chunk: dict[int, list[PrefillGroup]] = defaultdict(list)
     for group in shapes.prefill:
         by_chunk[group.chunk].append(group)
@@ -63,6 +67,23 @@ def measure_costs(
         )
         prefill |= {group.index: float(ms) for group, ms in zip(groups, lines, strict=True)}
     return GroupCosts(prefill, decode)
+
+
+def settle_costs(measured: GroupCosts, files: ModelFiles, how: str) -> GroupCosts:
+    """Keep the noise of the measurement out of plans; see `kept_costs`.
+
+    Args:
+        measured: Just now.
+        files: Of the set.
+        how: The backend's name, and where the chip sits.
+    """
+    runs = {f'prefill {group}': cost for group, cost in measured.prefill.items()}
+    runs |= {f'decode {group}': cost for group, cost in measured.decode.items()}
+    settled = settle({run: cost for run, cost in runs.items() if cost < math.inf}, files, how)
+    return GroupCosts(
+        {group: settled.get(f'prefill {group}', math.inf) for group in measured.prefill},
+        {group: settled[f'decode {group}'] for group in measured.decode},
+    )
 
 
 def _time_chunk(

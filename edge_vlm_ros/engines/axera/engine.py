@@ -26,9 +26,9 @@ from edge_vlm_ros.engines.axera.backend import LayerBackend
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
-    warn_of_copies,
+    tell_copies,
 )
-from edge_vlm_ros.engines.axera.costs import measure_costs
+from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
 from edge_vlm_ros.engines.axera.options import AxeraOptions
@@ -178,9 +178,10 @@ class AxeraEngine(GuardedEngine):
                 on_file=progress.one,
             )
             opening.callback(self._backend.close)
-            costs = measure_costs(self._backend, self._shapes)
+            how = f'{self._backend.name} {"card" if device.is_card else "board"}'
+            costs = settle_costs(measure_costs(self._backend, self._shapes), files, how)
             decode_ms = self._shapes.layers * min(costs.decode.values())
-            warn_of_copies(device, self._backend, decode_ms)
+            tell_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
             self._closing = opening.pop_all()
         slots = self._backend.offer_slots(options.kv_slots)

@@ -18,37 +18,29 @@ moves no byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
 from contextlib import ExitStack
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import OnFile, nothing
-from edge_vlm_ros.engines.axera.chip_memory import free_chip_bytes
+from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBinding, ChipBlock, ChipModel
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
-from edge_vlm_ros.engines.axera.library import Library
-from edge_vlm_ros.engines.axera.memory import Block
-from edge_vlm_ros.engines.axera.model import Binding, Model
-from edge_vlm_ros.engines.axera.rows import CachePair, LayerRun, RowWriter, bf16
+from edge_vlm_ros.engines.axera.rows import RowWriterType, Stage, bf16
 from edge_vlm_ros.engines.axera.stack_memory import StackMemory
 from edge_vlm_ros.engines.base import StopCheck
 from edge_vlm_ros.engines.bf16 import widen_bf16
-from edge_vlm_ros.engines.checks import check_stop
-
-RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
-"""`DirectRows` or `CopiedRows`."""
 
 
 class InPlaceBackend:
-    """Decoder layers and head, driven through the vendor's C library; see `LayerBackend`.
+    """Decoder layers and head, driven beneath axengine; see `LayerBackend`.
 
     One thread calls all of it.
 
     Args:
-        library: The vendor's.
+        chip: The board's own, or a card.
         files: With 'layers.<i>' for each layer, and 'post'.
         shapes: What the files hold; fewer layers than the files have run as if there were no more.
         rows: How new K and V rows reach the caches.
@@ -60,34 +52,37 @@ class InPlaceBackend:
     """
 
     name = 'in place'
+    takes_chunks = True
 
     def __init__(
         self,
-        library: Library,
+        chip: Chip,
         files: ModelFiles,
         shapes: StackShapes,
         rows: RowWriterType,
         on_file: OnFile = nothing,
     ) -> None:
-        self._shapes = shapes
+        self._chip, self._shapes = chip, shapes
         self._row_bytes = bf16(shapes.hidden)
         self._is_kept = False
         self._groups: tuple[PrefillGroup | DecodeGroup, ...] = (*shapes.prefill, *shapes.decode)
-        self._runs = self._no_runs()
-        self._slots = {0: self._runs}
-        self._models: list[Model] = []
-        self._unused: dict[tuple[int, int, str], Block] = {}
+        self._models: list[ChipModel] = []
+        self._unused: dict[tuple[int, int, str], ChipBlock] = {}
         self.takes_slots = True
         """Whether a driver follows the addresses of a second slot; the trial at load says so."""
+        chip.attach()
         with ExitStack() as opening:
-            self._library, self._opening = library, opening
+            self._opening = opening
             model = self._open_model(files, 'layers.0')
-            self._memory = StackMemory(library, shapes, opening, model.padding)
+            self._memory = StackMemory(chip, shapes, opening, model.padding)
             self._rows = rows(self._memory.scratch, shapes)
+            slot = _Slot()
             for i in range(shapes.layers):
                 self._add_layer(model if i == 0 else self._open_model(files, f'layers.{i}'))
-                self._bind_layer(self._runs, i, opening)
+                self._bind_layer(slot, i, opening)
                 on_file()
+            self._stages = self._ready(slot)
+            self._slots = {0: self._stages}
             self._head = self._open_head(files)
             on_file()
             self._opening = opening.pop_all()
@@ -96,7 +91,6 @@ class InPlaceBackend:
         self._embeds: NDArray[np.uint16] = first.view(np.uint16, chunk, shapes.hidden)
         self._embed = self._embeds[0]
         self._first, self._last = first, last
-        self._kept: NDArray[np.uint16] = last.view(np.uint16, chunk, shapes.hidden)
 
     def offer_slots(self, wanted: int) -> int:
         """Offer what is wanted if slots work here; unasked a second one only where it is small.
@@ -105,7 +99,7 @@ class InPlaceBackend:
         """
         if not self.takes_slots:
             return 1
-        free = free_chip_bytes(self._library.cmm_info) or 0
+        free = self._chip.free_bytes() or 0
         return wanted or (2 if free >= 2 * self.slot_bytes else 1)
 
     @property
@@ -116,14 +110,15 @@ class InPlaceBackend:
 
     def select(self, slot: int) -> None:
         """Have the calls after this one use the caches of a slot; see `LayerBackend.select`."""
+        self._chip.attach()
         if slot not in self._slots:
             with ExitStack() as taking:
-                runs = self._no_runs()
+                taken = _Slot()
                 for number in range(len(self._models)):
-                    self._bind_layer(runs, number, taking)
+                    self._bind_layer(taken, number, taking)
+                self._slots[slot] = self._ready(taken)
                 self._opening.callback(taking.pop_all().close)
-            self._slots[slot] = runs
-        self._runs = self._slots[slot]
+        self._stages = self._slots[slot]
 
     def prefill(
         self,
@@ -136,13 +131,12 @@ class InPlaceBackend:
         """Run one chunk through all layers; see `LayerBackend.prefill`."""
         tokens = len(embeds)
         self._is_kept = False
+        self._chip.attach()
         self._embeds[:tokens] = embeds
         self._embeds[tokens : group.chunk] = 0
         self._first.flush(0, group.chunk * self._row_bytes)
         self._memory.inputs[group.index].write(positions, first_row)
-        for layer in self._runs[group.index]:
-            check_stop(should_stop)
-            self._rows.run(layer, first_row, tokens)
+        self._rows.prefill(self._stages[group.index], first_row, tokens, should_stop)
         self._keep(tokens - 1)
 
     def step(
@@ -154,12 +148,11 @@ class InPlaceBackend:
     ) -> None:
         """Run one token through all layers; see `LayerBackend.step`."""
         self._is_kept = False
+        self._chip.attach()
         self._embed[:] = embed
         self._first.flush(0, self._row_bytes)
         self._memory.inputs[group.index].write(position, row)
-        run = self._rows.run
-        for layer in self._runs[group.index]:
-            run(layer, row, 1)
+        self._rows.step(self._stages[group.index], row)
         self._is_kept = True
 
     def head(self) -> NDArray[np.float32]:
@@ -170,30 +163,37 @@ class InPlaceBackend:
         """
         if not self._is_kept:
             raise DeviceError('no hidden state is kept: the last chunk or step did not end')
+        self._chip.attach()
         return self._head.run()
 
     def close(self) -> None:
         """Free the chip's memory; safe to call twice."""
         self._is_kept = False
-        self._opening.close()
+        try:
+            self._chip.attach()
+        finally:
+            self._opening.close()
 
     def _keep(self, row: int) -> None:
         """Move a chunk's last hidden state to where the head reads, and a step would leave it."""
         if row:
-            self._last.invalidate(row * self._row_bytes, self._row_bytes)
-            self._kept[0] = self._kept[row]
-            self._last.flush(0, self._row_bytes)
+            self._last.take(self._last, row * self._row_bytes, 0, self._row_bytes)
         self._is_kept = True
 
-    def _open_model(self, files: ModelFiles, part: str) -> Model:
-        model = Model(self._library, files.weights[part])
+    def _open_model(self, files: ModelFiles, part: str) -> ChipModel:
+        model = self._chip.open(files.weights[part])
         self._opening.callback(model.close)
         return model
 
-    def _no_runs(self) -> dict[int, list[LayerRun]]:
-        return {group.index: [] for group in self._groups}
+    def _ready(self, slot: _Slot) -> dict[int, Stage]:
+        """Give the stages of a slot whose layers are all bound, by group number."""
+        scratch = self._memory.scratch
+        return {
+            group.index: Stage(self._chip, group, slot.bindings[group.index], slot.caches, scratch)
+            for group in self._groups
+        }
 
-    def _add_layer(self, model: Model) -> None:
+    def _add_layer(self, model: ChipModel) -> None:
         if len(model.groups) != len(self._groups):
             raise ModelFileError(
                 f'{model.path}: has {len(model.groups)} shape groups, the first layer has '
@@ -203,7 +203,7 @@ class InPlaceBackend:
             _check_sizes(model, group, self._shapes)
         self._models.append(model)
 
-    def _bind_layer(self, runs: dict[int, list[LayerRun]], number: int, taking: ExitStack) -> None:
+    def _bind_layer(self, slot: _Slot, number: int, taking: ExitStack) -> None:
         """Make a layer's caches for one slot, freed by `taking`, and bind its groups to them."""
         model = self._models[number]
         rows = bf16(self._shapes.capacity, self._shapes.kv_width)
@@ -213,17 +213,18 @@ class InPlaceBackend:
         )
         caches.keys.clear()
         caches.values.clear()
+        slot.caches.append(caches)
         for group in self._groups:
-            binding = Binding(model, group.index, self._layer_memory(caches, group, number, model))
-            runs[group.index].append(LayerRun(binding, caches, group))
+            memory = self._layer_memory(caches, group, number, model)
+            slot.bindings[group.index].append(model.bind(group.index, memory))
 
     def _layer_memory(
-        self, caches: CachePair, group: PrefillGroup | DecodeGroup, number: int, model: Model
-    ) -> dict[str, Block]:
+        self, caches: CachePair, group: PrefillGroup | DecodeGroup, number: int, model: ChipModel
+    ) -> dict[str, ChipBlock]:
         memory = self._memory
         is_first = isinstance(group, PrefillGroup) and group.history == 0
         shared = memory.inputs[group.index]
-        bound = {
+        bound: dict[str, ChipBlock] = {
             'K_cache': memory.dummy if is_first else caches.keys,
             'V_cache': memory.dummy if is_first else caches.values,
             'indices': shared.indices,
@@ -244,10 +245,23 @@ class InPlaceBackend:
 
     def _open_head(self, files: ModelFiles) -> _Head:
         model = self._open_model(files, 'post')
-        memory = {'input': self._memory.hidden[self._shapes.layers % 2]}
+        memory: dict[str, ChipBlock] = {'input': self._memory.hidden[self._shapes.layers % 2]}
         for tensor in model.groups[0].outputs:
             memory[tensor.name] = self._memory.block(tensor.nbytes, 'logits')
         return _Head(model, memory, self._shapes.vocab)
+
+
+class _Slot:
+    """What one slot of the cache is made of, while its layers are bound.
+
+    Attributes:
+        caches: Of each layer.
+        bindings: Of each layer, by group number.
+    """
+
+    def __init__(self) -> None:
+        self.caches: list[CachePair] = []
+        self.bindings: defaultdict[int, list[ChipBinding]] = defaultdict(list)
 
 
 class _Head:
@@ -259,12 +273,12 @@ class _Head:
         vocab: Logits.
     """
 
-    def __init__(self, model: Model, memory: dict[str, Block], vocab: int) -> None:
+    def __init__(self, model: ChipModel, memory: dict[str, ChipBlock], vocab: int) -> None:
         outputs = model.groups[0].outputs  # builds with top-k give ids as well
         tensor = next((tensor for tensor in outputs if tensor.name == 'output'), outputs[0])
         if tensor.filled != vocab * tensor.dtype.itemsize:
             raise ModelFileError(f'{model.path}: has {tensor.shape} logits, expected {vocab}')
-        self._binding = Binding(model, 0, memory)
+        self._binding = model.bind(0, memory)
         self._block = memory[tensor.name]
         self._given = self._block.view(tensor.dtype, vocab)
         self._is_bf16 = tensor.dtype == np.uint16
@@ -280,7 +294,7 @@ class _Head:
         return self._logits
 
 
-def _check_sizes(model: Model, group: PrefillGroup | DecodeGroup, shapes: StackShapes) -> None:
+def _check_sizes(model: ChipModel, group: PrefillGroup | DecodeGroup, shapes: StackShapes) -> None:
     """Refuse a file of another build: the chip would read and write past its tensors' ends.
 
     Raises:

@@ -159,9 +159,9 @@ class Library:
         self.loaded: set[Path] = set()
         """Files that it has loaded; `Model` adds to it."""
         self._functions: dict[str, Any] = {}
-        self._engine = _load(ENGINE_NAME, folder)
+        self._engine = load_library(ENGINE_NAME, folder)
         self._bind(self._engine, _ENGINE)
-        self._bind(_load(SYS_NAME, folder), _SYS)
+        self._bind(load_library(SYS_NAME, folder), _SYS)
         if self._functions['AX_ENGINE_GetVNPUAttr'](ctypes.byref(NpuAttr())) != 0:
             raise DeviceError('the NPU is not initialised: open an axengine session first')
 
@@ -202,7 +202,12 @@ def failed(name: str, code: int, what: str = '') -> DeviceError:
     return DeviceError(f'{subject}{name} failed with code {code} (0x{code & 0xFFFFFFFF:08x})')
 
 
-def _load(name: str, folder: Path | None) -> ctypes.CDLL:
+def load_library(name: str, folder: Path | None) -> ctypes.CDLL:
+    """Load one of the vendor's libraries: the copy that this process uses, where there is one.
+
+    Raises:
+        DeviceError: None can be loaded.
+    """
     candidates = [str(folder / name)] if folder else [*_in_use(name), name, *_usual(name)]
     reasons = []
     for candidate in candidates:
@@ -226,7 +231,7 @@ def _in_use(name: str) -> list[str]:
         lines = Path('/proc/self/maps').read_text().splitlines()
     except OSError:
         return []
-    mapped = {Path(line.split(maxsplit=5)[5]) for line in lines if 'libax_' in line}
+    mapped = {Path(line.split(maxsplit=5)[5]) for line in lines if 'libax' in line}
     beside = {path.parent / name for path in mapped}
     return [str(path) for path in sorted(beside) if path.is_file()]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from edge_vlm_ros.core import DeviceError
+from edge_vlm_ros.engines.axera.chip import ChipBlock
 from edge_vlm_ros.engines.axera.library import Library, failed
 
 _ALIGN = 128
@@ -87,6 +88,13 @@ class Block:
         code = self._invalidate(self.phy + start, self.vir + start, size)
         if code:
             raise failed('AX_SYS_MinvalidateCache', code)
+
+    def take(self, source: ChipBlock, start: int, at: int, nbytes: int) -> None:
+        """Copy what the chip has in a block, through the processor; see `ChipBlock.take`."""
+        source.invalidate(start, nbytes)
+        bits = source.view(np.uint8, source.nbytes)
+        self.bytes[at : at + nbytes] = bits[start : start + nbytes]
+        self.flush(at, nbytes)
 
     def _lines(self, offset: int, nbytes: int) -> tuple[int, int]:
         """Give start and bytes of the whole lines that hold a range."""

@@ -21,6 +21,7 @@ Prompts longer than the longest history and one chunk end in decode steps, up to
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Planner:
         self._shapes, self._costs = shapes, costs
         self._boundaries = sorted({group.history for group in shapes.prefill})
         self._options = [self._cheapest(boundary) for boundary in self._boundaries]
-        dearest = max(costs.prefill.values())
+        dearest = max((ms for ms in costs.prefill.values() if ms < math.inf), default=0.0)
         cheapest_step = min(costs.decode.values())
         # A run of steps takes no longer than a chunk: other work and cancels get in between.
         self._longest_run = max(1, int(dearest / cheapest_step)) if cheapest_step else 1

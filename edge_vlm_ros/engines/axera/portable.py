@@ -87,6 +87,8 @@ class PortableBackend:
         on_file: OnFile = nothing,
     ) -> None:
         self._shapes = shapes
+        self.takes_chunks = True
+        """Whether prefill groups may be run: on some cards they do not see their inputs."""
         self._layers: list[Session] = []
         with ExitStack() as opening:
             for i in range(shapes.layers):

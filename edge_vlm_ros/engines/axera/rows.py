@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBinding
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
-from edge_vlm_ros.engines.axera.library import IoBuffer
-from edge_vlm_ros.engines.axera.memory import Block
-from edge_vlm_ros.engines.axera.model import Binding
+from edge_vlm_ros.engines.axera.library import failed
+from edge_vlm_ros.engines.base import StopCheck, never
+from edge_vlm_ros.engines.checks import check_stop
 
 _CACHE_LINE = 64
 BF16_BYTES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class CachePair:
-    """K and V blocks: a layer's caches, or the scratch that all layers share."""
-
-    keys: Block
-    values: Block
-
-
-class LayerRun:
-    """One shape group of one layer.
+class Stage:
+    """One shape group of all layers, bound to the caches of one slot.
 
     Args:
-        binding: Its tensors, K_cache_out and V_cache_out bound to the scratch.
-        caches: The layer's own.
-        group: What the run takes.
+        chip: Where.
+        group: What a run takes.
+        bindings: One a layer; K_cache_out and V_cache_out are bound to the scratch.
+        caches: Of each layer.
+        scratch: What all layers share.
     """
 
-    __slots__ = ('caches', 'group', 'keys_out', 'run', 'values_out')
-
     def __init__(
-        self, binding: Binding, caches: CachePair, group: PrefillGroup | DecodeGroup
+        self,
+        chip: Chip,
+        group: PrefillGroup | DecodeGroup,
+        bindings: Sequence[ChipBinding],
+        caches: Sequence[CachePair],
+        scratch: CachePair,
     ) -> None:
-        self.run = binding.run
-        self.keys_out: IoBuffer = binding.output('K_cache_out')
-        self.values_out: IoBuffer = binding.output('V_cache_out')
-        self.caches = caches
         self.group = group
+        self.aim = chip.aim(bindings, caches, scratch)
+        self.calls: tuple[Callable[[], int], ...] = tuple(binding.call for binding in bindings)
+        """Of each layer, in order; each gives 0 or an error code."""
+        self.caches = tuple(caches)
+        self.files = tuple(binding.what for binding in bindings)
+        """What the layers are called, for messages."""
 
 
 class RowWriter(Protocol):
-    """Runs a layer so that its new rows come to lie in its caches."""
+    """Runs all layers so that their new rows come to lie in their caches."""
 
-    def run(self, layer: LayerRun, row: int, tokens: int) -> None:
-        """Run; cache rows [row, row + tokens) hold the new keys and values afterwards.
+    def prefill(self, stage: Stage, row: int, tokens: int, should_stop: StopCheck) -> None:
+        """Run a chunk; cache rows [row, row + tokens) hold the new keys and values afterwards.
+
+        Raises:
+            CancelledError: `should_stop`, asked before each layer, said so.
+            DeviceError: The chip failed.
+        """
+        ...
+
+    def step(self, stage: Stage, row: int) -> None:
+        """Run one token; cache row `row` holds its keys and values afterwards.
 
         Raises:
             DeviceError: The chip failed.
@@ -57,8 +66,12 @@ class RowWriter(Protocol):
         ...
 
 
+RowWriterType: TypeAlias = Callable[[CachePair, StackShapes], RowWriter]
+"""`DirectRows` or `CopiedRows`."""
+
+
 class CopiedRows:
-    """The chip writes to a scratch that all layers share; the processor copies the rows.
+    """The chip writes to a scratch that all layers share; the rows are copied from there.
 
     Only addresses that never change are bound, so this works wherever buffers may be shared.
 
@@ -73,28 +86,32 @@ class CopiedRows:
         self._row_bytes = shapes.kv_width * BF16_BYTES
         self._scratch = scratch
 
-    def run(self, layer: LayerRun, row: int, tokens: int) -> None:
-        """Run and copy; see `RowWriter.run`."""
-        layer.run()
-        self._copy(self._scratch.keys, layer.caches.keys, row, tokens)
-        self._copy(self._scratch.values, layer.caches.values, row, tokens)
+    def prefill(self, stage: Stage, row: int, tokens: int, should_stop: StopCheck) -> None:
+        """Run and copy a chunk; see `RowWriter.prefill`."""
+        at, nbytes = row * self._row_bytes, tokens * self._row_bytes
+        keys, values = self._scratch.keys, self._scratch.values
+        for i, call in enumerate(stage.calls):
+            check_stop(should_stop)
+            code = call()
+            if code:
+                raise failed('the run', code, stage.files[i])
+            stage.caches[i].keys.take(keys, 0, at, nbytes)
+            stage.caches[i].values.take(values, 0, at, nbytes)
 
-    def _copy(self, source: Block, cache: Block, row: int, tokens: int) -> None:
-        start, nbytes = row * self._row_bytes, tokens * self._row_bytes
-        source.invalidate(0, nbytes)
-        cache.bytes[start : start + nbytes] = source.bytes[:nbytes]
-        cache.flush(start, nbytes)
+    def step(self, stage: Stage, row: int) -> None:
+        """Run and copy one token; see `RowWriter.step`."""
+        self.prefill(stage, row, 1, never)
 
 
 class DirectRows:
     """The chip writes each row where the next step reads it: no byte of it passes the processor.
 
-    The run's output pointers are moved to the row before each run. A decode run reads the cache
-    while it writes row `row`, which its mask hides, so old and new bytes do equally well as long
-    as both are finite. A prefill run writes its padding too; where that would run past the
-    buffer, or into rows that the same run reads, rows are copied instead.
+    The runs' output addresses are moved to the row beforehand, for all layers at once. A decode
+    run reads the cache while it writes row `row`, which its mask hides, so old and new bytes do
+    equally well as long as both are finite. A prefill run writes its padding too; where that would
+    run past the buffer, or into rows that the same run reads, rows are copied instead.
 
-    Whether a driver follows moved pointers is not documented: `self_test` finds out.
+    Whether a driver follows moved addresses is not documented: `self_test` finds out.
 
     Args:
         scratch: As large as the largest K_cache_out.
@@ -105,30 +122,35 @@ class DirectRows:
 
     def __init__(self, scratch: CachePair, shapes: StackShapes) -> None:
         self._copied = CopiedRows(scratch, shapes)
-        self._scratch = scratch
         self._row_bytes = shapes.kv_width * BF16_BYTES
         self._capacity = shapes.capacity
 
-    def run(self, layer: LayerRun, row: int, tokens: int) -> None:
-        """Run with outputs in the caches where they fit; see `RowWriter.run`."""
-        group = layer.group
-        if isinstance(group, DecodeGroup) or self._fits(group, row):
-            start = row * self._row_bytes
-            _aim(layer.keys_out, layer.caches.keys, start)
-            _aim(layer.values_out, layer.caches.values, start)
-            layer.run()
+    def prefill(self, stage: Stage, row: int, tokens: int, should_stop: StopCheck) -> None:
+        """Run a chunk, outputs in the caches where they fit; see `RowWriter.prefill`."""
+        group = stage.group
+        assert isinstance(group, PrefillGroup), group
+        if group.history > row or row + group.chunk > self._capacity:
+            stage.aim.at_scratch()
+            self._copied.prefill(stage, row, tokens, should_stop)
             return
-        _aim(layer.keys_out, self._scratch.keys, 0)
-        _aim(layer.values_out, self._scratch.values, 0)
-        self._copied.run(layer, row, tokens)
+        stage.aim.at_caches(row * self._row_bytes)
+        for i, call in enumerate(stage.calls):
+            check_stop(should_stop)
+            code = call()
+            if code:
+                raise failed('the run', code, stage.files[i])
 
-    def _fits(self, group: PrefillGroup, row: int) -> bool:
-        return group.history <= row and row + group.chunk <= self._capacity
+    def step(self, stage: Stage, row: int) -> None:
+        """Run one token, outputs in the caches; see `RowWriter.step`.
 
-
-def _aim(buffer: IoBuffer, block: Block, offset: int) -> None:
-    buffer.phy = block.phy + offset
-    buffer.vir = block.vir + offset
+        This loop is what a token costs the host besides its head: nothing in it is Python but the
+        loop itself.
+        """
+        stage.aim.at_caches(row * self._row_bytes)
+        for i, call in enumerate(stage.calls):
+            code = call()
+            if code:
+                raise failed('the run', code, stage.files[i])
 
 
 def takes_direct_rows(shapes: StackShapes) -> bool:

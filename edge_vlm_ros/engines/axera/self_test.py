@@ -21,17 +21,25 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import LayerBackend, OnFile, nothing
+from edge_vlm_ros.engines.axera.chip import Chip
+from edge_vlm_ros.engines.axera.chunk_trial import chunks_differ
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
-from edge_vlm_ros.engines.axera.in_place import InPlaceBackend, RowWriterType
-from edge_vlm_ros.engines.axera.library import Library
-from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows, takes_direct_rows
+from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
+from edge_vlm_ros.engines.axera.rows import (
+    CopiedRows,
+    DirectRows,
+    RowWriterType,
+    takes_direct_rows,
+)
 from edge_vlm_ros.engines.base import never
 from edge_vlm_ros.engines.bf16 import to_bf16
 
 _log = logging.getLogger(__name__)
 
+OpenChip: TypeAlias = Callable[[], Chip]
+"""Gives the chip beneath axengine, whose driver a session has initialised before."""
 OpenPortable: TypeAlias = Callable[[StackShapes], LayerBackend]
 """Opens the portable backend on the same files, with as many layers as the shapes say."""
 
@@ -65,26 +73,41 @@ class _Talk:
     expected: list[NDArray[np.float32]] = field(repr=False)
 
 
-def open_in_place(
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the trial at load found.
+
+    Attributes:
+        backend: The set opened in place, its `takes_slots` found out; None = only the portable way
+            works, and one warning said why.
+        stale: On a card, why axengine's own chunks cannot be trusted; '' = they can.
+    """
+
+    backend: InPlaceBackend | None
+    stale: str = ''
+
+
+def open_in_place(  # noqa: PLR0913 (what a set is made of, and how it is opened)
     files: ModelFiles,
     shapes: StackShapes,
     open_portable: OpenPortable,
+    open_chip: OpenChip,
     on_file: OnFile = nothing,
-) -> InPlaceBackend | None:
+    *,
+    is_card: bool = False,
+) -> Trial:
     """Open a set in place, the fastest way that gives what the portable way gives.
 
     Before, a few chunks and steps of two layers are run each way; memory taken for that is free
-    again when the set is opened. For chips on their own board: memory of cards is out of reach.
+    again when the set is opened. On a card every prefill group is tried besides (`chunk_trial`).
 
     Args:
         files: Of the set.
         shapes: Of the set.
         open_portable: Opens what is compared with.
+        open_chip: Called once, after the portable way was opened.
         on_file: Called after each file of the set is loaded, not for the trial's.
-
-    Returns:
-        The backend, its `takes_slots` found out; None = only the portable way works, and one
-        warning said why.
+        is_card: Whether the chip sits on a card.
 
     Raises:
         ModelFileError: A file is missing, damaged, or does not fit the others.
@@ -92,31 +115,57 @@ def open_in_place(
     """
     few = replace(shapes, layers=min(_LAYERS, shapes.layers))
     with closing(open_portable(few)) as portable:
-        talks = [_talk(portable, few, slot) for slot in range(len(_SEEDS))]
+        stale = _chunks_differ(portable, few) if is_card else ''
+        talks = [_talk(portable, few, slot, takes_chunks=not stale) for slot in range(len(_SEEDS))]
+    reasons = [f'axengine itself: {stale}'] if stale else []
     try:
-        library = Library()  # from here on the driver is initialised: a session has been open
-    except DeviceError as error:
-        _warn([error.message])
-        return None
-    reasons: list[str] = []
+        chip = open_chip()  # from here on the driver is initialised: a session has been open
+    except EdgeVlmError as error:
+        _warn([*reasons, error.message])
+        return Trial(None, stale)
     for rows, name in _ways(shapes):
-        found = _try_out(library, files, few, rows, talks)
+        found = _try_out(chip, files, few, rows, talks, is_card=is_card)
         if not found.in_place:
             if found.slots:
                 reasons.append(f'a second prompt beside the first: {found.slots}')
             _log.info('caches stay on the chip: %s', '; not '.join([name, *reasons]))
-            backend = InPlaceBackend(library, files, shapes, rows, on_file)
+            backend = InPlaceBackend(chip, files, shapes, rows, on_file)
             backend.takes_slots = not found.slots
-            return backend
+            return Trial(backend, stale)
         reasons.append(f'{name}: {found.in_place}')
     _warn(reasons)
-    return None
+    return Trial(None, stale)
 
 
-def _talk(portable: LayerBackend, shapes: StackShapes, slot: int) -> _Talk:
+def find_stale_chunks(open_portable: OpenPortable, shapes: StackShapes) -> str:
+    """Say why axengine's chunks cannot be trusted on a card; '' = they can.
+
+    Args:
+        open_portable: Opens two layers of the set.
+        shapes: Of the set.
+
+    Raises:
+        ModelFileError: A file is missing, damaged, or does not fit the others.
+        DeviceError: The card failed.
+    """
+    few = replace(shapes, layers=min(_LAYERS, shapes.layers))
+    with closing(open_portable(few)) as portable:
+        return _chunks_differ(portable, few)
+
+
+def _chunks_differ(backend: LayerBackend, shapes: StackShapes) -> str:
+    def run(
+        group: PrefillGroup | DecodeGroup, row: int, embeds: NDArray[np.uint16]
+    ) -> NDArray[np.float32]:
+        return _logits(backend, _Run(group, row, embeds), shapes)
+
+    return chunks_differ(run, shapes)
+
+
+def _talk(portable: LayerBackend, shapes: StackShapes, slot: int, *, takes_chunks: bool) -> _Talk:
     """Have the portable way run what a slot is tried with."""
     portable.select(slot)
-    runs = list(_runs(shapes, _SEEDS[slot]))
+    runs = list(_runs(shapes, _SEEDS[slot], takes_chunks=takes_chunks))
     return _Talk(runs, [_logits(portable, run, shapes) for run in runs])
 
 
@@ -148,21 +197,24 @@ class _Found:
     slots: str = ''
 
 
-def _try_out(
-    library: Library,
+def _try_out(  # noqa: PLR0913 (as `open_in_place`)
+    chip: Chip,
     files: ModelFiles,
     shapes: StackShapes,
     rows: RowWriterType,
     talks: list[_Talk],
+    *,
+    is_card: bool,
 ) -> _Found:
     """Run a way in place, first in one slot, then in two."""
     first, second = talks
     try:
-        with closing(InPlaceBackend(library, files, shapes, rows)) as backend:
+        with closing(InPlaceBackend(chip, files, shapes, rows)) as backend:
             why = _difference(backend, shapes, first)
-            if why:
-                return _Found(in_place=why)
-            return _Found(slots=_difference_of_slots(backend, shapes, first, second))
+            slots = '' if why else _difference_of_slots(backend, shapes, first, second)
+            if is_card and not why:  # last: it leaves other rows in the caches
+                why = _chunks_differ(backend, shapes)
+            return _Found(why, slots)
     except (DeviceError, ModelFileError) as error:
         return _Found(in_place=error.message)
 
@@ -212,8 +264,8 @@ def _logits(backend: LayerBackend, run: _Run, shapes: StackShapes) -> NDArray[np
     return logits
 
 
-def _runs(shapes: StackShapes, seed: int) -> Iterator[_Run]:
-    """Give a few whole chunks, then single tokens."""
+def _runs(shapes: StackShapes, seed: int, *, takes_chunks: bool) -> Iterator[_Run]:
+    """Give a few whole chunks, if they are to be trusted, then single tokens."""
     random = np.random.default_rng(seed)
     length = 0
 
@@ -221,7 +273,7 @@ def _runs(shapes: StackShapes, seed: int) -> Iterator[_Run]:
         drawn = random.standard_normal((tokens, shapes.hidden), np.float32)
         return to_bf16(drawn * np.float32(_EMBED_SCALE))
 
-    for group, row in _chunks(shapes):
+    for group, row in _chunks(shapes) if takes_chunks else ():
         yield _Run(group, row, embeds(group.chunk))
         length = row + group.chunk
     for row in range(length, min(length + _STEPS, shapes.capacity)):

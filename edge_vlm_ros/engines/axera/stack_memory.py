@@ -7,11 +7,10 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBlock
 from edge_vlm_ros.engines.axera.graphs import StackShapes
-from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.masks import DecodeMask, Mask, PrefillMask
-from edge_vlm_ros.engines.axera.memory import Block
-from edge_vlm_ros.engines.axera.rows import CachePair, bf16
+from edge_vlm_ros.engines.axera.rows import bf16
 
 _INDEX_BYTES = 4
 
@@ -26,7 +25,9 @@ class StepInputs:
         position_rows: Of this group: 1, or 3 for M-RoPE.
     """
 
-    def __init__(self, rule: Mask, mask: Block, indices: Block, position_rows: int) -> None:
+    def __init__(
+        self, rule: Mask, mask: ChipBlock, indices: ChipBlock, position_rows: int
+    ) -> None:
         self.mask, self.indices = mask, indices
         self._rule = rule
         self._bits: NDArray[np.uint16] = mask.view(np.uint16, *rule.bits.shape)
@@ -60,7 +61,7 @@ class StackMemory:
     """The shared blocks: hidden states, masks, indices, scratch rows, dummies.
 
     Args:
-        library: Allocates.
+        chip: Allocates.
         shapes: Of the set.
         closing: Gets what frees them.
         padding: Bytes that the driver wants after a tensor.
@@ -70,9 +71,9 @@ class StackMemory:
     """
 
     def __init__(
-        self, library: Library, shapes: StackShapes, closing: ExitStack, padding: int = 0
+        self, chip: Chip, shapes: StackShapes, closing: ExitStack, padding: int = 0
     ) -> None:
-        self._library, self._closing, self._padding = library, closing, padding
+        self._chip, self._closing, self._padding = chip, closing, padding
         chunk = max(group.chunk for group in shapes.prefill)
         hidden, row = bf16(shapes.hidden), bf16(shapes.kv_width)
         self.hidden = (
@@ -97,9 +98,9 @@ class StackMemory:
         }
         """By group number."""
 
-    def block(self, nbytes: int, what: str, closing: ExitStack | None = None) -> Block:
+    def block(self, nbytes: int, what: str, closing: ExitStack | None = None) -> ChipBlock:
         """Allocate a block that is freed with the others, or by `closing`."""
-        block = Block(self._library, nbytes, what, self._padding)
+        block = self._chip.block(nbytes, what, self._padding)
         (closing or self._closing).callback(block.close)
         return block
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from time import perf_counter
+from typing import TypeAlias
 
 from edge_vlm_ros.core import CancelledError
 from edge_vlm_ros.engines.base import StopCheck
@@ -40,18 +41,32 @@ class Bench:
     clock: Callable[[], float] = perf_counter
 
 
-def measure_costs(bench: Bench) -> RunCosts:
+Settle: TypeAlias = Callable[[dict[str, float]], Mapping[str, float]]
+"""Takes what was measured, by run; gives what is to be planned by (`kept_costs`)."""
+
+
+def measure_costs(bench: Bench, settle: Settle = dict) -> RunCosts:
     """Time a step of each decode stage, the first layers of a piece or two: 1 s for a 7B model.
 
     Each runs once before that: first runs load what later ones find. Of dynamic nets the longest
     piece and one of two tokens tell the others: in between, cost grows about in a straight line.
     Where pieces may stand after a history, they are timed after all of it.
+
+    Args:
+        bench: What can be timed.
+        settle: Keeps the noise of the measurement out of plans.
     """
-    steps = tuple((rows, _time_steps(bench, rows)) for rows in bench.capacities)
-    longest = _time_piece(bench, bench.rows)
-    if bench.is_fixed or bench.rows <= 2:
+    measured = {f'step {rows}': _time_steps(bench, rows) for rows in bench.capacities}
+    measured['longest piece'] = _time_piece(bench, bench.rows)
+    is_even = bench.is_fixed or bench.rows <= 2
+    if not is_even:
+        measured['piece of 2'] = _time_piece(bench, 2)
+    settled = settle(measured)
+    steps = tuple((rows, settled[f'step {rows}']) for rows in bench.capacities)
+    longest = settled['longest piece']
+    if is_even:
         return RunCosts(steps, longest)
-    shortest = min(_time_piece(bench, 2), longest)
+    shortest = min(settled['piece of 2'], longest)
     token_s = (longest - shortest) / (bench.rows - 2)
     return RunCosts(steps, max(0.0, shortest - 2 * token_s), token_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.engines.base import Logits, NextToken, StopCheck
 from edge_vlm_ros.engines.checks import check_piece
 from edge_vlm_ros.engines.guarded import GuardedEngine
+from edge_vlm_ros.engines.kept_costs import settle
 from edge_vlm_ros.engines.kv_length import KvLength
 from edge_vlm_ros.engines.sophgo.caches import make_caches
 from edge_vlm_ros.engines.sophgo.contract import Contract
@@ -75,7 +77,7 @@ class SophgoEngine(GuardedEngine):
         slots = offer_slots(kv_slots, contract.decoder, runtime.free_bytes())
         limits = replace(contract.limits(vocab), kv_slots=slots)
         super().__init__(limits, *(KvLength() for _ in range(slots)))
-        self.plan_by(self._measure())
+        self.plan_by(self._measure(files))
 
     def plan_by(self, costs: RunCosts) -> None:
         """Choose the ways to append by these costs from now on."""
@@ -192,7 +194,7 @@ class SophgoEngine(GuardedEngine):
         parts.decode.run(held, positions, features[1:])
         self._row = parts.decode_row
 
-    def _measure(self) -> RunCosts:
+    def _measure(self, files: ModelFiles) -> RunCosts:
         """Time pieces and steps on a cache of which no row counts, before nor after."""
         parts, decoder = self._parts, self._parts.contract.decoder
 
@@ -219,7 +221,7 @@ class SophgoEngine(GuardedEngine):
             run_piece=run_piece,
             run_step=run_step,
         )
-        return measure_costs(bench)
+        return measure_costs(bench, partial(settle, files=files, how='runtime'))
 
 
 class _Parts:

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.axera.stub.build import build_stub
+from support.axera.stub.build import CARD_LIBRARY, build_card_stub, build_stub
+from support.axera.stub.compute import Stub
 
 from edge_vlm_ros.engines.axera import library
 
@@ -68,11 +69,30 @@ def use_stub(chip, monkeypatch):
     monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
 
 
+@pytest.fixture
+def card(monkeypatch, stand_in):
+    """Put a card in: the stand-in and the engine drive the C stub of its library; gives its hooks.
+
+    Fails where something is left on the card.
+    """
+    folder = build_card_stub()
+    stub = Stub(folder, CARD_LIBRARY)
+    stub.reset_options()
+    stub.reset_counts()
+    monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
+    stand_in(library=folder)
+    yield stub
+    left = {name: stub.count(name) for name in ('blocks', 'handles', 'ios')}
+    stub.reset_options()
+    assert not any(left.values()), f'left behind: {left}'
+
+
 def _forget():
     """End what a test's import started, and forget the modules."""
-    on_chip = sys.modules.get('axengine._axe')
-    if on_chip is not None:
-        on_chip.end_for_tests()
+    for name in ('_axe', '_axclrt_c'):
+        on_chip = sys.modules.get(f'axengine.{name}')
+        if on_chip is not None:
+            on_chip.end_for_tests()
     for name in [name for name in sys.modules if name.partition('.')[0] == 'axengine']:
         del sys.modules[name]
 

@@ -17,6 +17,8 @@ from support.axera.plain import stack_shapes
 from support.axera.stub.compute import Stub
 from support.axera.weights import tiny_weights
 
+from edge_vlm_ros.engines.axera.board import Board
+from edge_vlm_ros.engines.axera.library import Library
 from edge_vlm_ros.engines.axera.portable import PortableBackend
 from edge_vlm_ros.engines.axera.runtime import Session, open_device
 from edge_vlm_ros.engines.axera.self_test import open_in_place
@@ -77,7 +79,9 @@ def try_out(folder, layout):
     def open_portable(some):
         return PortableBackend(lambda path: Session(device, path), files, some)
 
-    backend = open_in_place(files, shapes, open_portable, lambda: loaded.append(1))
+    backend = open_in_place(
+        files, shapes, open_portable, lambda: Board(Library()), lambda: loaded.append(1)
+    )
     if backend is None:
         return {'rows': '', 'loaded': len(loaded)}
     with closing(backend), closing(open_portable(shapes)) as portable:

@@ -2,7 +2,6 @@
 
 import ctypes
 import shutil
-import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -11,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.axera import sets
-from support.axera.plain import embed, plain_logits, stack_shapes
+from support.axera.driver import LAYOUTS, WAYS, Driver, caller, everything, weights
+from support.axera.plain import stack_shapes
 from support.axera.stub.chip import stub_chip
-from support.axera.weights import tiny_weights
 
 from edge_vlm_ros.core import CancelledError, DeviceError, ModelFileError
+from edge_vlm_ros.engines.axera.board import Board
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.library import IoMeta
 from edge_vlm_ros.engines.axera.masks import PrefillMask
@@ -23,31 +23,8 @@ from edge_vlm_ros.engines.axera.memory import Block
 from edge_vlm_ros.engines.axera.model import Model, _tensor
 from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
 from edge_vlm_ros.engines.axera.stack_memory import StepInputs
-from edge_vlm_ros.engines.base import never
 
 pytestmark = pytest.mark.axera
-
-WAYS = [DirectRows, CopiedRows]
-TOLERANCE = 0.05  # of logits of +-10: one rounding to bfloat16 that falls the other way
-# Caches that end inside the last chunk: its padding would run past them.
-TIGHT = replace(sets.NINE, histories=(0, 16, 32, 48), capacities=(55,))
-LAYOUTS = {**sets.TINY_LAYOUTS, 'tight': TIGHT}
-
-
-@cache
-def weights():
-    return tiny_weights()
-
-
-@cache
-def tokens():
-    return np.random.default_rng(3).integers(0, 256, 320)
-
-
-@cache
-def expected(count, step=1):
-    """Logits after each of the first `count` tokens, without chunks and caches."""
-    return plain_logits(weights(), embed(weights(), tokens()[::step][:count]))
 
 
 @pytest.fixture(scope='module')
@@ -71,71 +48,12 @@ def chip():
         yield stub, library
 
 
-class Driver:
-    """Feeds tokens from `tokens()` by the shortest history that holds what is cached; to the
-    second slot, from their end."""
-
-    def __init__(self, library, files, layout, rows):
-        self.shapes = stack_shapes(layout, weights())
-        self.backend = InPlaceBackend(library, files, self.shapes, rows)
-        self.slot, self.lengths = 0, [0, 0]
-
-    def select(self, slot):
-        self.backend.select(slot)
-        self.slot = slot
-
-    @property
-    def length(self):
-        return self.lengths[self.slot]
-
-    @length.setter
-    def length(self, length):
-        self.lengths[self.slot] = length
-
-    def words(self, start, stop):
-        return tokens()[:: (1, -1)[self.slot]][start:stop]
-
-    def prefill(self, count, stop=never):
-        at = self.length
-        group = next(g for g in self.shapes.prefill if g.history >= at)
-        positions = np.arange(at, at + count, dtype=np.uint32)
-        embeds = embed(weights(), self.words(at, at + count))
-        self.backend.prefill(group, embeds, positions, at, stop)
-        self.length += count
-
-    def prefill_to(self, length):
-        chunk = self.shapes.prefill[0].chunk
-        longest = self.shapes.prefill[-1].history
-        while self.length < length and self.length <= longest:
-            self.prefill(min(chunk, length - self.length))
-        while self.length < length:
-            self.step()
-
-    def step(self):
-        at = self.length
-        group = next(g for g in self.shapes.decode if g.capacity > at)
-        embeds = embed(weights(), self.words(at, at + 1))
-        self.backend.step(group, embeds[0], np.array([at], np.uint32), at)
-        self.length += 1
-
-    def check(self):
-        """Compare the logits of the last token with the model run at once."""
-        found, wanted = self.backend.head(), expected(self.length, (1, -1)[self.slot])[-1]
-        assert np.isfinite(found).all()
-        assert np.abs(found - wanted).max() < TOLERANCE
-        assert found.argmax() == wanted.argmax()
-        return found.copy()
-
-    def close(self):
-        self.backend.close()
-
-
 @pytest.fixture
 def driver(chip, written):
     opened = []
 
     def start(rows=DirectRows, name='tiny'):
-        opened.append(Driver(chip[1], written(name), LAYOUTS[name], rows))
+        opened.append(Driver(Board(chip[1]), written(name), LAYOUTS[name], rows))
         return opened[-1]
 
     yield start
@@ -166,7 +84,9 @@ class TestAnswers:
 
     def test_the_other_chip(self, written):
         with stub_chip('ax630c') as (_, library):
-            one = Driver(library, written('tiny-ax630c'), LAYOUTS['tiny-ax630c'], DirectRows)
+            one = Driver(
+                Board(library), written('tiny-ax630c'), LAYOUTS['tiny-ax630c'], DirectRows
+            )
             with closing(one):
                 one.prefill_to(40)
                 one.step()
@@ -292,33 +212,6 @@ class TestGivenUp:
 # --- every flush and invalidate is needed ------------------------------------------------------
 
 
-def everything(library, files, rows):
-    """Take every path; give all logits, or NaN where the chip refused."""
-    one = Driver(library, files, TIGHT, rows)
-    found = []
-    with closing(one):
-        for length in (16, 21, 27, 48, 54):  # whole, padded, overlapping, past the end
-            one.prefill_to(length)
-            found.append(one.backend.head().copy())
-        one.step()
-        found.append(one.backend.head().copy())
-        one.length = 5  # the masks shrink
-        one.step()
-        found.append(one.backend.head().copy())
-        one.prefill(9)
-        found.append(one.backend.head().copy())
-        one.step()
-        found.append(one.backend.head().copy())
-    return np.array(found)
-
-
-def caller():
-    """Name the line of the package that asked for a flush or invalidate."""
-    frame = sys._getframe(2)
-    code = frame.f_code
-    return f'{code.co_filename.rsplit("/", 1)[-1]}:{code.co_name}:{frame.f_lineno}'
-
-
 @pytest.mark.parametrize('rows', WAYS)
 def test_without_any_one_flush_or_invalidate_answers_are_wrong(chip, written, monkeypatch, rows):
     _, library = chip
@@ -335,12 +228,12 @@ def test_without_any_one_flush_or_invalidate_answers_are_wrong(chip, written, mo
                 real(self, offset, nbytes)
 
         monkeypatch.setattr(Block, name, watched)
-    right = everything(library, files, rows)
-    assert np.array_equal(everything(library, files, rows), right)
+    right = everything(Board(library), files, rows)
+    assert np.array_equal(everything(Board(library), files, rows), right)
     survivors = []
     for site in sites:
         skipped[:] = [site]
-        if np.array_equal(everything(library, files, rows), right):
+        if np.array_equal(everything(Board(library), files, rows), right):
             survivors.append(site)
     assert len(sites) >= 10
     assert survivors == []
@@ -370,7 +263,7 @@ def test_a_decode_step_moves_hardly_more_than_it_must(internvl3_2b, rows, row_by
     )  # fmt: skip
     with (
         stub_chip(computes=False) as (stub, library),
-        closing(InPlaceBackend(library, internvl3_2b, shapes, rows)) as backend,
+        closing(InPlaceBackend(Board(library), internvl3_2b, shapes, rows)) as backend,
     ):
         for row in range(100, 110):
             if row == 105:
@@ -394,7 +287,7 @@ class TestMemory:
     def test_reloading_gives_everything_back(self, chip, written):
         stub, library = chip
         for _ in range(3):
-            one = Driver(library, written('tiny'), sets.NINE, DirectRows)
+            one = Driver(Board(library), written('tiny'), sets.NINE, DirectRows)
             one.prefill_to(20)
             one.close()
             one.close()
@@ -406,13 +299,13 @@ class TestMemory:
     def test_opening_gives_everything_back_wherever_memory_ends(self, chip, written):
         stub, library = chip
         files = written('tiny')
-        with closing(Driver(library, files, sets.NINE, DirectRows)):
+        with closing(Driver(Board(library), files, sets.NINE, DirectRows)):
             needed = stub.count('bytes')
         stub.reset_counts()
         for room in np.linspace(0, needed - 1, 25).astype(int).tolist():
             stub.set(cmm_bytes=room)
             with pytest.raises(DeviceError, match='of memory left for'):
-                Driver(library, files, sets.NINE, DirectRows)
+                Driver(Board(library), files, sets.NINE, DirectRows)
             assert stub.count('bytes') == 0
             assert stub.count('handles') == 0
 
@@ -433,7 +326,7 @@ class TestMemory:
         is_doubtful = damage == 'cut off' and part != 'layers.0'
         wanted = DeviceError if is_doubtful else ModelFileError
         with pytest.raises(wanted, match=r'this_one\.axmodel.*'):
-            Driver(library, broken, sets.NINE, DirectRows)
+            Driver(Board(library), broken, sets.NINE, DirectRows)
 
     def test_a_chip_that_is_full_or_busy_is_no_damaged_file(self, chip, written, tmp_path):
         _, library = chip
@@ -471,11 +364,11 @@ class TestMemory:
         # The driver refuses another chip's file as it refuses one when it is full.
         wanted = DeviceError if name == 'tiny-ax630c' else ModelFileError
         with pytest.raises(wanted, match=r'l1_together.*(another build|another chip)'):
-            Driver(library, mixed, sets.NINE, DirectRows)
+            Driver(Board(library), mixed, sets.NINE, DirectRows)
 
     def test_a_driver_that_fails_to_free_does_not_keep_the_rest(self, chip, written):
         stub, library = chip
-        one = Driver(library, written('tiny'), sets.NINE, DirectRows)
+        one = Driver(Board(library), written('tiny'), sets.NINE, DirectRows)
         lost = one.backend._memory.dummy
         library.call('AX_SYS_MemFree', lost.phy, lost.vir)
         with pytest.raises(DeviceError, match='AX_SYS_MemFree failed'):
@@ -485,7 +378,7 @@ class TestMemory:
 
     def test_caches_take_what_they_must_and_shared_memory_little(self, chip, written):
         stub, library = chip
-        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+        with closing(Driver(Board(library), written('tiny'), sets.NINE, DirectRows)) as one:
             caches = one.shapes.layers * 2 * 319 * 32 * 2
             assert caches < stub.count('bytes') < caches + 120_000
 
@@ -497,7 +390,7 @@ class TestSlots:
     @pytest.mark.parametrize('name', ['tiny', 'tight', 'tiny-decode-groups', 'tiny-irregular'])
     def test_each_is_answered_as_if_it_were_the_only_one(self, chip, written, name, rows):
         _, library = chip
-        with closing(Driver(library, written(name), LAYOUTS[name], rows)) as one:
+        with closing(Driver(Board(library), written(name), LAYOUTS[name], rows)) as one:
             for slot, length in ((0, 20), (1, 33), (0, 37), (1, 35)):
                 one.select(slot)
                 one.prefill_to(length)
@@ -514,7 +407,7 @@ class TestSlots:
 
     def test_a_prefill_given_up_in_one_leaves_the_other_alone(self, chip, written):
         _, library = chip
-        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+        with closing(Driver(Board(library), written('tiny'), sets.NINE, DirectRows)) as one:
             one.prefill_to(20)
             one.select(1)
             one.prefill_to(16)
@@ -530,7 +423,7 @@ class TestSlots:
 
     def test_memory_is_taken_when_a_slot_is_first_selected_and_then_kept(self, chip, written):
         stub, library = chip
-        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+        with closing(Driver(Board(library), written('tiny'), sets.NINE, DirectRows)) as one:
             before, slot_bytes = stub.count('bytes'), one.backend.slot_bytes
             assert slot_bytes == one.shapes.layers * 2 * 319 * 32 * 2
             one.select(1)
@@ -543,7 +436,7 @@ class TestSlots:
 
     def test_where_memory_ends_the_slot_that_was_selected_still_is(self, chip, written):
         stub, library = chip
-        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+        with closing(Driver(Board(library), written('tiny'), sets.NINE, DirectRows)) as one:
             one.prefill_to(20)
             before = stub.count('bytes')
             for room in np.linspace(0, one.backend.slot_bytes - 1, 9).astype(int).tolist():
@@ -564,7 +457,7 @@ class TestSlots:
         _, library = chip
         info = tmp_path / 'mem_cmm_info'
         library.cmm_info = info
-        with closing(Driver(library, written('tiny'), sets.NINE, DirectRows)) as one:
+        with closing(Driver(Board(library), written('tiny'), sets.NINE, DirectRows)) as one:
             backend = one.backend
             assert backend.offer_slots(0) == 1, 'the driver does not say how much is free'
             kb = -(-2 * backend.slot_bytes // 1024)

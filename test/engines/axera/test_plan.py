@@ -199,6 +199,7 @@ class TimedBackend:
     """A backend that only takes time, on a clock of its own."""
 
     name = 'timed'
+    takes_chunks = True
 
     def __init__(self, layers, prefill_ms, decode_ms):
         self.layers, self.prefill_ms, self.decode_ms = layers, prefill_ms, decode_ms
@@ -253,6 +254,16 @@ def test_plans_by_measured_costs_are_close_to_the_floor(frames, question, at):
     for held in (SYSTEM + FRAME * frames, at):
         total = min(held + question + TAIL, 2559)
         assert spent(measured, held, total) <= 1.1 * spent(board_planner(), held, total)
+
+
+def test_where_chunks_are_not_to_be_trusted_prompts_go_step_by_step():
+    shapes = shapes_of([(128, 0), (128, 128)], [2559], layers=28)
+    backend = TimedBackend(28, lambda group: 7.0, DECODE_MS)
+    backend.takes_chunks = False
+    planner = Planner(shapes, measure_costs(backend, shapes, lambda: backend.now))
+    assert backend.runs == 0
+    assert all(piece.group is None for piece in planner.plan(0, 300))
+    assert planner.keep(200, 300, lambda _: True) == 200
 
 
 def test_costs_of_a_set_with_one_layer_and_one_group():

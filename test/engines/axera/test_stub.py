@@ -111,8 +111,7 @@ class TestRefusals:
         bound, model, _ = bind(write(0, 0))
         bound.run()
         for group in (2, 2**31):
-            with pytest.raises(DeviceError):
-                model.run(group, bound._io)
+            assert model.prepared(group, bound._io)() != 0
 
     def test_the_wrong_number_of_buffers(self, bind, write):
         bound, _, _ = bind(write(0))
@@ -123,8 +122,7 @@ class TestRefusals:
     def test_the_context_of_another_model(self, bind, write):
         one, two = bind(write(0, name='one')), bind(write(0, name='two'))
         one[1]._context = two[1]._context
-        with pytest.raises(DeviceError):
-            one[0].run()
+        assert one[1].prepared(0, one[0]._io)() != 0
 
 
 class TestMisbehaviour:

@@ -1,4 +1,4 @@
-"""Compile the stub: libax_engine.so, and libax_sys.so as a link to it, for one chip.
+"""Compile the stub: libax_engine.so, and libax_sys.so as a link to it, for one chip; or a card's.
 
 `python -m support.axera.stub.build [--chip ax630c]` prints the folder that holds both.
 """
@@ -16,6 +16,7 @@ BUILDS: Final = SOURCES.parents[3] / 'build' / 'axera_stub'
 CHIPS: Final = {'ax650': (), 'ax630c': ('-DSTUB_AX630C',)}
 """Chips it can be, with the compiler's option for each."""
 
+CARD_LIBRARY: Final = 'libaxcl_rt.so'
 _ENGINE: Final = 'libax_engine.so'
 _FLAGS: Final = (f'-Wl,-soname,{_ENGINE}',)
 
@@ -37,6 +38,16 @@ def build_stub(chip: str = 'ax650', builds: Path = BUILDS, compiler: str = 'cc')
     flags = (*_FLAGS, *CHIPS[chip])
     library = CLibrary(SOURCES, _ENGINE, flags, links={'libax_sys.so': _ENGINE})
     return library.build(builds / chip, compiler)
+
+
+def build_card_stub(builds: Path = BUILDS, compiler: str = 'cc') -> Path:
+    """Compile the stub of a card's library; see `build_stub`.
+
+    Returns:
+        The folder with libaxcl_rt.so.
+    """
+    flags = (f'-Wl,-soname,{CARD_LIBRARY}', '-DSTUB_CARD')
+    return CLibrary(SOURCES, CARD_LIBRARY, flags).build(builds / 'card', compiler)
 
 
 def main() -> None:

@@ -34,11 +34,12 @@ class Stub:
     """The hooks of a built stub.
 
     Args:
-        folder: Of `build_stub`.
+        folder: Of `build_stub` or `build_card_stub`.
+        name: The library's file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.library = ctypes.CDLL(str(folder / 'libax_engine.so'))
+    def __init__(self, folder: Path, name: str = 'libax_engine.so') -> None:
+        self.library = ctypes.CDLL(str(folder / name))
         self.library.ax_stub_count.argtypes = (ctypes.c_char_p,)
         self.library.ax_stub_count.restype = ctypes.c_uint64
         self.library.ax_stub_set.argtypes = (ctypes.c_char_p, ctypes.c_uint64)

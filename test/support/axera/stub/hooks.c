@@ -9,7 +9,7 @@
 
 Flows flows;
 Levels levels;
-#define DEFAULTS {.cmm_bytes = (uint64_t)4 << 30, .runs_left = UINT64_MAX}
+#define DEFAULTS {.cmm_bytes = (uint64_t)4 << 30, .runs_left = UINT64_MAX, .cards = 1}
 Options options = DEFAULTS;
 Compute compute;
 

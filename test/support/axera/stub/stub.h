@@ -25,6 +25,7 @@ enum error {
     ERR_BAD_IO = -0x1009,      /* wrong number of buffers, or one too small */
     ERR_REFUSED = -0x100a,     /* an option says so */
     ERR_COMPUTE = -0x100b,     /* the compute callback failed */
+    ERR_NO_CONTEXT = -0x100c,  /* this thread has no context of a card */
 };
 
 /* ---- the vendor's ABI ---------------------------------------------------------------------- */
@@ -93,6 +94,18 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
 
 /* ---- counters and options ------------------------------------------------------------------ */
 
+#ifdef STUB_CARD
+#define FUNCTIONS(X) \
+    X(axclInit) X(axclFinalize) X(axclrtGetVersion) X(axclrtGetSocName) X(axclrtGetDeviceList) \
+    X(axclrtSetDevice) X(axclrtResetDevice) X(axclrtGetCurrentContext) X(axclrtSetCurrentContext) \
+    X(axclrtEngineInit) X(axclrtEngineGetVNpuKind) X(axclrtEngineFinalize) X(axclrtMalloc) \
+    X(axclrtFree) X(axclrtMemcpy) X(axclrtEngineLoadFromFile) X(axclrtEngineLoadFromMem) \
+    X(axclrtEngineUnload) X(axclrtEngineCreateContext) X(axclrtEngineGetModelCompilerVersion) \
+    X(axclrtEngineGetIOInfo) X(axclrtEngineGetShapeGroupsCount) X(axclrtEngineCreateIO) \
+    X(axclrtEngineDestroyIO) X(axclrtEngineSetInputBufferByIndex) \
+    X(axclrtEngineSetOutputBufferByIndex) X(axclrtEngineGetInputBufferByIndex) \
+    X(axclrtEngineGetOutputBufferByIndex) X(axclrtEngineExecute)
+#else
 #define FUNCTIONS(X) \
     X(AX_SYS_Init) X(AX_SYS_Deinit) X(AX_SYS_MemAllocCached) X(AX_SYS_MemFree) \
     X(AX_SYS_MflushCache) X(AX_SYS_MinvalidateCache) \
@@ -103,13 +116,16 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
     X(AX_ENGINE_RunSyncV2) X(AX_ENGINE_RunGroupIOSync) X(AX_ENGINE_SetAffinity) \
     X(AX_ENGINE_GetAffinity) X(AX_ENGINE_GetCMMUsage) X(AX_ENGINE_GetModelToolsVersion) \
     X(AX_ENGINE_GetTotalOps)
+#endif
 
 /* Flows start at zero again at ax_stub_reset_counts; levels are what is so now. */
 #define FLOWS(X) \
     X(bytes_flushed) X(bytes_invalidated) X(partial_lines) X(runs) X(refused) X(delay_us) X(overshoot_us) \
     X(blocks_allocated) X(blocks_freed) X(handles_created) X(handles_destroyed) \
-    X(destroyed_after_deinit) X(freed_after_deinit)
-#define LEVELS(X) X(blocks) X(bytes) X(peak_bytes) X(handles) X(sys_ready) X(engine_ready)
+    X(destroyed_after_deinit) X(freed_after_deinit) \
+    X(bytes_to_device) X(bytes_to_host) X(bytes_on_device) /* of a card, by axclrtMemcpy */
+#define LEVELS(X) X(blocks) X(bytes) X(peak_bytes) X(handles) X(sys_ready) X(engine_ready) \
+    X(ios) /* of a card */
 
 #define OPTIONS(X) \
     X(cmm_bytes)      /* size of the CMM */ \
@@ -120,7 +136,12 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
     X(pad_bytes)      /* bytes more than its shape has that every tensor wants */ \
     X(refuse_inside)  /* 1 = a buffer must start where a block starts */ \
     X(refuse_sharing) /* 1 = a block belongs to the first model that uses it */ \
-    X(runs_left)      /* runs that succeed before all others fail */
+    X(runs_left)      /* runs that succeed before all others fail */ \
+    X(cards)          /* how many there are */ \
+    X(npu_kind)       /* the virtual NPU that another program has set on the card */ \
+    X(stale)          /* of a card: chunks run on the inputs of the run before; 1 = unless each */ \
+                      /* buffer is exactly as large as the tensor and its IO of one group; 2 = all */ \
+    X(refuse_on_device) /* 1 = a card copies nothing from device to device */
 
 #define FIELD(name) uint64_t name;
 typedef struct {

@@ -1,7 +1,7 @@
 """What the environment chooses; read when it is needed, not kept.
 
-EDGE_VLM_AX_LIBRARY    folder with a libax_sys.so and a libax_engine.so to drive through ctypes;
-                       without it both are Python (`_python_library`).
+EDGE_VLM_AX_LIBRARY    folder with a libax_sys.so and a libax_engine.so, or with a libaxcl_rt.so,
+                       to drive through ctypes; without it all are Python (`_python_library`).
 EDGE_VLM_AX_PROVIDERS  read at import: 'engine' (on the chip), 'axcl' (a card), 'axcl,engine' or ''
                        (no library found); by default 'engine'.
 EDGE_VLM_AX_CHIP       'ax650' (by default) or 'ax630c'.
@@ -26,6 +26,8 @@ def library_folder() -> Path | None:
 def providers() -> list[str]:
     """Name the libraries that are found: 'engine', 'axcl'."""
     folder = library_folder()
+    if folder and (folder / 'libaxcl_rt.so').is_file():
+        return ['axcl']
     if folder and not (folder / 'libax_engine.so').is_file():
         return []
     return os.environ.get('EDGE_VLM_AX_PROVIDERS', 'engine').replace(',', ' ').split()

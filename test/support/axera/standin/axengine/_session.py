@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from axengine import _environment
 from axengine._base_session import Session, SessionOptions
 from axengine._node import NodeArg
 from axengine._providers import (
@@ -91,6 +92,10 @@ def _choose(providers: Sequence[str | tuple[str, dict[Any, Any]]] | None) -> str
 
 
 def _open(provider: str, source: Any, provider_options: Any) -> Session:
+    if provider == axclrt_provider_name and _environment.library_folder():
+        from axengine import _axclrt_c
+
+        return _axclrt_c.AXCLRTSession(source, provider_options)
     if provider == axclrt_provider_name:
         from axengine._axclrt import AXCLRTSession
 
