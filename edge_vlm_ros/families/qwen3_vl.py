@@ -7,7 +7,7 @@ A clip of one camera is a video: each pair of neighbouring frames stands by itse
 `<|vision_start|>` and a `<|vision_end|>` of its own, with `<|video_pad|>`, and before it the time
 at which it was taken: `<0.5 seconds>`, counted from the clip's first frame, half way between the
 pair's two. So a position says where in a picture, and the words say when. A last frame without a
-partner is paired with itself. One `VisionInputs` holds one pair (`frames_per_input` 2), since words
+partner is paired with itself. One `VisionInputs` holds one pair (`frames_per_input` 2), for words
 stand between two of them. Stamps that do not grow, or that nobody knows, count as one second.
 What is written before a pair depends on it and on those before it alone: a clip grows at its end.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
     tell_copies,
 )
 from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
+from edge_vlm_ros.engines.axera.deepstack import Deepstack, deepstack_rows
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
 from edge_vlm_ros.engines.axera.options import AxeraOptions
@@ -38,6 +40,7 @@ from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
+    check_deepstack,
     check_memory,
     count_layers,
 )
@@ -80,6 +83,7 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
         vision = read_vision(opened.look_into(files.weights['vision_encoder']), shapes.hidden)
         check_config(config, files, shapes, vision)
+        check_deepstack(files, shapes, vision)
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
         opening.callback(table.close)
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
@@ -114,6 +118,7 @@ def limits_of(
         max_patches=vision.patches,
         patch_grid=vision.grid,
         kv_slots=slots,
+        deepstack_layers=len(vision.deepstack),
     )
 
 
@@ -127,6 +132,21 @@ class _Progress:
     def one(self) -> None:
         self._loaded += 1
         self._on_loaded(self._loaded, self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What one piece gives the layers.
+
+    Attributes:
+        embeds: bfloat16 bit patterns, (tokens, hidden).
+        positions: (tokens,) or (3, tokens).
+        deepstack: What is added after the first layers; None = nothing.
+    """
+
+    embeds: NDArray[np.uint16]
+    positions: NDArray[np.uint32]
+    deepstack: Deepstack | None
 
 
 class AxeraEngine(GuardedEngine):
@@ -166,6 +186,7 @@ class AxeraEngine(GuardedEngine):
             opening.callback(vision_session.close)
             self._vision = open_tower(vision_session, self._shapes.hidden, config)
             check_config(config, files, self._shapes, self._vision.shapes)
+            check_deepstack(files, self._shapes, self._vision.shapes)
             self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
             opening.callback(self._table.close)
             progress.one()
@@ -207,7 +228,7 @@ class AxeraEngine(GuardedEngine):
         Returns:
             Rows of bfloat16 bit patterns (uint16).
         """
-        return Spliced(self._vision.encode(inputs))
+        return self._vision.encode(inputs)
 
     def _usable_prefix(
         self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
@@ -238,7 +259,8 @@ class AxeraEngine(GuardedEngine):
         at = 0
         for piece in self._pieces(part, row):
             rows = slice(at, at + piece.tokens)
-            self._run_piece(piece, embeds[rows], positions[..., rows], row + at, should_stop)
+            tokens = _Tokens(embeds[rows], positions[..., rows], self._added(part, rows, features))
+            self._run_piece(piece, tokens, row + at, should_stop)
             at += piece.tokens
 
     def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
@@ -275,7 +297,9 @@ class AxeraEngine(GuardedEngine):
     def _step(self, token: int, position: int) -> None:
         part = text_part((token,), position)
         embed = self._table.look_up(part.tokens)[0]
-        self._run_step(embed, self._positions(part), self.kv.length)
+        row = self.kv.length
+        group = self._planner.decode_group(row)
+        self._backend.step(group, embed, self._positions(part), row)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
         """Run the head; `sampling` is the caller's business."""
@@ -286,23 +310,27 @@ class AxeraEngine(GuardedEngine):
     def _close(self) -> None:
         self._closing.close()
 
-    def _run_piece(
-        self,
-        piece: Piece,
-        embeds: NDArray[np.uint16],
-        positions: NDArray[np.uint32],
-        row: int,
-        should_stop: StopCheck,
-    ) -> None:
+    def _run_piece(self, piece: Piece, tokens: _Tokens, row: int, should_stop: StopCheck) -> None:
         if piece.group is not None:
-            self._backend.prefill(piece.group, embeds, positions, row, should_stop)
+            self._backend.prefill(
+                piece.group, tokens.embeds, tokens.positions, row, should_stop, tokens.deepstack
+            )
             return
-        for i, embed in enumerate(embeds):
+        for i, embed in enumerate(tokens.embeds):
             check_stop(should_stop)
-            self._run_step(embed, positions[..., i : i + 1], row + i)
+            deepstack = tokens.deepstack and tokens.deepstack.only(i)
+            group, position = self._planner.decode_group(row + i), tokens.positions[..., i : i + 1]
+            self._backend.step(group, embed, position, row + i, deepstack)
 
-    def _run_step(self, embed: NDArray[np.uint16], position: NDArray[np.uint32], row: int) -> None:
-        self._backend.step(self._planner.decode_group(row), embed, position, row)
+    def _added(
+        self, part: PromptPart, rows: slice, features: Mapping[int, VisionFeatures]
+    ) -> Deepstack | None:
+        """Gather what the first layers add to some tokens of a part; None = nothing."""
+        layers = self.limits.deepstack_layers
+        if not layers:
+            return None
+        piece = part.slice(rows.start, rows.stop)
+        return deepstack_rows(piece, features, layers, self._shapes.hidden)
 
     def _splice(
         self, part: PromptPart, features: Mapping[int, VisionFeatures]

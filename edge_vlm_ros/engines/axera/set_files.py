@@ -124,6 +124,19 @@ def check_config(
         )
 
 
+def check_deepstack(files: ModelFiles, shapes: StackShapes, vision: VisionShapes) -> None:
+    """Refuse a vision tower with features for more layers than there are to add them between.
+
+    Raises:
+        ModelFileError: The decoder has too few layers.
+    """
+    if len(vision.deepstack) >= shapes.layers:
+        raise ModelFileError(
+            f'{files.weights["vision_encoder"]}: features for {len(vision.deepstack)} layers '
+            f'beside those of the prompt, the decoder has {shapes.layers} to add them between'
+        )
+
+
 def _check_patches(config: DeclaredSizes, files: ModelFiles, vision: VisionShapes) -> None:
     """Refuse a tower for patches where the model takes tiles, or patches of another size."""
     values = _PATCH_DEPTH * (config.patch_px or 0) ** 2
