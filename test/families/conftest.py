@@ -78,6 +78,21 @@ QWEN2_VL = {
         'temporal_patch_size': 2,
     },
 }
+QWEN2_5_VL = {
+    'architectures': ['Qwen2_5_VLForConditionalGeneration'],
+    'model_type': 'qwen2_5_vl',
+    'vision_config': {
+        'depth': 2,
+        'fullatt_block_indexes': [1],
+        'in_chans': 3,
+        'patch_size': 14,
+        'spatial_merge_size': 2,
+        'spatial_patch_size': 14,
+        'temporal_patch_size': 2,
+        'tokens_per_second': 2,
+        'window_size': 112,
+    },
+}
 MLLAMA = {
     'architectures': ['MllamaForConditionalGeneration'],
     'model_type': 'mllama',
@@ -135,6 +150,16 @@ def qwen2_vl_folder(tmp_path, special_json):
         if generation is not None:
             files['generation_config'] = generation
         return _write(tmp_path, special_json, **files)
+
+    return make
+
+
+@pytest.fixture
+def qwen2_5_vl_folder(qwen2_vl_folder):
+    """Make a Qwen2.5-VL folder; keywords change preprocessor_config.json."""
+
+    def make(config=QWEN2_5_VL, **changes):
+        return qwen2_vl_folder(config, **changes)
 
     return make
 

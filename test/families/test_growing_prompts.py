@@ -62,6 +62,7 @@ FAMILIES = {
     'InternVL2 4B': lambda get: sentencepiece_family(get('model_folder'), 'phi3-chat'),
     'the demo model': lambda _: load_family(resources.files('edge_vlm_ros') / 'demo' / 'model'),
     'Qwen2-VL': lambda get: load_family(get('qwen2_vl_folder')()),
+    'Qwen2.5-VL': lambda get: load_family(get('qwen2_5_vl_folder')()),
     'SmolVLM': lambda get: load_family(get('smolvlm_folder')()),
     'Llama 3.2 Vision': lambda get: load_family(get('mllama_folder')()),
 }
@@ -72,9 +73,9 @@ def family(request):
     return FAMILIES[request.param](request.getfixturevalue)
 
 
-@pytest.fixture
+@pytest.fixture(params=['Qwen2-VL', 'Qwen2.5-VL'])
 def qwen2_vl(request):
-    return FAMILIES['Qwen2-VL'](request.getfixturevalue)
+    return FAMILIES[request.param](request.getfixturevalue)
 
 
 def scene(number, side=64):
@@ -145,7 +146,7 @@ def test_a_lone_frame_of_internvl_is_labelled_among_others_and_not_alone(model_f
     assert spelt(alone, alone) == spelt(among, among) == spelt(alone, among) == several
 
 
-# --- clips of Qwen2-VL ---------------------------------------------------------------------------
+# --- clips of Qwen2-VL and its successor ---------------------------------------------------------
 
 
 def stored(number):

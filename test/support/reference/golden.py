@@ -2,10 +2,10 @@
 
     python -m support.reference.golden test/families/data
 
-writes qwen2_vl.npz and mllama.npz. Needs transformers with torch, Pillow before 13 (the models
-were trained with its order of passes) and torchvision, which transformers asks for to cut videos.
-The versions stand in the files. Nothing is downloaded: the processors are made from the values of
-the published preprocessor_config.json.
+writes qwen2_vl.npz, qwen2_5_vl.npz and mllama.npz. Needs transformers with torch, Pillow before
+13 (the models were trained with its order of passes) and torchvision, which transformers asks for
+to cut videos. The versions stand in the files. Nothing is downloaded: the processors are made from
+the values of the published preprocessor_config.json.
 
 Which pictures, and what is kept of the arrays: golden_cases.py.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,14 @@ from PIL import Image
 from support.reference.golden_cases import (
     CLIP,
     MLLAMA_IMAGES,
+    QWEN2_5_VL_PROMPTS,
     QWEN2_VL_IMAGES,
     QWEN2_VL_VIDEOS,
+    QWEN_CLOSING,
+    QWEN_OPENING,
+    QWEN_QUESTION,
+    WINDOW_GRIDS,
+    Shown,
     picture,
     summary,
 )
@@ -76,6 +83,69 @@ def _qwen2_vl(folder: Path) -> None:
     _save(folder / 'qwen2_vl.npz', arrays)
 
 
+def _qwen2_5_vl(folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+    from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+        Qwen2VLImageProcessorPil,
+    )
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers.vision_utils import get_vision_window_index
+
+    from support.reference.qwen2_5_vl import rope_positions, template_tokenizer
+
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # untyped there
+        tokenizer_object=template_tokenizer()
+    )
+    normal = {'image_mean': CLIP['mean'], 'image_std': CLIP['std']}
+    processor: Any = Qwen2_5_VLProcessor(  # type: ignore[no-untyped-call]  # as above
+        Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12845056, **normal),
+        tokenizer,
+        Qwen2VLVideoProcessor(
+            size={'shortest_edge': 28 * 28, 'longest_edge': 602112},
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,
+            **normal,
+        ),
+    )
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, shown in enumerate(QWEN2_5_VL_PROMPTS):
+        made = processor(**_published_inputs(shown), return_tensors='pt')
+        arrays[f'prompt{number}_ids'] = made['input_ids'][0].numpy()
+        positions, _ = rope_positions(made, tokens_per_second=2)
+        arrays[f'prompt{number}_positions'] = positions
+        for kind in ('pixel_values', 'pixel_values_videos'):
+            for key, value in summary(made[kind].numpy()).items() if kind in made else ():
+                arrays[f'prompt{number}_{kind}_{key}'] = value
+    for number, grid in enumerate(WINDOW_GRIDS):
+        order, ends = get_vision_window_index(torch.tensor([grid]), 2, 112, 14)
+        arrays[f'windows{number}_order'] = order.numpy()
+        arrays[f'windows{number}_ends'] = ends.numpy()
+    _save(folder / 'qwen2_5_vl.npz', arrays)
+
+
+def _published_inputs(shown: Sequence[Shown]) -> dict[str, Any]:
+    """Write a prompt about images and clips as the chat template renders it."""
+    marks = ''.join(
+        f'<|vision_start|><|{"video" if each.frames else "image"}_pad|><|vision_end|>'
+        for each in shown
+    )
+    given: dict[str, Any] = {'text': [f'{QWEN_OPENING}{marks}{QWEN_QUESTION}{QWEN_CLOSING}']}
+    images = [each for each in shown if not each.frames]
+    clips = [each for each in shown if each.frames]
+    if images:
+        given['images'] = [Image.fromarray(each.pictures()[0]) for each in images]
+    if clips:
+        given['videos'] = [
+            torch.from_numpy(np.stack(each.pictures()).transpose(0, 3, 1, 2).copy())
+            for each in clips
+        ]
+        given['video_metadata'] = [
+            {'fps': each.fps, 'total_num_frames': each.frames} for each in clips
+        ]
+    return given
+
+
 def _declare_torchvision() -> torch.library.Library:
     """Let torchvision load beside any build of torch.
 
@@ -113,5 +183,5 @@ def _mllama(folder: Path) -> None:
 
 if __name__ == '__main__':
     DECLARED = _declare_torchvision()  # kept: it ends with this object
-    _qwen2_vl(Path(sys.argv[1]))
-    _mllama(Path(sys.argv[1]))
+    for make in (_qwen2_vl, _qwen2_5_vl, _mllama):
+        make(Path(sys.argv[1]))

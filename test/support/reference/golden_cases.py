@@ -7,12 +7,16 @@ or of channels changes all of them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 STRIDE = 997
+QWEN_OPENING = '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n'
+QWEN_QUESTION = 'What do you see?'
+QWEN_CLOSING = '<|im_end|>\n<|im_start|>assistant\n'
 CLIP = {'mean': [0.48145466, 0.4578275, 0.40821073], 'std': [0.26862954, 0.26130258, 0.27577711]}
 
 QWEN2_VL_IMAGES = (
@@ -31,6 +35,55 @@ QWEN2_VL_VIDEOS = (
     (2, 56, 84),
     (4, 140, 112),
     (5, 84, 56),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image, or a clip of several frames, of a size that needs no resizing.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        frames: Of the clip; 0 = an image.
+        fps: Frames a second.
+    """
+
+    width: int
+    height: int
+    frames: int = 0
+    fps: float = 1.0
+
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """Draw the image, or the frames of the clip."""
+        return [picture(self.width, self.height, seed) for seed in range(self.frames or 1)]
+
+
+# No clip lasts longer than its sides are long in tokens: there transformers 4 and 5 disagree
+# about where the text behind it stands.
+QWEN2_5_VL_PROMPTS = (
+    (Shown(84, 56),),
+    (Shown(84, 56), Shown(56, 112)),
+    (Shown(280, 56, 8, 2.0),),
+    (Shown(280, 56, 6, 1.0),),
+    (Shown(280, 56, 5, 4.0),),
+    (Shown(280, 56, 4, 0.5),),
+    (Shown(280, 56, 6, 1.5),),
+    (Shown(280, 56, 6, 3.0),),
+    (Shown(280, 56, 9, 5.0),),
+    (Shown(56, 84), Shown(280, 56, 4, 1.0), Shown(84, 56)),
+    (Shown(280, 56, 4, 1.0), Shown(280, 84, 6, 2.0)),
+)
+WINDOW_GRIDS = (
+    # moments, rows and columns of patches
+    (1, 2, 2),
+    (1, 8, 8),
+    (1, 16, 24),
+    (1, 10, 14),
+    (1, 2, 40),
+    (1, 34, 46),
+    (3, 6, 20),
+    (4, 18, 10),
 )
 MLLAMA_IMAGES = (
     # width, height, tile
