@@ -20,6 +20,7 @@ GENERATION_NAME = 'generation_config.json'
 PREPROCESSOR_NAME = 'preprocessor_config.json'
 PROCESSOR_NAME = 'processor_config.json'
 _IMAGE_PROCESSOR = 'image_processor'
+_DEEPSTACK = 'deepstack_visual_indexes'
 
 
 class ModelConfig:
@@ -79,6 +80,15 @@ class ModelConfig:
         """Whether there is a file that may say how pixels are prepared."""
         names = (PREPROCESSOR_NAME, PROCESSOR_NAME)
         return any((self.folder / name).exists() for name in names)
+
+    @property
+    def deepstack_layers(self) -> int:
+        """Decoder layers that the vision tower gives features of their own (Qwen3-VL); 0 = none.
+
+        Raises:
+            ModelFileError: Something else than a list of layers stands there.
+        """
+        return len(self.vision.numbers(_DEEPSTACK))
 
     @property
     def model_type(self) -> str:

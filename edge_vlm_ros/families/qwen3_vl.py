@@ -20,7 +20,9 @@ Positions: as Qwen2-VL's of an image, for a pair too; the decoder takes the thre
 (interleaved M-RoPE), which is inside its layers.
 
 Source: huggingface/transformers, models/qwen3_vl (processing_qwen3_vl.py, get_rope_index in
-modeling_qwen3_vl.py); Qwen/Qwen3-VL-4B-Instruct, chat_template.json, config.json.
+modeling_qwen3_vl.py); Qwen/Qwen3-VL-4B-Instruct, chat_template.json, config.json. Of a video, the
+form is that of transformers 4.57, which published the model, and of both chip vendors' programs:
+transformers 5 leaves the template's own marks around the whole clip besides.
 """
 
 from __future__ import annotations
@@ -51,18 +53,22 @@ class Qwen3VlSettings:
     Attributes:
         images: What Qwen2-VL's say, too.
         table_side: See `VisionInputs.table_side`.
+        deepstack_layers: See `EngineLimits.deepstack_layers`.
     """
 
     images: Qwen2VlSettings
     table_side: int
+    deepstack_layers: int
 
     def bound_by(self, limits: EngineLimits) -> Qwen3VlFamily:
         """Make the family, its images bounded by what the vision tower and the context take.
 
         Raises:
-            ModelFileError: There is no room for even one block of patches.
+            ModelFileError: There is no room for even one block of patches, or the vision tower is
+                another model's.
         """
-        return Qwen3VlFamily(self.images.within(limits), self.table_side)
+        images = self.images.within(limits, self.deepstack_layers)
+        return Qwen3VlFamily(images, self.table_side)
 
 
 def read(config: ModelConfig, options: Qwen2VlOptions) -> Qwen3VlSettings:
@@ -71,7 +77,7 @@ def read(config: ModelConfig, options: Qwen2VlOptions) -> Qwen3VlSettings:
     side = isqrt(places)
     if side < 1 or side**2 != places:
         raise config.vision.error('num_position_embeddings', 'a square number above 0')
-    return Qwen3VlSettings(qwen2_vl.read(config, options), side)
+    return Qwen3VlSettings(qwen2_vl.read(config, options), side, config.deepstack_layers)
 
 
 class Qwen3VlFamily(Qwen2VlFamily):

@@ -61,6 +61,9 @@ class DeepstackTower(PatchTower):
         feature: Wanted = ((patches // MERGED, rows.shape[-1]), rows.dtype)
         expect(net, inputs, [feature] * len(net.outputs))
         layers = len(net.outputs) - 1
+        if not layers:
+            expected = 'features for the first decoder layers beside those in the prompt'
+            raise misfit(net, rows, expected, 'none: this is not Qwen3-VL but a later model')
         return cls(net.name, patches, DType.FLOAT32, net.is_dynamic, most_side=0, layers=layers)
 
     def describe(self) -> str:
