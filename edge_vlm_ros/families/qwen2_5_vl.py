@@ -30,8 +30,10 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import EngineLimits, ModelConfig, VisionInputs
 from edge_vlm_ros.families import qwen2_vl
+from edge_vlm_ros.families.grounding import Grounding
 from edge_vlm_ros.families.qwen2_vl import Qwen2VlFamily, Qwen2VlSettings
 from edge_vlm_ros.families.qwen2_vl_sizes import Qwen2VlOptions
+from edge_vlm_ros.text import PlaceForm
 
 OPTIONS = Qwen2VlOptions
 
@@ -82,6 +84,11 @@ class Qwen25VlFamily(Qwen2VlFamily):
     def __init__(self, settings: Qwen2VlSettings, tokens_per_second: int) -> None:
         super().__init__(settings)
         self._tokens_per_second = tokens_per_second
+
+    @property
+    def grounding(self) -> Grounding:
+        """How its models name places: pixels of the frame as it was shown, as JSON."""
+        return Grounding(PlaceForm.JSON, patch_px=self.settings.sizes.alone.patch_px)
 
     def _moments(self, images: Sequence[VisionInputs]) -> NDArray[np.int64]:
         """Say where the pairs of a clip stand in time, from 0: by their frames' stamps."""

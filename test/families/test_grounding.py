@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from support.families import load_family
 
 from edge_vlm_ros.core import Frame, FrameSource
-from edge_vlm_ros.families.grounding import Grounding
-from edge_vlm_ros.text import PlaceForm
 from edge_vlm_ros.vision import patch_places
 
 a_few = settings(
@@ -110,10 +108,19 @@ def test_a_box_comes_back_through_patches(qwen, size, corner):
     answer = f'<|box_start|>({left},{upper}),({right},{lower})<|box_end|>'
     in_thousandths = qwen.grounding.detect(answer, inputs, size)
     assert near(in_thousandths.found[0], box, size)
-    in_pixels = Grounding(PlaceForm.JSON, patch_px=14).detect(
-        f'{{"bbox_2d": {list(map(int, edges))}}}', inputs, size
-    )
-    assert near(in_pixels.found[0], box, size)
+
+
+@a_few
+@given(size=sizes, corner=corners)
+def test_a_box_in_pixels_of_the_frame_as_it_was_shown_comes_back(qwen2_5_vl_folder, size, corner):
+    family = load_family(qwen2_5_vl_folder())
+    frame, box = painted(size, corner)
+    inputs = family.preprocess(frame)
+    edges, _ = bright_box(from_patches(inputs))
+    answer = f'```json\n[{{"bbox_2d": {list(map(int, edges))}, "label": "lamp"}}]\n```'
+    found = family.grounding.detect(answer, inputs, size)
+    assert [place.label for place in found.found] == ['lamp']
+    assert near(found.found[0], box, size)
 
 
 @pytest.fixture

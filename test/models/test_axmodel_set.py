@@ -49,6 +49,34 @@ def put_internvl3_1b(root):
     return root
 
 
+def put_qwen2_5_vl(root, folder, layers, *visions):
+    below = put_set(root / folder, layers, 'qwen2_5_vl', table='bfloat16.bin')
+    put(below, *visions)
+    put(root, 'config.json', 'post_config.json')
+    put_tokenizer(root / 'tokenizer')
+    return root
+
+
+QWEN_3B = 'Qwen2.5-VL-3B-Instruct_vision'
+QWEN_7B = 'Qwen2.5-VL-7B-Instruct_vision'
+
+
+def put_qwen2_5_vl_3b(root):
+    folder = 'Qwen2.5-VL-3B-Instruct-AX650-chunk_prefill_512'
+    towers = (f'{QWEN_3B}_nchw448.axmodel', f'{QWEN_3B}_nhwc.axmodel')
+    return put_qwen2_5_vl(root, folder, 36, *towers)
+
+
+def put_qwen2_5_vl_3b_int4(root):
+    folder = 'Qwen2.5-VL-3B-Instruct-AX650-c128_p1536-ctx2047-int4'
+    return put_qwen2_5_vl(root, folder, 36, f'{QWEN_3B}_image_392.axmodel')
+
+
+def put_qwen2_5_vl_7b(root):
+    folder = 'Qwen2.5-VL-7B-Instruct-AX650-chunk_prefill_1280'
+    return put_qwen2_5_vl(root, folder, 28, f'{QWEN_7B}.axmodel', f'{QWEN_7B}_video.axmodel')
+
+
 VISION_2_5 = 'vit_intern_2_5_sim_space2depth_nhwc.axmodel'
 
 
@@ -66,6 +94,11 @@ PUBLISHED = [
     ('ax650', 'internvl3-1b', put_internvl3_1b, 24, 'internvl3_1b_vit.axmodel'),
     ('ax650', 'internvl2.5-1b', put_internvl2_5_1b, 24, VISION_2_5),
     ('ax630c', 'internvl2.5-1b', put_internvl2_5_1b, 24, 'internvl2_5_1b_vit_364.axmodel'),
+    ('ax650', 'qwen2.5-vl-3b', put_qwen2_5_vl_3b, 36, f'{QWEN_3B}_nchw448.axmodel'),
+    ('ax650', 'qwen2.5-vl-3b-308', put_qwen2_5_vl_3b, 36, f'{QWEN_3B}_nhwc.axmodel'),
+    ('ax650', 'qwen2.5-vl-3b-int4', put_qwen2_5_vl_3b_int4, 36, f'{QWEN_3B}_image_392.axmodel'),
+    ('ax650', 'qwen2.5-vl-7b', put_qwen2_5_vl_7b, 28, f'{QWEN_7B}.axmodel'),
+    ('ax650', 'qwen2.5-vl-7b-video', put_qwen2_5_vl_7b, 28, f'{QWEN_7B}_video.axmodel'),
 ]  # fmt: skip
 
 

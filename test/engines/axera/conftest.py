@@ -17,14 +17,16 @@ STAND_IN = Path(__file__).parents[3] / 'test' / 'support' / 'axera' / 'standin'
 def write_set(tmp_path_factory):
     """Write a set of the test bench by kind, once: `write_set('tiny-17')` gives its folder."""
     pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
+    from support.axera.qwen_sets import write_qwen2_5_vl
     from support.axera.sets import KINDS
 
+    kinds = {**KINDS, 'tiny-qwen2_5-vl': write_qwen2_5_vl}
     root = tmp_path_factory.mktemp('axmodels')
     written = {}
 
     def write(kind):
         if kind not in written:
-            written[kind] = KINDS[kind](root / kind)
+            written[kind] = kinds[kind](root / kind)
         return written[kind]
 
     return write

@@ -126,11 +126,11 @@ def _layer(arrays: Arrays, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDAr
     sizes = LayerSizes.of(arrays)
     hidden = inputs['input'].astype(np.float32, copy=False)[0]
     mask = inputs['mask'].astype(np.float32, copy=False)[0]
-    (positions,) = inputs['indices']
+    turn = Turn.of(arrays, inputs['indices'])
     history = mask.shape[-1] - len(hidden)
     normed = rms_norm(hidden, arrays['norm_1'], sizes.epsilon)
-    query = rotate(_linear(arrays, 'q', normed), positions, sizes.heads, sizes.theta)
-    key = rotate(_linear(arrays, 'k', normed), positions, sizes.kv_heads, sizes.theta)
+    query = rotate(_linear(arrays, 'q', normed), turn, sizes.heads, sizes.theta)
+    key = rotate(_linear(arrays, 'k', normed), turn, sizes.kv_heads, sizes.theta)
     # Rounded before they are attended to: a token sees the same rows in its own chunk as later.
     new_key, new_value = key.astype(BF16), _linear(arrays, 'v', normed).astype(BF16)
     keys = _behind(inputs['K_cache'], history, new_key)
@@ -173,12 +173,35 @@ def rms_norm(value: Floats, scale: NDArray[Any], epsilon: float) -> Floats:
     return normed
 
 
-def rotate(value: Floats, positions: NDArray[np.integer[Any]], heads: int, theta: float) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where tokens stand.
+
+    Attributes:
+        positions: (rows, tokens): one row, or three where the model takes M-RoPE.
+        sections: How many of a head's speeds turn by each row; () = there is one row.
+    """
+
+    positions: NDArray[np.integer[Any]]
+    sections: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, arrays: Arrays, positions: NDArray[np.integer[Any]]) -> Turn:
+        """Read a layer's sections; a group of one row has a token at one place on all axes."""
+        sections = arrays.get('sections')
+        assert (len(positions) == 1) or sections is not None, positions.shape
+        if sections is None or len(positions) == 1:
+            return cls(positions)
+        return cls(positions, tuple(int(size) for size in sections))
+
+
+def rotate(value: Floats, turn: Turn, heads: int, theta: float) -> Floats:
     """Rotate (tokens, heads * head_dim) by position, as Qwen2: a head's halves form the pairs."""
     cut = value.reshape(len(value), heads, -1)
     half = cut.shape[-1] // 2
     speeds = theta ** (-np.arange(half, dtype=np.float64) / half)
-    angles = positions.astype(np.float64)[:, None, None] * speeds
+    rows = np.repeat(np.arange(len(turn.positions)), turn.sections or (half,))
+    angles = turn.positions.astype(np.float64)[rows].T[:, None] * speeds
     cosine, sine = (
         np.cos(angles).astype(np.float32, copy=False),
         np.sin(angles).astype(np.float32, copy=False),
@@ -204,7 +227,10 @@ def attend(query: Floats, keys: Floats, values: Floats, mask: Floats, sizes: Lay
 
 
 class _VisionTower:
-    """An ONNX graph with one input (1, 3, px, px) and one output (1, rows, hidden), float32."""
+    """An ONNX graph with one output (1, rows, hidden), float32.
+
+    Its input is (1, 3, px, px), or the patches of one grid: (n, values) and the grid.
+    """
 
     def __init__(self, arrays: Arrays) -> None:
         import onnxruntime
@@ -217,15 +243,30 @@ class _VisionTower:
         )
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
+        self._grid = arrays.get('grid')
         self._mean = arrays.get('mean')
         self._deviation = arrays.get('deviation')
 
     def run(self, pixels: NDArray[Any]) -> Floats:
-        """Encode float32 (1, 3, px, px), or RGB uint8 (1, px, px, 3), normalised here."""
+        """Encode float32 (1, 3, px, px), or RGB uint8 with colours last, normalised here."""
+        if self._grid is not None:
+            return self._see_patches(pixels)
         if self._mean is not None and self._deviation is not None:
             scaled = (pixels.astype(np.float32, copy=False) / 255 - self._mean) / self._deviation
             pixels = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
         (features,) = self._session.run([self._output], {self._input: pixels})
+        found: Floats = features
+        return found
+
+    def _see_patches(self, pixels: NDArray[Any]) -> Floats:
+        """Encode uint8 (1, n, values, 3): frame, row and column in one axis, then colours."""
+        assert self._mean is not None
+        assert self._deviation is not None
+        scaled = (pixels[0].astype(np.float32) / 255 - self._mean) / self._deviation
+        patches = np.ascontiguousarray(scaled.transpose(0, 2, 1), np.float32)
+        names = [tensor.name for tensor in self._session.get_inputs()]
+        feeds = dict(zip(names, (patches.reshape(len(patches), -1), self._grid), strict=True))
+        (features,) = self._session.run([self._output], feeds)
         found: Floats = features
         return found
 

@@ -39,6 +39,7 @@ class Layout:
         is_suffixed: Whether names in group g > 0 end in `_<g>`.
         is_shuffled: Whether every group has its tensors in another order.
         is_vision_nhwc: Whether the vision tower takes uint8 (1, px, px, 3) and normalises.
+        position_rows: 1, or 3 where the model takes M-RoPE; decode groups have 1 all the same.
         is_table_raw: Whether the embedding table is raw bfloat16, not .npy.
         delays: How long the chip takes.
     """
@@ -51,6 +52,7 @@ class Layout:
     is_suffixed: bool = False
     is_shuffled: bool = False
     is_vision_nhwc: bool = False
+    position_rows: int = 1
     is_table_raw: bool = False
     delays: Delays = Delays()
 
@@ -81,23 +83,31 @@ def layer_groups(layout: Layout, hidden: int, kv_width: int) -> tuple[Group, ...
 def _decode(layout: Layout, capacity: int, hidden: int, kv_width: int) -> Group:
     cache = (1, capacity, kv_width)
     delay = layout.delays.decode_us.get(capacity, 0)
-    return _group(1, cache, capacity + 1, hidden, kv_width, delay)
+    return _group(1, cache, capacity + 1, hidden, kv_width, delay, 1)
 
 
 def _prefill(layout: Layout, history: int, hidden: int, kv_width: int) -> Group:
     # Without a history the caches are dummies, as wide as the hidden state.
     cache = (1, history, kv_width) if history else (1, 1, hidden)
     delay = layout.delays.prefill_us.get(history, 0)
-    return _group(layout.chunk, cache, history + layout.chunk, hidden, kv_width, delay)
+    columns = history + layout.chunk
+    rows = layout.position_rows
+    return _group(layout.chunk, cache, columns, hidden, kv_width, delay, rows)
 
 
-def _group(  # noqa: PLR0913, PLR0917 (six sizes)
-    tokens: int, cache: tuple[int, ...], columns: int, hidden: int, kv_width: int, delay_us: int
+def _group(  # noqa: PLR0913, PLR0917 (seven sizes)
+    tokens: int,
+    cache: tuple[int, ...],
+    columns: int,
+    hidden: int,
+    kv_width: int,
+    delay_us: int,
+    position_rows: int,
 ) -> Group:
     inputs = (
         Tensor('K_cache', 'bf16', cache),
         Tensor('V_cache', 'bf16', cache),
-        Tensor('indices', 'u32', (1, tokens)),
+        Tensor('indices', 'u32', (position_rows, tokens)),
         Tensor('input', 'bf16', (1, tokens, hidden)),
         Tensor('mask', 'bf16', (1, tokens, columns)),
     )

@@ -62,6 +62,9 @@ TINY_LAYOUTS: Final = {
 # ImageNet's, which preprocessor_config.json says too.
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
+# CLIP's, of Qwen2-VL and Qwen2.5-VL.
+CLIP_MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
@@ -97,10 +100,32 @@ def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
 
 
 def _vision(weights: Weights, layout: Layout) -> Axmodel:
+    if weights.grid:
+        return _patch_tower(weights, layout)
     group = _vision_group(weights.tile_px, weights.vision_rows, weights.hidden, layout)
     arrays: dict[str, NDArray[Any]] = {'onnx': np.frombuffer(weights.vision, np.uint8)}
     if layout.is_vision_nhwc:
         arrays |= {'mean': MEAN, 'deviation': DEVIATION}
+    return Axmodel('vit', layout.chip, (group,), arrays)
+
+
+def _patch_tower(weights: Weights, layout: Layout) -> Axmodel:
+    """Make a tower for the patches of one grid, bytes with colours last: Qwen2.5-VL's.
+
+    Source: the vendor's run log of Qwen2.5-VL-3B-Instruct (names and shapes of both tensors).
+    """
+    rows, columns = weights.grid
+    group = Group(
+        (Tensor('hidden_states', 'u8', (1, rows * columns, 2 * 14 * 14, 3)),),
+        (Tensor('hidden_states_out', 'f32', (weights.vision_rows, weights.hidden)),),
+        layout.delays.vision_us,
+    )
+    arrays: dict[str, NDArray[Any]] = {
+        'onnx': np.frombuffer(weights.vision, np.uint8),
+        'grid': np.array([[1, rows, columns]], np.int64),
+        'mean': CLIP_MEAN,
+        'deviation': CLIP_DEVIATION,
+    }
     return Axmodel('vit', layout.chip, (group,), arrays)
 
 

@@ -43,7 +43,8 @@ class Weights:
         table: Embeddings, float32, (vocabulary, hidden).
         vision: An ONNX graph, (1, 3, px, px) -> (1, rows, hidden), float32.
         tile_px: Its square.
-        vision_rows: Rows of one tile.
+        vision_rows: Rows of one tile, or of the one grid of patches.
+        grid: Rows and columns of patches; () = the tower takes tiles.
     """
 
     sizes: LayerSizes
@@ -54,6 +55,7 @@ class Weights:
     vision: bytes = field(repr=False)
     tile_px: int
     vision_rows: int
+    grid: tuple[int, ...] = ()
 
     @property
     def hidden(self) -> int:
@@ -76,7 +78,7 @@ def tiny_weights(config: TinyConfig = TINY) -> Weights:
         path = Path(folder) / 'vision.onnx'
         vision_encoder(named, config).save(path)
         vision = path.read_bytes()
-    return _cut(
+    return cut_weights(
         named,
         LayerSizes(config.heads, config.kv_heads, ROPE_THETA, NORM_EPS),
         vision,
@@ -116,7 +118,7 @@ def demo_weights(folder: Path = DEMO_MODEL) -> Weights:
     sides = pixels.input[0].type.tensor_type.shape.dim
     rows = pixels.output[0].type.tensor_type.shape.dim
     # From config.json; the graph only holds the cosines' speeds.
-    return _cut(
+    return cut_weights(
         named,
         LayerSizes(heads=6, kv_heads=3, theta=1e4, epsilon=1e-6),
         vision.read_bytes(),
@@ -125,7 +127,7 @@ def demo_weights(folder: Path = DEMO_MODEL) -> Weights:
     )
 
 
-def _cut(
+def cut_weights(
     named: Mapping[str, NDArray[Any]],
     sizes: LayerSizes,
     vision: bytes,
@@ -133,6 +135,15 @@ def _cut(
     tile_px: int,
     vision_rows: int,
 ) -> Weights:
+    """Cut named weights into the files of a set.
+
+    Args:
+        named: The tower's aside, by the names of the tiny models.
+        sizes: Of a decoder layer.
+        vision: An ONNX graph.
+        tile_px: Its square; 0 = it takes patches.
+        vision_rows: Rows of one tile.
+    """
     model = 'language_model.model'
     count = sum(name.endswith('.input_layernorm.weight') for name in named)
     table = named[f'{model}.embed_tokens.weight'].astype(np.float32)

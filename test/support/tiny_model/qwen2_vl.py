@@ -32,6 +32,9 @@ SPECIAL_TOKENS: Final = (
     '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>',
 )  # fmt: skip
 VOCAB_SIZE: Final = BYTES + len(SPECIAL_TOKENS)
+_OF_WINDOWS: Final = {
+    'qwen2_5_vl': {'fullatt_block_indexes': [1], 'tokens_per_second': 2, 'window_size': 112}
+}
 _TOWER_EPS: Final = 1e-6
 _TOWER_THETA: Final = 10000.0
 
@@ -47,6 +50,8 @@ class TinyQwen2Vl:
         patch_px: Side of a patch.
         merge: Patches along either side of the block that becomes one token.
         frames: Frames that one patch reaches over.
+        model_type: Of config.json: 'qwen2_vl', or 'qwen2_5_vl', whose tower is this one where an
+            image is no larger than a window.
         grid_name: `grid_thw`, or `image_grid_thw` as in newer exports.
         language: The language model's sizes.
     """
@@ -57,6 +62,7 @@ class TinyQwen2Vl:
     patch_px: int = 14
     merge: int = 2
     frames: int = 2
+    model_type: str = 'qwen2_vl'
     grid_name: str = 'grid_thw'
     language: TinyConfig = field(
         default_factory=lambda: TinyConfig(
@@ -123,7 +129,7 @@ def model_config(config: TinyQwen2Vl) -> dict[str, Any]:
     language = config.language
     return {
         'architectures': ['Qwen2VLForConditionalGeneration'],
-        'model_type': 'qwen2_vl',
+        'model_type': config.model_type,
         'bos_token_id': token_id('<|endoftext|>'),
         'eos_token_id': token_id('<|im_end|>'),
         'vision_start_token_id': token_id('<|vision_start|>'),
@@ -155,6 +161,7 @@ def model_config(config: TinyQwen2Vl) -> dict[str, Any]:
             'spatial_merge_size': config.merge,
             'spatial_patch_size': config.patch_px,
             'temporal_patch_size': config.frames,
+            **_OF_WINDOWS.get(config.model_type, {}),
         },
     }
 
