@@ -72,6 +72,10 @@ def open_compute(model: Axmodel) -> Compute:
     """Give the function that runs a model's groups."""
     if not model.arrays:
         return _nothing
+    if model.kind == 'vit' and 'deepstack' in model.arrays:
+        from support.axera.deep_tower import DeepTower
+
+        return DeepTower(model.arrays, model.groups[0]).run
     if model.kind == 'vit':
         return partial(_run_vision, _VisionTower(model.arrays), model)
     return partial(_run_layer if model.kind == 'layer' else _run_post, model)
@@ -129,8 +133,8 @@ def _layer(arrays: Arrays, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDAr
     turn = Turn.of(arrays, inputs['indices'])
     history = mask.shape[-1] - len(hidden)
     normed = rms_norm(hidden, arrays['norm_1'], sizes.epsilon)
-    query = rotate(_linear(arrays, 'q', normed), turn, sizes.heads, sizes.theta)
-    key = rotate(_linear(arrays, 'k', normed), turn, sizes.kv_heads, sizes.theta)
+    query = rotate(_head_normed(arrays, 'q', normed), turn, sizes.heads, sizes.theta)
+    key = rotate(_head_normed(arrays, 'k', normed), turn, sizes.kv_heads, sizes.theta)
     # Rounded before they are attended to: a token sees the same rows in its own chunk as later.
     new_key, new_value = key.astype(BF16), _linear(arrays, 'v', normed).astype(BF16)
     keys = _behind(inputs['K_cache'], history, new_key)
@@ -164,6 +168,15 @@ def _linear(arrays: Arrays, part: str, value: Floats) -> Floats:
     return product + arrays[bias].astype(np.float32, copy=False) if bias in arrays else product
 
 
+def _head_normed(arrays: Arrays, part: str, value: Floats) -> Floats:
+    """Project; norm each head where the model does (Qwen3)."""
+    projected, scale = _linear(arrays, part, value), arrays.get(f'{part}_norm')
+    if scale is None:
+        return projected
+    heads = projected.reshape(len(value), -1, len(scale))
+    return rms_norm(heads, scale, float(arrays['epsilon'])).reshape(projected.shape)
+
+
 def rms_norm(value: Floats, scale: NDArray[Any], epsilon: float) -> Floats:
     """Norm the rows of (tokens, hidden)."""
     mean = np.square(value).mean(axis=-1, keepdims=True, dtype=np.float32)
@@ -179,20 +192,25 @@ class Turn:
 
     Attributes:
         positions: (rows, tokens): one row, or three where the model takes M-RoPE.
-        sections: How many of a head's speeds turn by each row; () = there is one row.
+        axes: Which row each of a head's speeds turns by; () = there is one row.
     """
 
     positions: NDArray[np.integer[Any]]
-    sections: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, arrays: Arrays, positions: NDArray[np.integer[Any]]) -> Turn:
-        """Read a layer's sections; a group of one row has a token at one place on all axes."""
-        sections = arrays.get('sections')
-        assert (len(positions) == 1) or sections is not None, positions.shape
-        if sections is None or len(positions) == 1:
+        """Read a layer's axes; a group of one row has a token at one place on all of them.
+
+        They are given one by one ('axes'), or as so many of each side by side ('sections').
+        """
+        axes, sections = arrays.get('axes'), arrays.get('sections')
+        if axes is None and sections is not None:
+            axes = np.repeat(np.arange(len(sections)), sections)
+        assert len(positions) == 1 or axes is not None, positions.shape
+        if axes is None or len(positions) == 1:
             return cls(positions)
-        return cls(positions, tuple(int(size) for size in sections))
+        return cls(positions, tuple(axes.tolist()))
 
 
 def rotate(value: Floats, turn: Turn, heads: int, theta: float) -> Floats:
@@ -200,7 +218,7 @@ def rotate(value: Floats, turn: Turn, heads: int, theta: float) -> Floats:
     cut = value.reshape(len(value), heads, -1)
     half = cut.shape[-1] // 2
     speeds = theta ** (-np.arange(half, dtype=np.float64) / half)
-    rows = np.repeat(np.arange(len(turn.positions)), turn.sections or (half,))
+    rows = np.array(turn.axes or (0,) * half)
     angles = turn.positions.astype(np.float64)[rows].T[:, None] * speeds
     cosine, sine = (
         np.cos(angles).astype(np.float32, copy=False),
