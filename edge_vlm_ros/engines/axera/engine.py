@@ -281,18 +281,26 @@ class AxeraEngine(GuardedEngine):
         at = 0
         for piece in pieces:
             places = part.positions[:, at : at + piece.tokens]
-            if piece.group is not None or (places == places[0]).all():
+            is_word = (places == places[0]).all(axis=0)
+            if piece.group is not None or is_word.all():
                 found.append(piece)
             else:
-                chunks = self._planner.by_chunks(row + at, piece.tokens)
-                if not chunks:
-                    raise PromptTooLongError(
-                        f'an image after {row + at} tokens: this build takes one within the first '
-                        f'{self._shapes.prefill[-1].history} tokens only'
-                    )
-                found += chunks
+                found += self._around_images(is_word, row + at)
             at += piece.tokens
         return tuple(found)
+
+    def _around_images(self, is_word: NDArray[np.bool_], row: int) -> list[Piece]:
+        """Have images go through chunks, and the words before and after them through steps."""
+        images = np.flatnonzero(~is_word)
+        first, stop = int(images[0]), int(images[-1]) + 1
+        chunks = self._planner.by_chunks(row + first, stop - first)
+        if not chunks:
+            raise PromptTooLongError(
+                f'an image after {row + first} tokens: this build takes one within the first '
+                f'{self._shapes.prefill[-1].history} tokens only'
+            )
+        words = [Piece(count, None) if count else None for count in (first, len(is_word) - stop)]
+        return [piece for piece in (words[0], *chunks, words[1]) if piece is not None]
 
     def _step(self, token: int, position: int) -> None:
         part = text_part((token,), position)

@@ -186,6 +186,19 @@ def test_an_image_goes_through_chunks_where_steps_cannot_take_it(eager, family, 
     check(answer(eager, part, see(eager, images), 4), twin, part, images)
 
 
+def test_an_image_before_more_words_than_chunks_take_is_answered_whatever_the_plan(
+    eager, family, twin
+):
+    images = shown_of(family)['image']
+    part = prompt_of(family, images, 'w' * (LAYOUT.histories[-1] + LAYOUT.chunk - 40))
+    assert len(part) > LAYOUT.histories[-1] + LAYOUT.chunk
+    steps = [piece.tokens for piece in eager._pieces(part, 0) if piece.group is None]
+    (span,) = part.spans
+    # The image's first token stands at one place on all axes, as a word does.
+    assert steps == [span.start + 1, len(part) - span.stop]
+    check(answer(eager, part, see(eager, images), 2), twin, part, images)
+
+
 def test_features_are_added_in_steps_too_where_tokens_stand_as_words_do(eager, family):
     """A build whose decode groups took three rows would step through images."""
     images = shown_of(family)['image']
