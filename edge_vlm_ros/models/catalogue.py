@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ def load_catalogue(overlays: Iterable[Path] = ()) -> Catalogue:
 
 def _read(path: Path) -> Catalogue:
     try:
-        content: Any = read_yaml_file(path) or {}
+        content: Any = (_shipped() if path == _SHIPPED else read_yaml_file(path)) or {}
         entries = tuple(_entry(row) for row in content.get('models') or ())
         defaults = {str(chip): str(name) for chip, name in (content.get('defaults') or {}).items()}
     except ModelFileError as error:
@@ -274,6 +275,12 @@ def _read(path: Path) -> Catalogue:
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ModelFileError(f'{path}: no model catalogue: {error}') from error
     return Catalogue(entries, defaults)
+
+
+@cache
+def _shipped() -> object:
+    """Read the shipped file once: it takes 50 ms, and `edge-vlm doctor` looks up every model."""
+    return read_yaml_file(_SHIPPED)
 
 
 def _entry(row: Mapping[str, Any]) -> ModelEntry:

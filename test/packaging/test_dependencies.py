@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -44,10 +45,16 @@ def modules_of(source):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith('import_module'):
+        elif isinstance(node, ast.Call) and called(node.func) == 'import_module':
             yield from (a.value for a in node.args if isinstance(a, ast.Constant))
 
 
+def called(function):
+    """Return the last name of what is called."""
+    return getattr(function, 'attr', getattr(function, 'id', ''))
+
+
+@cache
 def imported_modules():
     """Return the top-level modules, not Python's or ours, with one file that imports each."""
     files = [f for folder in ('edge_vlm_ros', 'launch') for f in (ROOT / folder).rglob('*.py')]

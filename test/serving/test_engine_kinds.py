@@ -266,8 +266,17 @@ QWEN2_VL = {
 
 
 @pytest.fixture
-def qwen2_vl_spec(tmp_path, scripted):
-    """The real Qwen2-VL family over the scripted engine."""
+def qwen_spec(tmp_path, scripted):
+    """The real family of a `model_type` over the scripted engine."""
+    return lambda model_type: _qwen_spec(tmp_path / model_type, scripted, model_type)
+
+
+@pytest.fixture
+def qwen2_vl_spec(qwen_spec):
+    return qwen_spec('qwen2_vl')
+
+
+def _qwen_spec(folder, scripted, model_type):
     from tokenizers import Tokenizer
 
     from edge_vlm_ros.models import find_model
@@ -276,18 +285,18 @@ def qwen2_vl_spec(tmp_path, scripted):
     tokenizer = Tokenizer.from_file(str(own / 'tokenizer.json'))
     names = ('vision_start', 'vision_end', 'image_pad', 'video_pad')
     tokenizer.add_special_tokens([f'<|{name}|>' for name in names])
-    folder = tmp_path / 'qwen2_vl'
     folder.mkdir()
     tokenizer.save(str(folder / 'tokenizer.json'))
     preprocessor = json.loads((own / 'preprocessor_config.json').read_text())
     preprocessor |= {'min_pixels': 56 * 56, 'max_pixels': 1120 * 1120, 'size': {}}
     (folder / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
-    (folder / 'config.json').write_text(json.dumps(QWEN2_VL))
+    (folder / 'config.json').write_text(json.dumps({**QWEN2_VL, 'model_type': model_type}))
     return scripted(tokenizer=str(folder), answers=[{'answer': '{images} images: {means}'}])
 
 
-def test_the_real_qwen2_vl_family_talks_about_images_and_clips(qwen2_vl_spec, frame):
-    with VlmPipeline.open(qwen2_vl_spec) as pipeline:
+@pytest.mark.parametrize('model_type', ['qwen2_vl', 'qwen2_5_vl'])
+def test_the_real_qwen_families_talk_about_images_and_clips(qwen_spec, frame, model_type):
+    with VlmPipeline.open(qwen_spec(model_type)) as pipeline:
         image = tuple(frame(90, side=112) for _ in 'a')
         turns = [image, clip(frame, 5, 'rear'), ()]
         answers = [

@@ -16,6 +16,7 @@ from tools.bench.figure import Figure
 MODULES = (
     'start_up',
     'preprocessing',
+    'frame_host_work',
     'sampling',
     'demo_model',
     'smolvlm',

@@ -67,8 +67,9 @@ class _Tower:
     def __init__(self, session: Session, shapes: VisionShapes, config: DeclaredSizes) -> None:
         self._session = session
         self.shapes = shapes
-        self._mean = np.array(config.mean, np.float32).reshape(_COLOURS, 1)
-        self._std = np.array(config.std, np.float32).reshape(_COLOURS, 1)
+        # In levels of a byte.
+        self._mean = np.array(config.mean, np.float32).reshape(_COLOURS, 1) * np.float32(_WHITE)
+        self._std = np.array(config.std, np.float32).reshape(_COLOURS, 1) * np.float32(_WHITE)
 
     def close(self) -> None:
         """Free the chip's memory; safe to call twice."""
@@ -98,8 +99,10 @@ class _Tower:
     def _feed(self, values: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.uint8]:
         ready: NDArray[np.float32] | NDArray[np.uint8] = values
         if self.shapes.takes_bytes:
-            levels = np.rint((values * self._std + self._mean) * np.float32(_WHITE))
-            ready = levels.clip(0, _WHITE).astype(np.uint8)
+            levels = values * self._std
+            levels += self._mean
+            np.rint(levels, out=levels)
+            ready = levels.clip(0, _WHITE, out=levels).astype(np.uint8)
         return ready.swapaxes(-1, -2) if self.shapes.is_channels_last else ready
 
 

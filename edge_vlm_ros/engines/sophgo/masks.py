@@ -110,18 +110,22 @@ def patch_mask(groups: int, group_rows: int, rows: int, dtype: DType) -> NDArray
     return block_mask([group_rows] * groups, rows, dtype)
 
 
-def block_mask(lengths: Sequence[int], rows: int, dtype: DType) -> NDArray[Any]:
+def block_mask(
+    lengths: Sequence[int], rows: int, dtype: DType, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Let the patches of each run of neighbours see each other; padding is hidden.
 
     Args:
         lengths: Patches of each run: of a frame, or of a window.
         rows: Patches that the net takes.
         dtype: Of the mask.
+        out: Where to write, (rows, rows); None = a new array.
 
     Returns:
-        (rows, rows), block diagonal.
+        (rows, rows), block diagonal; `out` where given.
     """
-    mask = np.full((rows, rows), blocked(dtype), dtype.host)
+    mask = np.empty((rows, rows), dtype.host) if out is None else out
+    mask.fill(blocked(dtype))
     start = 0
     for length in lengths:
         mask[start : start + length, start : start + length] = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
 from edge_vlm_ros.engines.sophgo.contract import Contract, read_contract
+from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 _IMAGE_ROWS = 8
 """Rows that Llama 3.2 Vision's embedding has after its vocabulary, for the image token."""
@@ -70,7 +71,7 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
     A bmodel whose head gives the token itself does not say how many ids its embedding knows.
 
     Raises:
-        ModelFileError: It is of another family, depth, width or vocabulary.
+        ModelFileError: It is of another family, depth, width or vocabulary, or its windows are.
     """
     path, language = files.config.model.path, files.config.language
     named = files.config.model_type
@@ -79,6 +80,8 @@ def check_config(files: ModelFiles, bmodel: Path, contract: Contract) -> int:
         raise ModelFileError(
             f'{bmodel}: its nets are of family {contract.family}, {path} is of {named}'
         )
+    if isinstance(contract.tower, WindowTower):
+        contract.tower.check(files.config.vision)
     decoder = contract.decoder
     for key, found in (
         ('num_hidden_layers', len(decoder.kinds)),

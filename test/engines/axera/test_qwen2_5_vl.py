@@ -16,6 +16,7 @@ from edge_vlm_ros.core import (
     ModelConfig,
     ModelFileError,
     PromptTooLongError,
+    SamplingOptions,
     ShownAs,
     VisionInputs,
     join_parts,
@@ -29,10 +30,13 @@ from edge_vlm_ros.models import find_model
 
 pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
 
+from support.axera import qwen_sets
 from support.axera.axmodel_file import Axmodel, Group, Tensor, write_axmodel
 from support.axera.prompts import answer
 from support.axera.qwen_sets import GRID, LAYOUT, write_float_twin, write_qwen2_5_vl
 from support.axera.sets import CLIP_DEVIATION, CLIP_MEAN, model_files
+from support.axera.stub.build import build_stub
+from support.axera.stub.compute import Stub
 from support.reference.golden_cases import picture
 
 pytestmark = pytest.mark.axera
@@ -330,3 +334,33 @@ def test_a_clip_that_grows_by_a_pair_goes_on_from_what_was_there(engine, family)
     found, found_scores = answer(engine, parts[1].slice(len(kept) - 1, len(parts[1])), features, 4)
     assert found == expected
     np.testing.assert_allclose(found_scores, scores, atol=NOISE * scores.std())
+
+
+# --- the published sizes -------------------------------------------------------------------------
+
+
+def test_the_published_sizes_are_read_as_the_vendors_log_has_them(stand_in, set_files):
+    stand_in()
+    report = inspect_model('ax650', set_files('qwen2.5-vl-3b'))
+    facts = dict(report.facts)
+    assert facts['image'] == '32 x 32 patches, 256 tokens, bytes'
+    assert facts['prompt in chunks'].startswith('640 tokens')
+    assert (facts['context'], facts['images in a prompt']) == ('1023 tokens', '2')
+
+
+@pytest.mark.parametrize('backend', ['in_place'], indirect=True)
+def test_a_token_moves_hardly_more_than_it_must(open_set, backend):
+    """Hidden state, position, an element of the mask, logits; one run a layer and the head's."""
+    engine = open_set('qwen2.5-vl-3b')
+    assert engine.backend_name == 'in place'
+    stub = Stub(build_stub('ax650'))
+    engine.prefill(text_part([1, 2, 3], 0), {})
+    engine.next_token(SamplingOptions())
+    stub.reset_counts()
+    for step in range(5):
+        engine.decode(7, 3 + step)
+        engine.next_token(SamplingOptions())
+    least = 2 * qwen_sets.HIDDEN + 4 + 2 + 2 * qwen_sets.VOCAB
+    moved = stub.count('bytes_flushed') + stub.count('bytes_invalidated')
+    assert moved <= 1.1 * 5 * least
+    assert stub.count('runs') == 5 * (qwen_sets.LAYERS + 1)

@@ -130,6 +130,38 @@ def test_a_config_of_another_model_is_refused(files, tmp_path, changes, message)
         open_engine('bm1684x', other)
 
 
+QWEN = {'qwen2_vl': 'qwen2vl_convert_bf16_bm1684x', 'qwen2_5_vl': 'qwen2_5vl_static_bf16_bm1684x'}
+
+
+@pytest.mark.parametrize(('nets', 'other'), [tuple(QWEN), tuple(QWEN)[::-1]])
+def test_a_bmodel_of_a_relatives_family_is_refused(bmodel, nets, other):
+    path = bmodel(QWEN[nets])
+    texts = FIXTURES[QWEN[other]].config_folder()
+    files = ModelFiles('m', 'bm1684x', path.parent, texts, {'model': path})
+    with pytest.raises(ModelFileError, match=f'its nets are of family {nets}, .* is of {other}'):
+        open_engine('bm1684x', files)
+
+
+def test_windows_of_another_size_are_refused(bmodel, tmp_path):
+    name = QWEN['qwen2_5_vl']
+    texts = shutil.copytree(FIXTURES[name].config_folder(), tmp_path / 'texts')
+    config = json.loads((texts / 'config.json').read_text())
+    config['vision_config']['window_size'] = 56
+    (texts / 'config.json').write_text(json.dumps(config))
+    files = ModelFiles('m', 'bm1684x', tmp_path, texts, {'model': bmodel(name)})
+    with pytest.raises(ModelFileError, match='window_size is 56, expected 112'):
+        open_engine('bm1684x', files)
+
+
+def test_what_a_tower_with_windows_takes_is_reported(bmodel):
+    name = QWEN['qwen2_5_vl']
+    facts = dict(inspect_model('bm1684x', model_files(FIXTURES[name], bmodel(name))).facts)
+    assert facts['family'] == 'qwen2_5_vl'
+    assert facts['vision tower'] == (
+        'vit: up to 64 patches (padded), mask float32, windows of 112 px'
+    )
+
+
 @pytest.mark.parametrize('content', [None, '{', '[]'])
 def test_a_config_that_cannot_be_read_is_named(files, tmp_path, content):
     if content is not None:

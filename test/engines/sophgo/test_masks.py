@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_vlm_ros.engines.sophgo.masks import (
+    block_mask,
     blocked,
     causal_mask,
     cross_decode_mask,
@@ -65,6 +66,17 @@ def test_frames_see_only_themselves_and_no_padding():
     expected = np.zeros((6, 6), bool)
     expected[:2, :2] = expected[2:4, 2:4] = True
     assert (opened == expected).all()
+
+
+def test_runs_of_any_length_see_themselves_in_memory_that_was_used_before():
+    used = block_mask([6], 6, F32)
+    assert seen(used, F32).all()
+    opened = seen(block_mask([1, 3], 6, F32, used), F32)
+    assert opened.tolist() == [
+        [True, False, False, False, False, False],
+        *([[False, True, True, True, False, False]] * 3),
+        *([[False] * 6] * 2),
+    ]
 
 
 def test_patches_are_listed_block_by_block():

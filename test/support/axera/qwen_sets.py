@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from support.axera.axmodel_file import Axmodel, write_axmodel
 from support.axera.layers import LayerSizes
-from support.axera.layout import Layout
-from support.axera.sets import write_set
+from support.axera.layout import Layout, layer_groups
+from support.axera.sets import patch_group, post_group, write_set
 from support.axera.weights import Weights, cut_weights
 from support.tiny_model.config import NORM_EPS, ROPE_THETA, TinyConfig
 from support.tiny_model.qwen2_vl import (
@@ -74,3 +75,31 @@ def write_qwen2_5_vl(folder: Path, layout: Layout = LAYOUT) -> Path:
 def write_float_twin(folder: Path) -> Path:
     """Write the same model in ONNX."""
     return make_tiny_qwen2_vl(folder, TINY_QWEN2_5_VL)
+
+
+# --- Qwen2.5-VL-3B's sizes, for counting ---------------------------------------------------------
+
+# Source: the vendor's run log of Qwen2.5-VL-3B-Instruct on a card.
+PUBLISHED: Final = replace(
+    LAYOUT, chunk=128, histories=(0, 128, 256, 384, 512), capacities=(1023,)
+)
+LAYERS, HIDDEN, KV_WIDTH, VOCAB, PATCHES = 36, 2048, 256, 151936, 1024
+
+
+def write_qwen2_5_vl_3b(folder: Path) -> Path:
+    """Write its shapes without weights: nothing is computed. The table is a file of holes."""
+    language = TinyConfig(
+        hidden=HIDDEN, layers=LAYERS, heads=16, kv_heads=2, context_tokens=32768, mrope=True
+    )
+    write_texts(folder, replace(TINY_QWEN2_5_VL, language=language))
+    groups = layer_groups(PUBLISHED, HIDDEN, KV_WIDTH)
+    for i in range(LAYERS):
+        write_axmodel(folder / PUBLISHED.layer_name(i), Axmodel('layer', 'ax650', groups))
+    head = post_group(HIDDEN, VOCAB, PUBLISHED)
+    write_axmodel(folder / PUBLISHED.post_name, Axmodel('post', 'ax650', (head,)))
+    tower = patch_group(PATCHES, HIDDEN, PUBLISHED)
+    path = folder / 'vit_axmodel' / 'Qwen2.5-VL-3B-Instruct_vision_nchw448.axmodel'
+    write_axmodel(path, Axmodel('vit', 'ax650', (tower,)))
+    with (folder / PUBLISHED.table_name).open('wb') as table:
+        table.truncate(2 * VOCAB * HIDDEN)
+    return folder

@@ -90,13 +90,14 @@ def write_layers(folder: Path, weights: Weights, layout: Layout) -> None:
 
 
 def _post(weights: Weights, layout: Layout) -> Axmodel:
-    group = _post_group(weights.hidden, len(weights.head), layout)
+    group = post_group(weights.hidden, len(weights.head), layout)
     epsilon = np.array(weights.sizes.epsilon)
     arrays = {'norm': weights.norm, 'head': weights.head, 'epsilon': epsilon}
     return Axmodel('post', layout.chip, (group,), arrays)
 
 
-def _post_group(hidden: int, vocab: int, layout: Layout) -> Group:
+def post_group(hidden: int, vocab: int, layout: Layout) -> Group:
+    """Make the shapes of a head."""
     return Group(
         (Tensor('input', 'bf16', (1, 1, hidden)),),
         (Tensor('output', 'bf16', (1, 1, vocab)),),
@@ -114,17 +115,22 @@ def _vision(weights: Weights, layout: Layout) -> Axmodel:
     return Axmodel('vit', layout.chip, (group,), arrays)
 
 
-def _patch_tower(weights: Weights, layout: Layout) -> Axmodel:
-    """Make a tower for the patches of one grid, bytes with colours last: Qwen2.5-VL's.
+def patch_group(patches: int, hidden: int, layout: Layout) -> Group:
+    """Make the shapes of a tower for patches, bytes with colours last.
 
     Source: the vendor's run log of Qwen2.5-VL-3B-Instruct (names and shapes of both tensors).
     """
-    rows, columns = weights.grid
-    group = Group(
-        (Tensor('hidden_states', 'u8', (1, rows * columns, 2 * 14 * 14, 3)),),
-        (Tensor('hidden_states_out', 'f32', (weights.vision_rows, weights.hidden)),),
+    return Group(
+        (Tensor('hidden_states', 'u8', (1, patches, 2 * 14 * 14, 3)),),
+        (Tensor('hidden_states_out', 'f32', (patches // 4, hidden)),),
         layout.delays.vision_us,
     )
+
+
+def _patch_tower(weights: Weights, layout: Layout) -> Axmodel:
+    """Make a tower for the patches of one grid: Qwen2.5-VL's."""
+    rows, columns = weights.grid
+    group = patch_group(rows * columns, weights.hidden, layout)
     arrays: dict[str, NDArray[Any]] = {
         'onnx': np.frombuffer(weights.vision, np.uint8),
         'grid': np.array([[1, rows, columns]], np.int64),
@@ -236,7 +242,7 @@ def write_internvl3_2b(folder: Path, layout: Layout = _INTERNVL3_2B) -> Path:
     for i in range(_LAYERS):
         model = Axmodel('layer', layout.chip, groups)
         write_axmodel(folder / layout.layer_name(i), model)
-    post = _post_group(_HIDDEN, _VOCAB, layout)
+    post = post_group(_HIDDEN, _VOCAB, layout)
     write_axmodel(folder / layout.post_name, Axmodel('post', layout.chip, (post,)))
     vision = _vision_group(_TILE_PX, _ROWS, _HIDDEN, layout)
     path = folder / 'vit_axmodel' / 'internvl3_2b_vit.axmodel'

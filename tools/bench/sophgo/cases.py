@@ -92,6 +92,7 @@ CASES = (
         launch_s=_LAUNCH_S['qwen2vl_2024'],
     ),
     Case('qwen2vl_convert', 'qwen2vl_convert_bf16_bm1684x'),
+    Case('qwen2_5vl', 'qwen2_5vl_static_bf16_bm1684x'),
     Case(
         'mllama_2024',
         'mllama_2024_bf16_bm1684x',

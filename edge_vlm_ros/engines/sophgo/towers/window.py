@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.core import ConfigFile
 from edge_vlm_ros.engines.sophgo.expect import input_of, misfit
 from edge_vlm_ros.engines.sophgo.masks import block_mask, patch_mask, patch_positions
 from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo
@@ -29,8 +30,11 @@ from edge_vlm_ros.engines.sophgo.towers.patch import (
 from edge_vlm_ros.engines.sophgo.towers.tower import MERGED, PATCH_COLUMNS
 from edge_vlm_ros.vision import window_order
 
-_WINDOW_BLOCKS = 4
-"""Blocks of 2 x 2 patches along a window: `window_size` 112 of the published config.json."""
+_WINDOW_PX = 112
+"""`window_size` of the published config.json."""
+
+_WINDOW_BLOCKS = _WINDOW_PX // (2 * 14)
+"""Blocks of 2 x 2 patches along a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,22 @@ class WindowTower(PatchTower):
         if index.shape != (patches // MERGED,) or index.dtype is not DType.INT32:
             raise misfit(net, index, f'({patches // MERGED},) int32', f'{index.shape}')
         return cls(net.name, patches, full, net.is_dynamic, most_side=0)
+
+    def check(self, vision: ConfigFile) -> None:
+        """Refuse a model whose windows are of another size: nothing in the nets tells.
+
+        Args:
+            vision: What config.json says of the vision tower; what it lacks is left open.
+
+        Raises:
+            ModelFileError: It says so.
+        """
+        if vision.find_count('window_size') not in {None, _WINDOW_PX}:
+            raise vision.error('window_size', f'{_WINDOW_PX}')
+
+    def describe(self) -> str:
+        """Say what it is."""
+        return f'{PatchTower.describe(self)}, windows of {_WINDOW_PX} px'
 
     def start(self, runtime: Runtime, half: DType) -> WindowRunner:
         """Bind its net."""
@@ -81,8 +101,9 @@ class WindowRunner(PatchRunner):
         order, lengths = window_order(count, height // 2, width // 2, _WINDOW_BLOCKS)
         places = patch_positions(count, height, width).reshape(-1, MERGED, 2)
         positions.write(places[order].reshape(-1, 2))
-        full.write(patch_mask(count, height * width, rows, self._tower.mask))
-        window.write(block_mask((MERGED * lengths).tolist(), rows, self._tower.mask))
+        mask = patch_mask(count, height * width, rows, self._tower.mask)
+        full.write(mask)  # both are large, and one memory serves them
+        window.write(block_mask((MERGED * lengths).tolist(), rows, self._tower.mask, mask))
         back = np.arange(rows // MERGED, dtype=np.int32)  # rows of padding stay where they are
         back[order] = np.arange(len(order), dtype=np.int32)
         index.write(back)
