@@ -33,9 +33,10 @@ from math import isqrt
 
 from edge_vlm_ros.core import EngineLimits, Frame, ModelConfig, PromptPart, VisionInputs
 from edge_vlm_ros.families import qwen2_vl
+from edge_vlm_ros.families.grounding import Grounding
 from edge_vlm_ros.families.qwen2_vl import Qwen2VlFamily, Qwen2VlSettings
 from edge_vlm_ros.families.qwen2_vl_sizes import Qwen2VlOptions
-from edge_vlm_ros.text import encode_pieces
+from edge_vlm_ros.text import PlaceForm, encode_pieces
 from edge_vlm_ros.vision import Patching
 
 OPTIONS = Qwen2VlOptions
@@ -93,6 +94,11 @@ class Qwen3VlFamily(Qwen2VlFamily):
     def __init__(self, settings: Qwen2VlSettings, table_side: int) -> None:
         super().__init__(settings, system_text='')
         self._table_side = table_side
+
+    @property
+    def grounding(self) -> Grounding:
+        """How its models name places: thousandths of the frame, as JSON."""
+        return Grounding(PlaceForm.JSON)
 
     @property
     def frames_per_input(self) -> int:
