@@ -13,7 +13,7 @@ from edge_vlm_ros.engines.kept_costs import FILE, settle
 from edge_vlm_ros.engines.sophgo.costs import Bench, measure_costs
 
 GROUPS = tuple(PrefillGroup(1 + i, 128, 128 * i) for i in range(17))
-SHAPES = StackShapes(28, 8, 4, 10, 1, GROUPS, (DecodeGroup(0, 2559),))
+SHAPES = StackShapes(28, 8, 4, 10, 1, 1, GROUPS, (DecodeGroup(0, 2559),))
 EVEN = GroupCosts({g.index: 7.483 + 2.76 * i for i, g in enumerate(GROUPS)}, {0: 2.686})
 
 
