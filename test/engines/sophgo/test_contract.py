@@ -357,6 +357,11 @@ def _with_narrow_features(nets):
     nets['vit'] = changed(nets['vit'], 'outputs', 2, shapes=((16, 64),))
 
 
+def _without_more_outputs(nets):
+    del nets['add']
+    nets['vit'] = replace(nets['vit'], outputs=nets['vit'].outputs[:1])
+
+
 def _with_places_of_floats(nets):
     nets['vit'] = changed(nets['vit'], 'inputs', 2, dtype=F32)
 
@@ -369,6 +374,7 @@ def _with_places_of_floats(nets):
         (_with_too_few_layers, 'features for 3 layers .* the decoder has 3 layers'),
         (_with_a_dynamic_mask, 'expected a mask in a static net and none in a dynamic one'),
         (_with_narrow_features, r'net vit: .*list\.1.*: expected \(16, 128\), found \(16, 64\)'),
+        (_without_more_outputs, 'this is not Qwen3-VL but a later model'),
         (_with_places_of_floats, 'net vit: pos_idx: expected int32, found float32'),
     ],
 )
