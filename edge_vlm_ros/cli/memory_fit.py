@@ -17,6 +17,7 @@ from edge_vlm_ros.cli.sophgo_probes import (
     sophgo_memory,
 )
 from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
+from edge_vlm_ros.engines.axera.memory_guard import KEPT_FREE, needed_bytes
 from edge_vlm_ros.engines.cpu.external_data import check_external_data
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
 from edge_vlm_ros.models import ModelEntry, catalogue_of, find_model, model_folders
@@ -139,9 +140,7 @@ def _sizes(heaps: dict[str, int]) -> str:
 def check_axmodels(entry: ModelEntry, files: ModelFiles, machine: Machine) -> Finding:
     """Compare an axmodel set with the chip's memory and the host's."""
     name = f'{entry.name} ({entry.chip})'
-    on_chip = (path for part, path in files.weights.items() if part != 'embed_tokens')
-    least = _mebibytes(sum(path.stat().st_size for path in on_chip))
-    needed = max(entry.device_memory_mb, least)
+    needed = _mebibytes(needed_bytes(files))
     memories = axera_memory(machine)
     largest = max(memories, key=lambda memory: memory.total_mb, default=None)
     problem = (
@@ -156,10 +155,11 @@ def check_axmodels(entry: ModelEntry, files: ModelFiles, machine: Machine) -> Fi
 
 
 def _too_large_for_chip(needed_mb: int, memory: ChipMemory) -> Problem | None:
-    if needed_mb > memory.total_mb:
+    with_spare_mb = needed_mb + KEPT_FREE // _MEBIBYTE
+    if with_spare_mb > memory.total_mb:
         found = f'takes {needed_mb} MiB of CMM, there are {memory.total_mb} MiB'
         return found, 'take a smaller model, or a board that gives the CMM more of its memory'
-    if needed_mb > memory.free_mb:
+    if with_spare_mb > memory.free_mb:
         found = f'takes {needed_mb} MiB of CMM, {memory.free_mb} MiB are free'
         return found, 'end the program that holds the rest'
     return None

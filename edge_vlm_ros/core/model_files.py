@@ -22,6 +22,8 @@ class ModelFiles:
             'decoder_model_merged' for the split ONNX layout; 'layers.0' and so on, 'post',
             'embed_tokens' and 'vision_encoder' for an axmodel set; 'script' for the scripted
             engine. Of a catalogue model, the parts that its row names.
+        device_memory_mb: Memory of the chip that loading it was measured to take, MiB; 0 = the
+            catalogue has no figure.
         config: What config.json and its neighbours say.
     """
 
@@ -30,6 +32,7 @@ class ModelFiles:
     folder: Path
     tokenizer_folder: Path
     weights: Mapping[str, Path] = field(default_factory=dict)
+    device_memory_mb: int = 0
     config: ModelConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

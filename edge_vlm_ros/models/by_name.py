@@ -37,6 +37,7 @@ def find_by_name(entry: ModelEntry, folders: Sequence[Path]) -> ModelFiles:
         folder=best.folder,
         tokenizer_folder=best.tokenizer,
         weights=best.weights,
+        device_memory_mb=entry.device_memory_mb,
     )
 
 

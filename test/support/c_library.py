@@ -38,12 +38,14 @@ class CLibrary:
         name: File name of the library.
         flags: More options for the compiler, which stand after those for every library.
         links: Names of more files to link to it: link name -> target, both in its folder.
+        files: Names of the *.c files that it is made of; empty = all in the folder.
     """
 
     sources: Path
     name: str
     flags: Sequence[str] = ()
     links: Mapping[str, str] | None = None
+    files: Sequence[str] = ()
 
     def build(self, builds: Path, compiler: str = 'cc') -> Path:
         """Compile it, unless the same sources were compiled in the same way before.
@@ -58,7 +60,8 @@ class CLibrary:
         Raises:
             CompilerError: There is no such compiler, or it refused the sources.
         """
-        command = [*_FLAGS, *self.flags, *map(str, sorted(self.sources.glob('*.c')))]
+        files = [self.sources / name for name in self.files] or sorted(self.sources.glob('*.c'))
+        command = [*_FLAGS, *self.flags, *map(str, files)]
         folder = builds / self._digest(command)
         if not folder.is_dir():
             builds.mkdir(parents=True, exist_ok=True)

@@ -306,7 +306,7 @@ class CardBinding:
         self._sizes = {tensor.name: tensor.nbytes for tensor in tensors.outputs}
         self._io = io
         number = ctypes.c_uint32(group)
-        execute = library.function('axclrtEngineExecute')
+        execute = library.bare('axclrtEngineExecute')
         self.call: Callable[[], int] = partial(execute, model.id, model.context, number, io)
 
     def run(self) -> None:

@@ -89,7 +89,8 @@ class CardLibrary:
         self.loaded: set[Path] = set()
         """Files that it has loaded; `CardModel` adds to it."""
         self._functions: dict[str, Any] = {}
-        loaded = load_library(RUNTIME_NAME, folder)
+        self._bare: dict[str, Any] = {}
+        self._loaded = loaded = load_library(RUNTIME_NAME, folder)
         for name, argument_types in _CODES.items():
             self._bind(loaded, name, c_int32, argument_types)
         for name, (result, argument_types) in _VALUES.items():
@@ -112,6 +113,13 @@ class CardLibrary:
     def function(self, name: str) -> Any:
         """Give a C function by name."""
         return self._functions[name]
+
+    def bare(self, name: str) -> Any:
+        """Give a C function that takes ctypes' own objects as they are; see `Library.bare`."""
+        if name not in self._bare:
+            self._bare[name] = self._loaded[name]  # one object that no `function` knows
+            self._bare[name].restype = c_int32
+        return self._bare[name]
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a C function that returns a code.

@@ -53,6 +53,11 @@ def free_card_bytes(index: int) -> int | None:
     return int(found[1]) << 10 if found else None
 
 
+def free_bytes_of(card: int | None, cmm_info: Path = CMM_INFO) -> int | None:
+    """Read how much memory the board's own chip or a card has free; None = not reported."""
+    return free_chip_bytes(cmm_info) if card is None else free_card_bytes(card)
+
+
 def cannot_load(
     path: Path, why: str, *, is_first: bool, cmm_info: Path | None = CMM_INFO
 ) -> EdgeVlmError:

@@ -37,7 +37,8 @@ class EmbeddingTable:
                 f'{path}: expected a table of width {hidden}, as the layers take it, '
                 f'found {list(table.shape)}'
             )
-        self._table: NDArray[Any] | None = table
+        # Seen as a plain array: numpy's class for mapped files makes every look-up dearer.
+        self._table: NDArray[Any] | None = table.view(np.ndarray)
 
     @property
     def rows(self) -> int:
@@ -47,6 +48,13 @@ class EmbeddingTable:
 
     def look_up(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
         """Read rows: bfloat16 bit patterns, (ids, hidden), in memory of their own."""
+        return self._read(ids)
+
+    def row(self, token: int) -> NDArray[np.uint16]:
+        """Read one row: (hidden,), of the table itself where it has bfloat16."""
+        return self._read(token)
+
+    def _read(self, ids: NDArray[np.integer[Any]] | int) -> NDArray[np.uint16]:
         assert self._table is not None
         rows: NDArray[Any] = self._table[ids]
         if rows.dtype == np.uint16:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,9 @@ from edge_vlm_ros.core import (
     VisionFeatures,
     VisionInputs,
     read_options,
-    text_part,
 )
 from edge_vlm_ros.engines.axera.backend import LayerBackend
+from edge_vlm_ros.engines.axera.chip_memory import free_bytes_of
 from edge_vlm_ros.engines.axera.choose_backend import (
     OpenedSessions,
     choose_backend,
@@ -33,6 +34,7 @@ from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.deepstack import Deepstack, deepstack_rows
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
+from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
@@ -41,7 +43,6 @@ from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
     check_deepstack,
-    check_memory,
     count_layers,
 )
 from edge_vlm_ros.engines.axera.vision import open_tower
@@ -173,8 +174,9 @@ class AxeraEngine(GuardedEngine):
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
         device = open_device(files.chip, device_ids)
-        if not device.is_card:
-            check_memory(files)
+        where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
+        guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
+        guard.check_files()
         progress = _Progress(on_loaded, layers + 2)
         with ExitStack() as opening:
             opened = OpenedSessions(device)
@@ -182,6 +184,7 @@ class AxeraEngine(GuardedEngine):
             first = opened.look_into(files.weights['layers.0'])
             post = opened.look_into(files.weights['post'])
             self._shapes = read_stack(first, layers, post)
+            guard.check_buffers(buffer_bytes(options.backend, self._shapes, first.groups))
             vision_session = opened.take(files.weights['vision_encoder'])
             opening.callback(vision_session.close)
             self._vision = open_tower(vision_session, self._shapes.hidden, config)
@@ -196,7 +199,7 @@ class AxeraEngine(GuardedEngine):
                 open_session=opened.take,
                 files=files,
                 shapes=self._shapes,
-                on_file=progress.one,
+                on_file=guard.watch(progress.one),
             )
             opening.callback(self._backend.close)
             how = f'{self._backend.name} {"card" if device.is_card else "board"}'
@@ -303,11 +306,9 @@ class AxeraEngine(GuardedEngine):
         return [piece for piece in (words[0], *chunks, words[1]) if piece is not None]
 
     def _step(self, token: int, position: int) -> None:
-        part = text_part((token,), position)
-        embed = self._table.look_up(part.tokens)[0]
-        row = self.kv.length
-        group = self._planner.decode_group(row)
-        self._backend.step(group, embed, self._positions(part), row)
+        rows = self._shapes.position_rows
+        place = np.full((rows, 1) if rows > 1 else 1, position, np.uint32)
+        self._run_step(self._table.row(token), place, self.kv.length, None)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
         """Run the head; `sampling` is the caller's business."""
@@ -327,8 +328,16 @@ class AxeraEngine(GuardedEngine):
         for i, embed in enumerate(tokens.embeds):
             check_stop(should_stop)
             deepstack = tokens.deepstack and tokens.deepstack.only(i)
-            group, position = self._planner.decode_group(row + i), tokens.positions[..., i : i + 1]
-            self._backend.step(group, embed, position, row + i, deepstack)
+            self._run_step(embed, tokens.positions[..., i : i + 1], row + i, deepstack)
+
+    def _run_step(
+        self,
+        embed: NDArray[np.uint16],
+        position: NDArray[np.uint32],
+        row: int,
+        deepstack: Deepstack | None,
+    ) -> None:
+        self._backend.step(self._planner.decode_group(row), embed, position, row, deepstack)
 
     def _added(
         self, part: PromptPart, rows: slice, features: Mapping[int, VisionFeatures]

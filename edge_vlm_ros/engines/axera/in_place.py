@@ -29,6 +29,7 @@ from edge_vlm_ros.engines.axera.backend import OnFile, nothing
 from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBinding, ChipBlock, ChipModel
 from edge_vlm_ros.engines.axera.deepstack import Deepstack
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
+from edge_vlm_ros.engines.axera.memory_guard import KEPT_FREE
 from edge_vlm_ros.engines.axera.rows import BeforeLayer, RowWriterType, Stage, bf16
 from edge_vlm_ros.engines.axera.stack_memory import StackMemory
 from edge_vlm_ros.engines.base import StopCheck, never
@@ -97,12 +98,13 @@ class InPlaceBackend:
     def offer_slots(self, wanted: int) -> int:
         """Offer what is wanted if slots work here; unasked a second one only where it is small.
 
-        Small is a slot where the chip's free memory holds two: other programs want some, too.
+        Small is a slot where the chip's free memory holds two and what stays free anyway: other
+        programs want some, too.
         """
         if not self.takes_slots:
             return 1
         free = self._chip.free_bytes() or 0
-        return wanted or (2 if free >= 2 * self.slot_bytes else 1)
+        return wanted or (2 if free >= 2 * self.slot_bytes + KEPT_FREE else 1)
 
     @property
     def slot_bytes(self) -> int:

@@ -159,6 +159,7 @@ class Library:
         self.loaded: set[Path] = set()
         """Files that it has loaded; `Model` adds to it."""
         self._functions: dict[str, Any] = {}
+        self._bare: dict[str, Any] = {}
         self._engine = load_library(ENGINE_NAME, folder)
         self._bind(self._engine, _ENGINE)
         self._bind(load_library(SYS_NAME, folder), _SYS)
@@ -175,6 +176,16 @@ class Library:
     def function(self, name: str) -> Any:
         """Give a C function by name; it returns 0 or an error code."""
         return self._functions[name]
+
+    def bare(self, name: str) -> Any:
+        """Give a C function that takes ctypes' own objects as they are, unchecked, in less time.
+
+        For what is called for every layer of every token, with arguments that are made once.
+        """
+        if name not in self._bare:
+            self._bare[name] = self._engine[name]  # one object that no `function` knows
+            self._bare[name].restype = c_int32
+        return self._bare[name]
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a C function.

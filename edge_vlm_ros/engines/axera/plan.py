@@ -122,6 +122,8 @@ class Planner:
 
     def decode_group(self, row: int) -> DecodeGroup:
         """Give the cheapest decode group that sees `row` rows."""
+        if len(self._shapes.decode) == 1:
+            return self._shapes.decode[0]
         fitting = [group for group in self._shapes.decode if group.capacity > row]
         return min(fitting, key=lambda group: self._costs.decode[group.index])
 

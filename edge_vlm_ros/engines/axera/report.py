@@ -5,8 +5,8 @@ from __future__ import annotations
 from edge_vlm_ros.core import EngineLimits, ModelFiles, ModelReport, ReportTable
 from edge_vlm_ros.engines.axera.chip_memory import free_chip_bytes
 from edge_vlm_ros.engines.axera.graphs import StackShapes
+from edge_vlm_ros.engines.axera.memory_guard import file_bytes, needed_bytes
 from edge_vlm_ros.engines.axera.runtime import SDK_WITH_BF16
-from edge_vlm_ros.engines.axera.set_files import chip_bytes
 from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
 _MIB = 1 << 20
@@ -32,6 +32,7 @@ def describe(
     cache = 2 * _BF16_BYTES * shapes.layers * shapes.capacity * shapes.kv_width
     free = free_chip_bytes()
     layers = len(vision.deepstack)
+    takes = f'{needed_bytes(files) / _MIB:.0f} MiB, {file_bytes(files) / _MIB:.0f} MiB of files'
     pixels = 'bytes' if vision.takes_bytes else 'float32'
     facts = [
         ('chip', files.chip),
@@ -45,7 +46,7 @@ def describe(
         ('image', f'{_size(vision)}, {vision.rows} tokens, {pixels}'),
         *([('deepstack', f'features for the first {layers} layers')] if layers else []),
         ('SDK', f'{SDK_WITH_BF16.get(files.chip, "?")} or newer'),
-        ('chip memory', f'{chip_bytes(files) / _MIB:.0f} MiB of files, {cache / _MIB:.0f} MiB KV'),
+        ('chip memory', f'{takes}, {cache / _MIB:.0f} MiB KV'),
         ('free chip memory', 'not reported' if free is None else f'{free / _MIB:.0f} MiB'),
     ]
     rows = [

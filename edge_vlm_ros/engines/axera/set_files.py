@@ -1,17 +1,14 @@
-"""The files of a set, checked before any is loaded: all there, and small enough for the chip."""
+"""The files of a set, checked before any is loaded: all there, and of one model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vlm_ros.core import DeviceError, ModelConfig, ModelFileError, ModelFiles
-from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, free_chip_bytes
+from edge_vlm_ros.core import ModelConfig, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.graphs import StackShapes
 from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
-_MIB = 1 << 20
 _PATCH_DEPTH = 3 * 2  # colours and frames of one patch
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -163,30 +160,3 @@ def _has_rows_of_its_tiles(config: DeclaredSizes, vision: VisionShapes) -> bool:
     if config.patch_px is None or vision.tile_px % config.patch_px:
         return False
     return (vision.tile_px // config.patch_px * config.ratio) ** 2 == vision.rows
-
-
-def chip_bytes(files: ModelFiles) -> int:
-    """Sum up what loads onto the chip: all axmodels. IO buffers come on top."""
-    return sum(path.stat().st_size for path in _axmodels(files))
-
-
-def check_memory(files: ModelFiles, cmm_info: Path = CMM_INFO) -> None:
-    """Refuse a set that does not fit the chip's free memory, before half of it is loaded.
-
-    Where the driver does not report it (cards, other systems), nothing is checked.
-
-    Raises:
-        DeviceError: The set needs more than is free.
-    """
-    free = free_chip_bytes(cmm_info)
-    needed = chip_bytes(files)
-    if free is not None and needed > free:
-        raise DeviceError(
-            f'the model needs {needed / _MIB:.0f} MiB of chip memory (CMM) and more for its '
-            f'caches, {free / _MIB:.0f} MiB are free ({cmm_info}): stop other programs that use '
-            'the NPU, or choose a smaller model'
-        )
-
-
-def _axmodels(files: ModelFiles) -> Iterable[Path]:
-    return (path for part, path in files.weights.items() if part != 'embed_tokens')

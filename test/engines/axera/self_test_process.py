@@ -79,9 +79,10 @@ def try_out(folder, layout):
     def open_portable(some):
         return PortableBackend(lambda path: Session(device, path), files, some)
 
-    backend = open_in_place(
+    trial = open_in_place(
         files, shapes, open_portable, lambda: Board(Library()), lambda: loaded.append(1)
     )
+    backend = trial.backend
     if backend is None:
         return {'rows': '', 'loaded': len(loaded)}
     with closing(backend), closing(open_portable(shapes)) as portable:

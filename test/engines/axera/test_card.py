@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import closing
+from ctypes import byref, c_void_p
 from dataclasses import replace
 from functools import cache
 
@@ -196,6 +197,63 @@ def test_what_a_copy_is_asked_for_goes_the_way_that_is_named(card, chip):
         assert crossed == [20, 20, 32]
         assert two.view(np.uint8, 256)[100:120].tolist() == list(range(10, 30))
         assert (two.view(np.uint8, 256)[:96] == 0).all()
+
+
+# --- the stub refuses what a card does --------------------------------------------------------
+
+
+class TestStub:
+    def test_bytes_cross_in_the_direction_that_is_named_or_not_at_all(self, card, chip):
+        library = CardLibrary()
+        host = np.zeros(64, np.uint8)
+        with closing(chip.block(64, 'one')) as one:
+            address = host.ctypes.data
+            for to, source, kind in (
+                (one.phy, address, card_library.TO_HOST),
+                (address, one.phy, card_library.TO_DEVICE),
+                (one.phy, address, card_library.ON_DEVICE),
+                (one.phy + 1, address, card_library.TO_DEVICE),  # past its end
+                (address, one.phy, 0),
+            ):
+                with pytest.raises(DeviceError, match='axclrtMemcpy failed'):
+                    library.call('axclrtMemcpy', to, source, 64, kind)
+        assert card.count('bytes_to_device') == card.count('bytes_to_host') == 0
+
+    def test_a_thread_without_a_context_reaches_no_card(self, chip):
+        library, found = CardLibrary(), []
+
+        def work():
+            for name in ('without', 'with'):
+                try:
+                    chip.block(64, name).close()
+                except DeviceError as error:
+                    found.append(error.message)
+                library._thread = 0
+                library.attach()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert len(found) == 1
+        assert 'of memory left for without' in found[0]
+
+    def test_a_run_wants_its_buffers_and_its_own_io(self, card, chip, written):
+        library = CardLibrary()
+        files = written('tiny').weights
+        with (
+            closing(chip.open(files['layers.0'])) as one,
+            closing(chip.open(files['post'])) as two,
+        ):
+            io, other = c_void_p(), c_void_p()
+            library.call('axclrtEngineCreateIO', one.info, byref(io))
+            library.call('axclrtEngineCreateIO', two.info, byref(other))
+            execute = library.function('axclrtEngineExecute')
+            assert execute(one.id, one.context, 0, io) != 0  # nothing is bound
+            assert execute(one.id, one.context, 0, other) != 0
+            assert execute(one.id, two.context, 0, io) != 0
+            for each in (io, other):
+                library.call('axclrtEngineDestroyIO', each)
+        assert card.count('runs') == 0
 
 
 # --- the trial at load -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from edge_vlm_ros.core import (
     VisionInputs,
 )
 from edge_vlm_ros.engines import inspect_model, open_engine
-from edge_vlm_ros.engines.axera import set_files as set_files_module
+from edge_vlm_ros.engines.axera.choose_backend import OpenedSessions
 from edge_vlm_ros.engines.axera.costs import GroupCosts
 from edge_vlm_ros.engines.axera.engine import limits_of
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
@@ -131,6 +131,26 @@ def test_answers_do_not_depend_on_what_is_cheapest(load, step_ms):
     found, found_rows = decode_greedily(engine, part.next_position, 5)
     assert found == expected
     np.testing.assert_allclose(found_rows, rows, atol=0.1)
+
+
+def test_two_loads_plan_alike_whatever_the_noise_of_their_measurements(
+    load, set_files, tmp_path, monkeypatch
+):
+    files = set_files('tiny')
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    files = replace(files, folder=folder)  # costs of other tests lie beside the set itself
+    random = np.random.default_rng(2)
+
+    def noisy(backend, shapes):
+        groups = (*shapes.prefill, *shapes.decode)
+        ms = {group.index: 5.0 * random.uniform(0.9, 1.1) for group in groups}
+        return GroupCosts(ms, ms)
+
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.engine.measure_costs', noisy)
+    found = [load(files=files)._planner._costs for _ in range(3)]
+    assert found == found[:1] * 3
+    assert noisy(None, load(files=files)._shapes) != found[0]
 
 
 def test_the_tail_of_a_prefix_is_run_again_where_a_cheaper_chunk_then_does(load):
@@ -409,20 +429,23 @@ def test_an_sdk_without_bfloat16_is_told(load, monkeypatch):
         load()
 
 
-def test_a_set_too_large_for_the_free_memory_is_refused_before_loading(
-    load, monkeypatch, tmp_path
-):
-    info = tmp_path / 'mem_cmm_info'
-    info.write_text(
-        '---CMM_USE_INFO:\n total size=1024KB(1MB),used=1014KB(0MB + 1014KB),'
-        'remain=10KB(0MB + 10KB),partition_number=1,block_number=23\n'
-    )
-    check = set_files_module.check_memory
-    monkeypatch.setattr(
-        'edge_vlm_ros.engines.axera.engine.check_memory', lambda files: check(files, info)
-    )
+def test_a_set_too_large_for_the_free_memory_is_refused_before_loading(load, monkeypatch):
+    opened = []
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.engine.free_bytes_of', lambda *_: 10 << 10)
+    monkeypatch.setattr(OpenedSessions, 'look_into', lambda self, path: opened.append(path))
     with pytest.raises(DeviceError, match=r'needs \d+ MiB of chip memory.*0 MiB are free'):
         load()
+    assert opened == []
+
+
+def test_a_set_whose_first_layers_take_too_much_is_given_up(load, monkeypatch):
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.memory_guard._LAYERS_FOR_MEASURE', 3)
+    free = iter([1 << 40, 1 << 40, 100 << 20])
+    monkeypatch.setattr('edge_vlm_ros.engines.axera.engine.free_bytes_of', lambda *_: next(free))
+    loaded = []
+    with pytest.raises(DeviceError, match=r'for the rest, as its first 3 layers do'):
+        load(on_loaded=lambda done, total: loaded.append(done))
+    assert loaded[-1] == 4  # the vision tower and three layers
     assert held_bytes() == 0
 
 

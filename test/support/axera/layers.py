@@ -278,6 +278,7 @@ class _VisionTower:
 
     def _see_patches(self, pixels: NDArray[Any]) -> Floats:
         """Encode uint8 (1, n, values, 3): frame, row and column in one axis, then colours."""
+        assert self._grid is not None
         assert self._mean is not None
         assert self._deviation is not None
         scaled = (pixels[0].astype(np.float32) / 255 - self._mean) / self._deviation

@@ -43,6 +43,7 @@ PROMPTS = {0: 95, 1: 311, 4: 1123, 8: 2156}
 STEPS = 24
 _ROWS, _SIDE = 256, 448
 _WORD = 100
+_GREEDY = SamplingOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +85,22 @@ class Decoded:
 
 
 class Chip:
-    """The stub's counters around a piece of work."""
+    """The stub's counters around a piece of work.
 
-    def __init__(self, stub: Stub) -> None:
-        self._stub = stub
+    Args:
+        stub: Its hooks.
+        moved: Counters of bytes that are summed up.
+    """
+
+    def __init__(
+        self, stub: Stub, moved: tuple[str, str] = ('bytes_flushed', 'bytes_invalidated')
+    ) -> None:
+        self._stub, self._moved = stub, moved
 
     def cost(self, work: Callable[[], object]) -> tuple[float, float, int, int]:
-        """Return wall and chip seconds, bytes of cache maintenance, runs."""
+        """Return wall and chip seconds, bytes moved, runs."""
         # A busy machine wakes the sleeping stub late; that is nobody's host time.
-        names = ('delay_us', 'overshoot_us', 'bytes_flushed', 'bytes_invalidated', 'runs')
+        names = ('delay_us', 'overshoot_us', *self._moved, 'runs')
         before = [self._stub.count(name) for name in names]
         started_ns = time.perf_counter_ns()
         work()
@@ -133,7 +141,7 @@ class EngineDriver:
         return self._choose()
 
     def _choose(self) -> int:
-        scored = self.engine.next_token(SamplingOptions())
+        scored = self.engine.next_token(_GREEDY)
         assert isinstance(scored, Logits)
         return int(scored.values.argmax())
 
@@ -192,6 +200,31 @@ def measure_decoding(chip: Chip, drivers: list[EngineDriver | VendorDriver]) -> 
         )
 
 
+def count_calls(work: Callable[[], object]) -> int:
+    """Count the calls of Python functions, this package's and others'."""
+    calls = 0
+
+    def seen(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        del frame, argument
+        calls += event == 'call'
+
+    sys.setprofile(seen)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def tell_calls(driver: EngineDriver | VendorDriver) -> None:
+    """Print how many calls of Python a decode step takes."""
+    driver.first_token(0)
+    driver.next_token()
+    calls = count_calls(driver.next_token)
+    sys.stdout.write(json.dumps({'kind': 'Calls', 'driver': driver.name, 'calls': calls}) + '\n')
+
+
 def main() -> None:
     """Measure everything, print as it comes."""
     with tempfile.TemporaryDirectory() as made:
@@ -206,6 +239,8 @@ def main() -> None:
             *(EngineDriver(name, engine) for name, engine in engines.items()),
             VendorDriver(VendorLoop(files.weights)),
         ]
+        stub.compute_nothing()  # from here on: a way through Python would be a cost of the bench
+        tell_calls(drivers[0])
         chip = Chip(stub)
         for result in (*measure_decoding(chip, drivers), *measure_first_tokens(chip, drivers)):
             _tell(result)
