@@ -1,4 +1,4 @@
-"""Qwen2-VL in float32: transformers' own processor and model, with a folder's files."""
+"""Qwen2-VL and 2.5 in float32: transformers' own processor and model, with a folder's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 
@@ -21,22 +28,36 @@ _PREFIXES = (
     ('language_model.lm_head.', 'lm_head.'),
 )
 _IMAGE, _VIDEO = '<|image_pad|>', '<|video_pad|>'
+_SECONDS = 'second_per_grid_ts'
 
 
-class _Processor(Qwen2VLProcessor):
-    """The published processor without its part for videos, which needs torchvision."""
+class _WithoutVideos:
+    """Part of a published processor without its part for videos, which needs torchvision."""
 
     def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
         """Let the part that is not there be None."""
         if argument is None:
             return None
-        return super().check_argument_for_proper_class(  # type: ignore[no-untyped-call]  # untyped
-            name, argument
-        )
+        checked: Any = super()
+        return checked.check_argument_for_proper_class(name, argument)
+
+
+class _Processor(_WithoutVideos, Qwen2VLProcessor):
+    """Qwen2-VL's."""
+
+
+class _Processor25(_WithoutVideos, Qwen2_5_VLProcessor):
+    """Qwen2.5-VL's."""
+
+
+_CLASSES: Any = {
+    'qwen2_vl': (Qwen2VLConfig, Qwen2VLForConditionalGeneration, _Processor),
+    'qwen2_5_vl': (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, _Processor25),
+}
 
 
 class Qwen2VlReference:
-    """One Qwen2-VL model.
+    """One model of Qwen2-VL or Qwen2.5-VL, as config.json says.
 
     Args:
         folder: With config.json and tokenizer, as published.
@@ -48,10 +69,12 @@ class Qwen2VlReference:
     def __init__(
         self, folder: Path, weights: dict[str, NDArray[Any]], most_pixels: int = 12845056
     ) -> None:
-        config = Qwen2VLConfig(**json.loads((folder / 'config.json').read_text()))
+        declared = json.loads((folder / 'config.json').read_text())
+        config_class, model_class, processor_class = _CLASSES[declared['model_type']]
+        config = config_class(**declared)
         config._attn_implementation = 'eager'
-        self._model = Qwen2VLForConditionalGeneration(config)
-        self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        self._model = model_class(config)
+        self._model.eval()
         self._model.load_state_dict(
             {_renamed(name): torch.from_numpy(np.array(value, np.float32))
              for name, value in weights.items()},
@@ -62,9 +85,7 @@ class Qwen2VlReference:
         self._tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # as above
             tokenizer_file=str(folder / 'tokenizer.json')
         )
-        self._processor: Any = _Processor(  # type: ignore[no-untyped-call]  # as above
-            images, self._tokenizer, None
-        )
+        self._processor: Any = processor_class(images, self._tokenizer, None)
         self._merge = int(files['merge_size'])
 
     def images(
@@ -109,6 +130,7 @@ class Qwen2VlReference:
             self._kinds(ids),
             shown.get('image_grid_thw'),
             shown.get('video_grid_thw'),
+            **{key: value for key, value in shown.items() if key == _SECONDS},
         )
         rows: NDArray[np.int64] = found[:, 0].numpy()
         return rows
@@ -117,9 +139,9 @@ class Qwen2VlReference:
         """Encode all that is shown: (tokens, hidden)."""
         with torch.inference_mode():
             if 'pixel_values' in shown:
-                found = self._model.model.get_image_features(*shown.values())
+                found = self._model.model.get_image_features(*[*shown.values()][:2])
             else:
-                found = self._model.model.get_video_features(*shown.values())
+                found = self._model.model.get_video_features(*[*shown.values()][:2])
         rows = getattr(found, 'pooler_output', found)
         array: NDArray[np.float32] = torch.cat(list(rows)).numpy()
         return array

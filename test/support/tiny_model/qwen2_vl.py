@@ -32,9 +32,6 @@ SPECIAL_TOKENS: Final = (
     '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>',
 )  # fmt: skip
 VOCAB_SIZE: Final = BYTES + len(SPECIAL_TOKENS)
-_OF_WINDOWS: Final = {
-    'qwen2_5_vl': {'fullatt_block_indexes': [1], 'tokens_per_second': 2, 'window_size': 112}
-}
 _TOWER_EPS: Final = 1e-6
 _TOWER_THETA: Final = 10000.0
 
@@ -50,8 +47,8 @@ class TinyQwen2Vl:
         patch_px: Side of a patch.
         merge: Patches along either side of the block that becomes one token.
         frames: Frames that one patch reaches over.
-        model_type: Of config.json: 'qwen2_vl', or 'qwen2_5_vl', whose tower is this one where an
-            image is no larger than a window.
+        model_type: Of config.json: 'qwen2_vl', or 'qwen2_5_vl', whose own tower is in
+            `qwen2_5_vl`; this one stands for it where only its rows matter.
         grid_name: `grid_thw`, or `image_grid_thw` as in newer exports.
         language: The language model's sizes.
     """
@@ -161,8 +158,21 @@ def model_config(config: TinyQwen2Vl) -> dict[str, Any]:
             'spatial_merge_size': config.merge,
             'spatial_patch_size': config.patch_px,
             'temporal_patch_size': config.frames,
-            **_OF_WINDOWS.get(config.model_type, {}),
+            **(_of_windows(config) if config.model_type == 'qwen2_5_vl' else {}),
         },
+    }
+
+
+def _of_windows(config: TinyQwen2Vl) -> dict[str, Any]:
+    """Return what Qwen2.5-VL's config.json says of its tower, and by which names."""
+    return {
+        'fullatt_block_indexes': [config.tower_layers - 1],
+        'hidden_act': 'silu',
+        'hidden_size': config.tower_width,
+        'intermediate_size': 2 * config.tower_width,
+        'out_hidden_size': config.language.hidden,
+        'tokens_per_second': 2,
+        'window_size': 112,
     }
 
 
@@ -199,7 +209,7 @@ def vision_encoder(weights: Weights, config: TinyQwen2Vl) -> GraphBuilder:
     kernel = weights['visual.patch_embed.proj.weight'].reshape(config.tower_width, -1)
     hidden = graph.op('MatMul', pixels, graph.weight('patch_embed.T', kernel.T))
     hidden = graph.op('Unsqueeze', hidden, graph.ints(0))
-    turns = _tower_turns(graph, grid, config)
+    turns = patch_turns(graph, patch_places(graph, grid, config), config)
     for i in range(config.tower_layers):
         hidden = _block(layers, hidden, f'visual.blocks.{i}', config, turns)
     hidden = layers.layer_norm(hidden, 'visual.merger.ln_q', _TOWER_EPS)
@@ -233,8 +243,8 @@ def _block(
     return graph.op('Add', hidden, update)
 
 
-def _tower_turns(graph: GraphBuilder, grid: str, config: TinyQwen2Vl) -> tuple[str, str]:
-    """Cosine and sine by row and column of the first image's patches: (patches, head_dim).
+def patch_places(graph: GraphBuilder, grid: str, config: TinyQwen2Vl) -> tuple[str, str]:
+    """Row and column of the first image's patches: (patches,) each.
 
     Patches come block by block; further pairs repeat the places of the first one.
     """
@@ -244,18 +254,28 @@ def _tower_turns(graph: GraphBuilder, grid: str, config: TinyQwen2Vl) -> tuple[s
     blocks = [graph.op('Div', side, graph.ints(merge)) for side in (rows, columns)]
     shape = graph.op('Concat', blocks[0], graph.ints(merge), blocks[1], graph.ints(merge), axis=0)
     square = graph.op('Concat', rows, columns, axis=0)
-    quarter = config.tower_width // config.tower_heads // 4
-    speeds = graph.weight(
-        'tower_speeds', (_TOWER_THETA ** -(np.arange(quarter) / quarter)).astype(np.float32)
-    )
-    halves = []
+    found = []
     for axis, side in enumerate((rows, columns)):
         stop = graph.op('Squeeze', side)
         line = graph.op('Range', graph.scalar(0), stop, graph.scalar(1))
         line = graph.op('Unsqueeze', line, graph.ints(1 - axis))
         places = graph.op('Reshape', graph.op('Expand', line, square), shape)
         places = graph.op('Transpose', places, perm=[0, 2, 1, 3])
-        places = graph.op('Tile', graph.op('Reshape', places, graph.ints(-1)), pairs)
+        found.append(graph.op('Tile', graph.op('Reshape', places, graph.ints(-1)), pairs))
+    down, across = found
+    return down, across
+
+
+def patch_turns(
+    graph: GraphBuilder, found: tuple[str, str], config: TinyQwen2Vl
+) -> tuple[str, str]:
+    """Cosine and sine by row and column of patches: (patches, head_dim)."""
+    quarter = config.tower_width // config.tower_heads // 4
+    speeds = graph.weight(
+        'tower_speeds', (_TOWER_THETA ** -(np.arange(quarter) / quarter)).astype(np.float32)
+    )
+    halves = []
+    for places in found:
         number = graph.op('Cast', places, to=TensorProto.FLOAT)
         halves.append(graph.op('Mul', graph.op('Unsqueeze', number, graph.ints(1)), speeds))
     angles = graph.op('Concat', *halves, *halves, axis=-1)
