@@ -38,13 +38,13 @@ test-rest: setup
 
 test-all: test test-rest
 
-# What the middleware, rclpy and the message generator of another distribution can change. The chip emulators and the
-# engines know no ROS: `make test` has them.
+# What the middleware, rclpy and the message generator of another distribution can change. The chip emulators, the
+# engines and the browser know no ROS: `make test` has them.
 # Nor do the model process, servers and the command line, which these are about.
 WITHOUT_ROS = adding_a_chip adding_a_family vlm_axera vlm_demo_model vlm_fault_matrix vlm_kills vlm_remote vlm_smolvlm
 test-jazzy: ROS = jazzy
 test-jazzy: setup-nodes
-	@$(PYTEST) -m 'not emulator and not exhaustive' $(WITHOUT_ROS:%=--ignore=test/nodes/test_%.py) \
+	@$(PYTEST) -m 'not browser and not emulator and not exhaustive' $(WITHOUT_ROS:%=--ignore=test/nodes/test_%.py) \
 	  test/nodes test/packaging/test_interfaces.py $(PYTEST_ARGS)
 
 bench: setup

@@ -1,4 +1,4 @@
-"""Start the vlm node: `ros2 launch edge_vlm_ros vlm.launch.py chip:=cpu`.
+"""Start the vlm node: `ros2 launch edge_vlm_ros vlm.launch.py chip:=cpu`, `web:=true` for a page.
 
 `--show-args` lists the arguments. Parameters come, later ones winning, from config/vlm.yaml, from
 the chip's file in config/, from `params_file`, and from the arguments that are not empty.
@@ -114,6 +114,36 @@ def arguments() -> list[DeclareLaunchArgument]:
             ),
         ),
         DeclareLaunchArgument(
+            'web',
+            default_value='false',
+            choices=['true', 'false'],
+            description=(
+                'Serve a page beside the node: cameras, questions, answers with the frames they '
+                'used. Its address, with a token, is printed.'
+            ),
+        ),
+        DeclareLaunchArgument(
+            'web_host',
+            default_value='',
+            description=(
+                'Address that the page is served at, the parameter web.host; 0.0.0.0: for the '
+                'whole network; empty: what params_file says, else this machine alone.'
+            ),
+        ),
+        DeclareLaunchArgument(
+            'web_port',
+            default_value='',
+            description='Its port, the parameter web.port; empty: what params_file says, or 8080.',
+        ),
+        DeclareLaunchArgument(
+            'web_token_file',
+            default_value='',
+            description=(
+                'File with the token that the page wants, the parameter web.token_file; empty: '
+                'what params_file says, else one is made up and printed.'
+            ),
+        ),
+        DeclareLaunchArgument(
             'use_sim_time',
             default_value='false',
             choices=['true', 'false'],
@@ -178,6 +208,51 @@ def vlm_node(context: LaunchContext) -> list[Node]:
         arguments=['--ros-args', '--log-level', value('log_level')],
     )
     return [node]
+
+
+def web_page(context: LaunchContext) -> list[Node]:
+    """Return the process that serves the page, if one is wanted."""
+
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    if value('web') != 'true':
+        return []
+    parameters: list[Any] = [params_file(value('params_file'))] if value('params_file') else []
+    parameters.append(web_overrides(value))
+    page = Node(
+        package='edge_vlm_ros',
+        executable='web',
+        name='vlm_web',
+        namespace=value('namespace'),
+        output='screen',
+        respawn=value('respawn') == 'true',
+        respawn_delay=RESPAWN_DELAY_S,
+        parameters=parameters,
+        arguments=['--ros-args', '--log-level', value('log_level')],
+    )
+    return [page]
+
+
+def web_overrides(value: Callable[[str], str]) -> dict[str, Any]:
+    """Return the page's parameters that launch arguments set; empty arguments set nothing.
+
+    Args:
+        value: Gives an argument's text by its name.
+
+    Raises:
+        RuntimeError: `web_port` is no number.
+    """
+    chosen: dict[str, Any] = {'use_sim_time': value('use_sim_time') == 'true'}
+    if value('web_host'):
+        chosen['web.host'] = value('web_host')
+    if value('web_port'):
+        if not value('web_port').isdecimal():
+            raise RuntimeError(f'web_port:={value("web_port")}: a number is wanted, such as 8080')
+        chosen['web.port'] = int(value('web_port'))
+    if value('web_token_file'):
+        chosen['web.token_file'] = str(Path(value('web_token_file')).expanduser().resolve())
+    return chosen
 
 
 def params_file(text: str) -> str:
@@ -246,5 +321,6 @@ def generate_launch_description() -> LaunchDescription:
             *shared_memory_profile(),
             *receive_buffers(),
             OpaqueFunction(function=vlm_node),
+            OpaqueFunction(function=web_page),
         ]
     )

@@ -9,6 +9,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 from support import leftovers, processes
+from support.browser import find_browser
 from support.domains import own_domain
 from support.environment import apply, on_domain
 from support.guardian import Guardian
@@ -39,7 +40,20 @@ def _lacks_torch() -> str:
     return ''
 
 
-REQUIREMENTS = {'emulator': missing_emulator, 'reference': _lacks_torch, 'ros': _lacks_ros}
+def _lacks_browser() -> str:
+    if not find_browser():
+        return 'no browser: Chromium is not installed (make setup says how)'
+    if importlib.util.find_spec('playwright') is None:
+        return 'playwright is not installed: make setup'
+    return ''
+
+
+REQUIREMENTS = {
+    'browser': _lacks_browser,
+    'emulator': missing_emulator,
+    'reference': _lacks_torch,
+    'ros': _lacks_ros,
+}
 
 
 def pytest_configure(config):

@@ -19,14 +19,17 @@ from edge_vlm_ros.cli.answer_fields import fields_of_answer
 from edge_vlm_ros.cli.ending import SIGNALS, code_of
 from edge_vlm_ros.cli.exits import exit_code_of
 from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
+from edge_vlm_ros.cli.machine import this_machine
 from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.server_options import options_of
+from edge_vlm_ros.cli.speed_here import Run, why_slower
 from edge_vlm_ros.core import (
     NS_PER_S,
     YES_NO,
     Answer,
     EdgeVlmError,
+    ErrorCode,
     FinishReason,
     Question,
     SamplingOptions,
@@ -35,7 +38,9 @@ from edge_vlm_ros.core import (
     parse_option,
 )
 from edge_vlm_ros.harmless import harmless
-from edge_vlm_ros.serving import AnswerStream, Backend, ModelSpec, open_backend
+from edge_vlm_ros.models import is_path, load_catalogue
+from edge_vlm_ros.serving import AnswerStream, Backend, ModelInfo, ModelSpec, open_backend
+from edge_vlm_ros.serving.model_info import ChipModelInfo
 
 DEFAULT_FRAMES = 8
 _REQUEST_ID = 'edge-vlm'
@@ -70,6 +75,8 @@ def run(args: Namespace) -> int:
             if args.verbose:
                 _note(f'loaded in {time.monotonic() - started_s:.1f} s')
             answers = _ask_all(backend, questions, args)
+            if args.stats:
+                _note_slowness(answers[-1], backend.info)
     except EdgeVlmError as error:
         if not args.json:
             raise
@@ -186,6 +193,17 @@ def _refusal(error: EdgeVlmError, args: Namespace) -> Answer:
     return replace(failed, model=args.model, chip=args.chip)
 
 
+def print_death(message: str, args: Namespace) -> None:
+    """Print, as JSON, what became of a question whose process died."""
+    died = EdgeVlmError(message, ErrorCode.ENGINE_DIED)
+    _print_json(fields_of_answer(_refusal(died, args)))
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    json.dump(fields, stream(), ensure_ascii=False, indent=2)
+    stream().write('\n')
+
+
 def _report(answers: list[Answer], args: Namespace) -> int:
     """Say what is left to say about the last answer, and return its exit code."""
     answer = answers[-1]
@@ -193,8 +211,7 @@ def _report(answers: list[Answer], args: Namespace) -> int:
         fields: dict[str, Any] = fields_of_answer(answer)
         if args.turn:
             fields['turns'] = [fields_of_answer(earlier) for earlier in answers[:-1]]
-        json.dump(fields, stream(), ensure_ascii=False, indent=2)
-        stream().write('\n')
+        _print_json(fields)
     if args.stats:
         _note(cost_of(answer))
     if not answer.success:
@@ -216,6 +233,22 @@ def cost_of(answer: Answer) -> str:
         f' {timings.tokens_per_second:.1f} a second; {timings.total_s:.2f} s in all;'
         f' ended by {answer.finish_reason.name.lower()}{_choice_of(answer)}'
     )
+
+
+def _note_slowness(answer: Answer, info: ModelInfo | None) -> None:
+    """Say why a model of the catalogue was slower than its publisher measured it."""
+    if not isinstance(info, ChipModelInfo) or is_path(info.model):
+        return
+    try:
+        speed = load_catalogue().find(info.chip, info.model).speed
+    except EdgeVlmError:  # Of a user's own catalogue, of another package: nothing is published.
+        return
+    machine = this_machine()
+    is_card = machine.at('/dev/axcl_host').exists()
+    run = Run(answer.timings.tokens_per_second, info.way, is_card)
+    told = why_slower(speed, run, machine) if speed is not None else ''
+    if told:
+        _note(told)
 
 
 def _choice_of(answer: Answer) -> str:

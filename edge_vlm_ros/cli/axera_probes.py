@@ -13,19 +13,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_vlm_ros.cli.axengine_probe import find_axengine
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
-from edge_vlm_ros.cli.probes import find_devices, find_vendor_module
+from edge_vlm_ros.cli.probes import find_devices
 
 TOPIC = 'Axera AX650N, AX630C'
-OLDEST_AXENGINE = (0, 1, 3)
-"""Older ones lack shape groups, or give out arrays that the next run overwrites."""
 OLDEST_SDK = {'ax650': (2, 18), 'ax630c': (3, 12)}
 """The first whose driver knows bfloat16; source: pyaxengine's README."""
 _ON_CHIP = '/dev/ax_sys'
 _CARD = '/dev/axcl_host'
 _VERSION = '/proc/ax_proc/version'
 _CHIP_TYPE = '/proc/ax_proc/chip_type'
+_VIRTUAL_MODE = '/proc/ax_proc/npu/vnpu'
 _CMM = '/proc/ax_proc/mem_cmm_info'
 _CMM_TOTALS = re.compile(r'total size=(\d+)KB.*?used=(\d+)KB.*?remain=(\d+)KB')
 _CARD_ROW = re.compile(r'^\|\s*(\d+)\s+(AX\w+)\s+(V[\w.]+)\s*\|', re.MULTILINE | re.IGNORECASE)
@@ -51,8 +51,7 @@ class ChipMemory:
 
 def find_axera(machine: Machine) -> Iterator[Finding]:
     """Look for the runtime, the device, its SDK and its memory."""
-    remedy = 'install the wheel from github.com/AXERA-TECH/pyaxengine; not needed for other chips'
-    yield find_vendor_module(TOPIC, 'axengine', 'axengine', remedy, OLDEST_AXENGINE)
+    yield from find_axengine(TOPIC, machine)
     device = find_devices(TOPIC, machine, (_CARD, _ON_CHIP))
     yield device
     if device.state is State.ABSENT:
@@ -62,6 +61,7 @@ def find_axera(machine: Machine) -> Iterator[Finding]:
     yield from find_cards() if is_card else ()
     if machine.at(_ON_CHIP).exists():
         yield find_sdk(machine)
+        yield from find_virtual_mode(machine)
     for memory in axera_memory(machine):
         found = f'{memory.total_mb} MiB, {memory.free_mb} MiB free'
         yield Finding(TOPIC, f'CMM {memory.where}', State.OK, found)
@@ -98,6 +98,14 @@ def find_sdk(machine: Machine) -> Finding:
         remedy = f'models use bfloat16, which SDK {needed} brings: update the board'
         return Finding(TOPIC, 'SDK', State.WARNING, found, remedy)
     return Finding(TOPIC, 'SDK', State.OK, found)
+
+
+def find_virtual_mode(machine: Machine) -> Iterator[Finding]:
+    """Say that another program has shared the NPU out: files for all its cores fail then."""
+    mode = machine.read(_VIRTUAL_MODE).strip()
+    if mode and mode != 'disable':
+        remedy = 'end the program that has set it: sudo fuser -v /dev/ax_sys'
+        yield Finding(TOPIC, 'NPU', State.WARNING, f'in the virtual mode {mode}', remedy)
 
 
 def sdk_version(machine: Machine) -> tuple[int, ...]:

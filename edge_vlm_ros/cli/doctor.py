@@ -19,6 +19,7 @@ from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.probes import find_ros, middleware
 from edge_vlm_ros.cli.python_probes import find_python
 from edge_vlm_ros.cli.sophgo_probes import find_sophgo
+from edge_vlm_ros.cli.speed_here import find_speed
 
 if TYPE_CHECKING:
     from edge_vlm_ros.core import Answer
@@ -65,6 +66,7 @@ def _look(model_dirs: tuple[Path, ...]) -> Iterator[Finding]:
     yield from _find_packages()
     yield from _find_models(model_dirs)
     yield from _check_models(machine, model_dirs)
+    yield from find_speed(machine, model_dirs)
     yield _try_chain(model_dirs)
 
 

@@ -9,6 +9,7 @@ class ExitCode(IntEnum):
     """How a command ended; `edge-vlm --help` and `doc/cli.md` say the same."""
 
     DONE = 0
+    WORSE = 1
     BAD_INPUT = 2
     NOT_USABLE = 3
     TOO_LATE = 4

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 
-from edge_vlm_ros.cli.ending import EndedBySignal, code_of, raise_on_signals
+from edge_vlm_ros.cli.ending import SIGNALS, EndedBySignal, code_of, raise_on_signals
 from edge_vlm_ros.cli.exits import ExitCode, exit_code_of
 from edge_vlm_ros.cli.output import stream, taken_for_the_command
 from edge_vlm_ros.cli.parser import parse
+from edge_vlm_ros.cli.watched import Death, run_watched
 from edge_vlm_ros.harmless import harmless
 
+_WATCHED = ('ask', 'inspection')
+"""Commands that open a chip in their own process."""
 TRACEBACK_VARIABLE = 'EDGE_VLM_TRACEBACK'
 
 
@@ -31,9 +36,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     _survive_odd_characters()
+    if argv is None and args.command in _WATCHED:
+        return _run_watched(args)
+    return _run_here(args, is_alone=argv is None)
+
+
+def _run_here(args: Namespace, *, is_alone: bool) -> int:
     raise_on_signals()
-    with taken_for_the_command():
+    with taken_for_the_command(for_good=is_alone):
         return _run(args)
+
+
+def _run_watched(args: Namespace) -> int:
+    """Run a command that opens a chip where its death can be told."""
+    try:
+        return run_watched(partial(_run_here, args, is_alone=True))
+    except Death as death:
+        if death.number in SIGNALS:  # Before the child could take it in order.
+            return _interrupted(death.number)
+        message = death.sentence(args.chip or '')
+        if args.command == 'ask' and args.json:
+            importlib.import_module('edge_vlm_ros.cli.ask').print_death(message, args)
+        complain(message)
+        return ExitCode.NOT_USABLE
 
 
 def _run(args: Namespace) -> int:
@@ -42,7 +67,7 @@ def _run(args: Namespace) -> int:
         code = importlib.import_module(f'edge_vlm_ros.cli.{args.command}').run(args)
         stream().flush()
     except EndedBySignal as ended:
-        return _interrupted(ended)
+        return _interrupted(ended.number)
     except KeyboardInterrupt:
         complain('interrupted')
         return ExitCode.INTERRUPTED
@@ -53,10 +78,10 @@ def _run(args: Namespace) -> int:
     return int(code)
 
 
-def _interrupted(ended: EndedBySignal) -> int:
-    is_ctrl_c = code_of(ended.number) == ExitCode.INTERRUPTED
-    complain('interrupted' if is_ctrl_c else f'ended by {ended}')
-    return code_of(ended.number)
+def _interrupted(number: int) -> int:
+    is_ctrl_c = code_of(number) == ExitCode.INTERRUPTED
+    complain('interrupted' if is_ctrl_c else f'ended by {signal.Signals(number).name}')
+    return code_of(number)
 
 
 def complain(message: str) -> None:

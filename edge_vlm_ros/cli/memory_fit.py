@@ -20,6 +20,7 @@ from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
 from edge_vlm_ros.engines.axera.memory_guard import KEPT_FREE, needed_bytes
 from edge_vlm_ros.engines.cpu.external_data import check_external_data
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
+from edge_vlm_ros.engines.sophgo.model_files import contract_of
 from edge_vlm_ros.models import ModelEntry, catalogue_of, find_model, model_folders
 
 TOPIC = 'Models and the memory here'
@@ -77,9 +78,10 @@ def check_bmodel(
     name = f'{entry.name} ({entry.chip})'
     try:
         bmodel = read_bmodel(files.weights['model'])
+        own_bytes = contract_of(bmodel).own_bytes
     except ModelFileError as error:
         return Finding(TOPIC, name, State.WARNING, error.message, 'fetch or build it again')
-    needed = _mebibytes(bmodel.device_bytes)
+    needed = _mebibytes(bmodel.device_bytes + own_bytes)
     problem = (
         _other_chip(entry, bmodel)
         or _too_old(entry, libsophon_version(machine))

@@ -6,6 +6,7 @@ output for itself, and whatever else is printed goes to standard error: JSON sta
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,16 @@ def stream() -> TextIO:
 
 
 @contextmanager
-def taken_for_the_command() -> Iterator[None]:
+def taken_for_the_command(*, for_good: bool = False) -> Iterator[None]:
     """Keep standard output for the command; everybody else's goes to standard error.
 
-    Where standard output is no file of its own, as in a test that captures it, nothing changes.
+    What C libraries have printed lies in a buffer of theirs until the process ends, where standard
+    output is a pipe or a file: it is flushed before the descriptor is the caller's again. Where
+    standard output is no file of its own, as in a test that captures it, nothing changes.
+
+    Args:
+        for_good: The process ends with the command, and what is printed at its end, too, does not
+            belong to it.
     """
     theirs: TextIO = sys.stdout
     if theirs is not sys.__stdout__ or _fileno(theirs) != _STDOUT:
@@ -43,7 +50,9 @@ def taken_for_the_command() -> Iterator[None]:
     finally:
         theirs.flush()
         _taken.remove(ours)
-        os.dup2(ours.fileno(), _STDOUT)
+        if not for_good:
+            ctypes.CDLL(None).fflush(None)
+            os.dup2(ours.fileno(), _STDOUT)
         ours.close()
 
 

@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge_vlm_ros.cli.argument_types import number
+from edge_vlm_ros.cli.replay_options import add_replay
 from edge_vlm_ros.cli.server_options import (
     add_fallback_options,
     add_server_options,
     problem_of,
 )
+from edge_vlm_ros.cli.web_options import add_web
 
 EXIT_CODES = """\
 exit codes:
     0  done: answered, listed, fetched; doctor: the cpu chip answers with the demo model, and the
        servers that were named are well
+    1  replay: worse than the baseline
     2  bad usage or bad input (empty question, no such file, not an image)
     3  the model or the device is not usable
     4  not answered within --timeout
@@ -64,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_inspect(commands)
     _add_models(commands)
+    add_web(commands, epilog=EXIT_CODES, add_model_options=_add_model_options)
+    add_replay(commands, _add_model_options, EXIT_CODES)
     return parser
 
 
@@ -101,19 +107,6 @@ def _finish_ask(args: argparse.Namespace, error: Callable[[str], NoReturn]) -> N
         error('--frames and --last choose from a --video')
 
 
-def _number(convert: Callable[[str], Any], low: float, what: str) -> Callable[[str], Any]:
-    """Return an argparse type: a number of at least `low` (above it for a float)."""
-
-    def parse(text: str) -> Any:
-        value = convert(text)
-        if not (value >= low if convert is int else low < value < float('inf')):
-            raise argparse.ArgumentTypeError(f'{what}, not {text}')
-        return value
-
-    parse.__name__ = convert.__name__
-    return parse
-
-
 def _add_ask(commands: argparse._SubParsersAction[Any]) -> None:
     ask = commands.add_parser(
         'ask',
@@ -146,13 +139,13 @@ def _add_frame_options(ask: argparse.ArgumentParser) -> None:
     look.add_argument('--video', metavar='FILE', help='a video file, or a folder of images')
     look.add_argument(
         '--frames',
-        type=_number(int, 1, 'at least 1'),
+        type=number(int, 1, 'at least 1'),
         metavar='N',
         help='frames of the video, spread evenly in time (default: 8, or what the model holds)',
     )
     look.add_argument(
         '--last',
-        type=_number(float, 0, 'above 0'),
+        type=number(float, 0, 'above 0'),
         metavar='SECONDS',
         help='look at the end of the video only (default: all of it)',
     )
@@ -191,7 +184,7 @@ def _add_answer_options(ask: argparse.ArgumentParser) -> None:
     )
     tokens.add_argument(
         '--max-tokens',
-        type=_number(int, 0, '0 or more'),
+        type=number(int, 0, '0 or more'),
         default=0,
         metavar='N',
         help='tokens at most (default 0: as many as the context holds)',
@@ -212,7 +205,7 @@ def _add_answer_options(ask: argparse.ArgumentParser) -> None:
     )
     tokens.add_argument(
         '--top-k',
-        type=_number(int, 0, '0 or more'),
+        type=number(int, 0, '0 or more'),
         default=0,
         metavar='K',
         help='sample from the K likeliest tokens (default 0: all)',
@@ -226,13 +219,13 @@ def _add_answer_options(ask: argparse.ArgumentParser) -> None:
     )
     tokens.add_argument(
         '--seed',
-        type=_number(int, 0, '0 or more'),
+        type=number(int, 0, '0 or more'),
         metavar='N',
         help='start of the random numbers (default: a new one every time)',
     )
     tokens.add_argument(
         '--timeout',
-        type=_number(float, 0, 'above 0'),
+        type=number(float, 0, 'above 0'),
         metavar='SECONDS',
         help='give up after so long, counted once the model is loaded (default: never)',
     )
@@ -293,7 +286,7 @@ def _add_model_dir(parser: argparse._ActionsContainer) -> None:
 def _add_device_id(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         '--device-id',
-        type=_number(int, 0, '0 or more'),
+        type=number(int, 0, '0 or more'),
         action='append',
         default=[],
         metavar='N',

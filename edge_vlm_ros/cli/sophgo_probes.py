@@ -11,15 +11,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_vlm_ros.cli.findings import Finding, State
 from edge_vlm_ros.cli.machine import Machine, is_older, output_of, version_in
-from edge_vlm_ros.cli.probes import find_devices, find_vendor_module
+from edge_vlm_ros.cli.probes import find_devices
+from edge_vlm_ros.cli.sail_probe import find_sail
 
 TOPIC = 'Sophgo BM1684X, BM1688'
-OLDEST_SAIL = (3, 9, 1)
-"""What the samples of the large models need; older ones lack EngineLLM or its address modes."""
 OLDEST_LIBSOPHON = (0, 5, 1)
 """On BM1684X, which V24.04.01 brings. BM1688 counts its SDK otherwise (v1.7.0)."""
 _MEBIBYTE = 1 << 20
@@ -48,8 +47,7 @@ class DeviceMemory:
 
 def find_sophgo(machine: Machine) -> Iterator[Finding]:
     """Look for the runtime, the device, its driver and its memory."""
-    remedy = "install the chip's SDK (libsophon, sophon-sail); not needed for other chips"
-    yield find_vendor_module(TOPIC, 'sophon.sail', 'sophon', remedy, OLDEST_SAIL)
+    yield replace(find_sail(machine, is_bm1688=is_bm1688(machine)), topic=TOPIC)
     device = find_devices(TOPIC, machine, _DEVICES)
     yield device
     if device.state is State.ABSENT:

@@ -58,7 +58,12 @@ from edge_vlm_ros.core.frames import (
 )
 from edge_vlm_ros.core.installed_rows import BrokenRow
 from edge_vlm_ros.core.limits import EngineLimits
-from edge_vlm_ros.core.model_config import ModelConfig
+from edge_vlm_ros.core.model_config import (
+    CONFIG_NAME,
+    PREPROCESSOR_NAME,
+    Completion,
+    ModelConfig,
+)
 from edge_vlm_ros.core.model_families import (
     FAMILIES,
     FamilyRow,
@@ -110,12 +115,14 @@ from edge_vlm_ros.core.vision import CrossAttended, Spliced, VisionFeatures, Vis
 
 __all__ = [
     'CHIPS',
+    'CONFIG_NAME',
     'FAMILIES',
     'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
     'NO_DETECTIONS',
     'NS_PER_S',
     'PENALTY_RANGE',
+    'PREPROCESSOR_NAME',
     'TOKENIZER_BYTES',
     'YES_NO',
     'Answer',
@@ -131,6 +138,7 @@ __all__ = [
     'CancelledError',
     'Chip',
     'Clock',
+    'Completion',
     'CompressedImage',
     'ConfigFile',
     'CrossAttended',

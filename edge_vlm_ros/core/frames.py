@@ -144,7 +144,7 @@ class ShownAs(Enum):
 
     A question says it (`Question.shown_as`), or the number of its frames does. What a family
     makes of a frame never depends on how many are beside it, so a prompt may gain frames at its
-    end: see `ModelFamily.render_prefix`.
+    end: see `ModelFamily.render_prefix`. ONE_OF_IMAGES does, and such a prompt does not grow.
     """
 
     ALONE = 'alone'
@@ -152,6 +152,11 @@ class ShownAs(Enum):
 
     AMONG_OTHERS = 'among others'
     """One of several images, with fewer pixels: one tile, or fewer patches."""
+
+    ONE_OF_IMAGES = 'one of several images'
+    """The only one of its camera beside those of others, which share the detail of one image. For
+    families that make a difference between images and moments of a clip
+    (`ModelFamily.shares_detail`); others are shown it AMONG_OTHERS."""
 
     VIDEO = 'video'
     """A moment of a video, together with its neighbours of the same camera."""
@@ -166,10 +171,12 @@ class FeatureKey:
     Attributes:
         frames: The frames that go through the vision tower together, oldest first; at least one.
         shown_as: How.
+        images: ONE_OF_IMAGES, how many share the detail of one; else 1.
     """
 
     frames: tuple[FrameKey, ...]
     shown_as: ShownAs
+    images: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ class EngineLimits:
         prefill_chunk: Tokens of one uninterruptible prefill step; 0 = the whole prompt at once.
         max_images: Images (tiles, for a tiling family) in one prompt; 0 = as the context allows.
         can_extend_prefix: Whether prefill may start after a prefix that is already in the cache.
+        can_truncate: Whether the cache can be cut back to any length. Models with linear attention
+            keep a state beside or instead of rows, which cannot: it goes on, is dropped, or goes
+            back to a snapshot (see `engines.base.KVCache`).
+        snapshots: Lengths to go back to that such a cache keeps at once, in each slot; 0 = none,
+            and where it can be cut anywhere none is needed.
         samples_on_chip: Whether the sampling head runs on the chip.
         has_logits: Whether logits can be read (confidence, choices, seeded sampling).
         vocab_size: Rows of the embedding table.
@@ -58,3 +63,5 @@ class EngineLimits:
     patch_grid: tuple[int, int] = (0, 0)
     kv_slots: int = 1
     deepstack_layers: int = 0
+    can_truncate: bool = True
+    snapshots: int = 0

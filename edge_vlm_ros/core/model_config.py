@@ -8,8 +8,11 @@ have it as the object `image_processor` of processor_config.json
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from edge_vlm_ros.core.config_file import ConfigFile
 from edge_vlm_ros.core.errors import ModelFileError
@@ -23,6 +26,19 @@ _IMAGE_PROCESSOR = 'image_processor'
 _DEEPSTACK = 'deepstack_visual_indexes'
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What stands in for files that a model's folder lacks; a file that is there counts.
+
+    Attributes:
+        source: Where it is from, for messages.
+        files: Content by file name.
+    """
+
+    source: str
+    files: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+
 class ModelConfig:
     """The JSON files of one model's folder, each read when it is first asked for, and once.
 
@@ -30,10 +46,12 @@ class ModelConfig:
 
     Args:
         folder: Where config.json and the tokenizer lie.
+        completion: What is known of files that are not there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, completion: Completion | None = None) -> None:
         self.folder = folder
+        self._completion = completion
 
     @cached_property
     def model(self) -> ConfigFile:
@@ -42,7 +60,7 @@ class ModelConfig:
         Raises:
             ModelFileError: Missing, damaged, or no JSON object; so in all that follows.
         """
-        return ConfigFile.read(self.folder / CONFIG_NAME)
+        return self._read(CONFIG_NAME)
 
     @cached_property
     def language(self) -> ConfigFile:
@@ -62,7 +80,7 @@ class ModelConfig:
     @cached_property
     def generation(self) -> ConfigFile:
         """generation_config.json; empty where there is none."""
-        return ConfigFile.read(self.folder / GENERATION_NAME, may_be_missing=True)
+        return self._read(GENERATION_NAME, may_be_missing=True)
 
     @cached_property
     def preprocessor(self) -> ConfigFile:
@@ -71,15 +89,16 @@ class ModelConfig:
         Where both do, processor_config.json counts. Source: huggingface/transformers,
         image_processing_base.py, get_image_processor_dict.
         """
-        processor = ConfigFile.read(self.folder / PROCESSOR_NAME, may_be_missing=True)
+        processor = self._read(PROCESSOR_NAME, may_be_missing=True)
         nested = processor.section(_IMAGE_PROCESSOR)
-        return nested if nested.values else ConfigFile.read(self.folder / PREPROCESSOR_NAME)
+        return nested if nested.values else self._read(PREPROCESSOR_NAME)
 
     @property
     def has_preprocessor(self) -> bool:
         """Whether there is a file that may say how pixels are prepared."""
         names = (PREPROCESSOR_NAME, PROCESSOR_NAME)
-        return any((self.folder / name).exists() for name in names)
+        known = self._completion.files if self._completion is not None else {}
+        return any(name in known or (self.folder / name).exists() for name in names)
 
     @property
     def deepstack_layers(self) -> int:
@@ -103,3 +122,10 @@ class ModelConfig:
         except ModelFileError:
             return ''
         return '' if row is None else row.name
+
+    def _read(self, name: str, *, may_be_missing: bool = False) -> ConfigFile:
+        path = self.folder / name
+        completion = self._completion
+        if completion is not None and name in completion.files and not path.exists():
+            return ConfigFile(Path(f'{name} ({completion.source})'), completion.files[name])
+        return ConfigFile.read(path, may_be_missing=may_be_missing)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_vlm_ros.core.model_config import ModelConfig
+from edge_vlm_ros.core.model_config import Completion, ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class ModelFiles:
             'decoder_model_merged' for the split ONNX layout; 'layers.0' and so on, 'post',
             'embed_tokens' and 'vision_encoder' for an axmodel set; 'script' for the scripted
             engine. Of a catalogue model, the parts that its row names.
+        completion: What is known of files that the tokenizer's folder lacks.
         device_memory_mb: Memory of the chip that loading it was measured to take, MiB; 0 = the
             catalogue has no figure.
         config: What config.json and its neighbours say.
@@ -32,11 +33,12 @@ class ModelFiles:
     folder: Path
     tokenizer_folder: Path
     weights: Mapping[str, Path] = field(default_factory=dict)
+    completion: Completion | None = field(default=None, repr=False)
     device_memory_mb: int = 0
     config: ModelConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'config', ModelConfig(self.tokenizer_folder))
+        object.__setattr__(self, 'config', ModelConfig(self.tokenizer_folder, self.completion))
 
     @property
     def family(self) -> str:

@@ -38,6 +38,10 @@ class Priority(IntEnum):
     """The robot stands still, or should, until it is answered."""
 
 
+_COLDEST = 1e-6
+"""Below this temperature only the best token has any weight."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """How the next token is chosen.
@@ -46,10 +50,12 @@ class SamplingOptions:
         max_tokens: Most answer tokens; 0 = as many as the context holds.
         temperature: 0 = greedy.
         top_p: Nucleus; 1 = off.
-        top_k: 0 = off.
+        top_k: 0 = off; 1 = greedy, whatever the temperature.
         seed: Of the sampler; the same seed and question give the same answer.
         repetition_penalty: Scores of tokens that the answer has already are divided by it where
             positive, else multiplied; 1 = off, above makes them less likely.
+        max_repeats: So many of the same token in a row end an answer as a loop; 0 = no loop ends
+            it. 32 are 3 s of a chip that makes ten a second.
     """
 
     max_tokens: int = 0
@@ -58,11 +64,19 @@ class SamplingOptions:
     top_k: int = 0
     seed: int = 0
     repetition_penalty: float = 1.0
+    max_repeats: int = 32
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the best token is taken: then temperature, top_p and seed say nothing more."""
+        return self.temperature < _COLDEST or self.top_k == 1
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0 or self.top_k < 0:
             msg = f'max_tokens and top_k are 0 or more, not {self.max_tokens} and {self.top_k}'
             raise BadRequestError(msg)
+        if self.max_repeats < 0 or self.max_repeats == 1:
+            raise BadRequestError(f'max_repeats is 0 or at least 2, not {self.max_repeats}')
         if not 0.0 <= self.temperature <= 10.0:
             raise BadRequestError(f'temperature is from 0 to 10, not {self.temperature}')
         if not 0.0 < self.top_p <= 1.0:
@@ -117,9 +131,10 @@ class Question:
             no turn (any more), it is refused with UNKNOWN_SESSION and not answered without frames.
         asked_ns: Steady time when the question arrived, nanoseconds; where TTFT starts.
         deadline_ns: Steady time when it must be done; 0 = no deadline.
-        shown_as: How all of its frames are shown; None = a single frame ALONE, of several those of
-            one camera side by side as a VIDEO, the others AMONG_OTHERS. A family that knows no
-            videos shows AMONG_OTHERS instead.
+        shown_as: How all of its frames are shown; None = a single frame ALONE, several of which
+            each is the only one of its camera as ONE_OF_IMAGES, else those of one camera side by
+            side as a VIDEO and the others AMONG_OTHERS. A family that does not know of the one or
+            the other shows AMONG_OTHERS instead.
         priority: Among the questions that wait.
         max_latency_s: Time from `asked_ns` within which its answer is to be done, seconds: so much
             is shown and said as that allows; 0 = whatever it takes. Unlike the deadline it ends

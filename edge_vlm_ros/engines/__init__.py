@@ -14,6 +14,7 @@ from edge_vlm_ros.engines.base import (
 from edge_vlm_ros.engines.registry import (
     engine_options,
     inspect_model,
+    known_tokens,
     open_engine,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     'engine_options',
     'ignore_progress',
     'inspect_model',
+    'known_tokens',
     'never',
     'open_engine',
 ]

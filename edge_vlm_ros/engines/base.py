@@ -55,7 +55,18 @@ def never() -> bool:
 
 
 class KVCache(Protocol):
-    """A handle on the engine's KV cache."""
+    """A handle on the engine's KV cache: tokens are appended to it, and there are ways back.
+
+    To cut is one ability, snapshots are another:
+
+    * Rows of keys and values can be cut anywhere (`limits.can_truncate`): a token's rows are its
+      own. Snapshots are not needed then, and to take one does nothing.
+    * The state of linear attention is one for all tokens so far. Such a cache goes on, is dropped
+      (`truncate(0)`), or goes back to a length at which a snapshot was taken; it keeps
+      `limits.snapshots` of them in each slot, all on the way to what it holds now. What lies after
+      the length that it goes back to is forgotten, snapshots too. So rows that the same model has
+      beside its state need not be copied: they stay where they are.
+    """
 
     @property
     def length(self) -> int:
@@ -63,11 +74,26 @@ class KVCache(Protocol):
         ...
 
     def truncate(self, length: int) -> None:
-        """Forget every token from `length` on. Sets a number; nothing is copied or cleared.
+        """Forget every token from `length` on. Nothing is cleared; a snapshot may be copied back.
 
         Raises:
-            ValueError: `length` is negative or above the present length.
+            ValueError: `length` is negative or above the present length, or the cache cannot go
+                back to it: it is neither 0 nor a snapshot's.
+            DeviceError: The chip failed.
         """
+        ...
+
+    def take_snapshot(self) -> None:
+        """Have `truncate` go back to the present length from now on; once is enough.
+
+        Raises:
+            ValueError: As many as there may be are kept.
+            DeviceError: There is no memory for it; all else is as before.
+        """
+        ...
+
+    def drop_snapshot(self, length: int) -> None:
+        """Give up the snapshot of a length, if there is one."""
         ...
 
 
@@ -117,7 +143,8 @@ class Engine(Protocol):
 
         Less than `shared` where the rest could not be appended after it, or where it is cheaper
         with some of the prefix run again, be it from the start or from a chunk's border; 0 where
-        `limits.can_extend_prefix` says that nothing goes on.
+        `limits.can_extend_prefix` says that nothing goes on. Of a cache that cannot be cut, the
+        caller goes back to the snapshot at that length or before.
 
         Args:
             shared: Tokens that the cache holds and the prompt begins with; below its length.

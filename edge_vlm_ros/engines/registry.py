@@ -1,11 +1,12 @@
 """Which engine drives which chip; its module and vendor's library load when it is opened.
 
-A chip's row names the module of its engine. It has these, the last two if there is something to
+A chip's row names the module of its engine. It has these, the last three if there is something to
 say:
 
     open_engine(files, device_ids, options, on_loaded) -> Engine
     OPTIONS                                     the type of its options, see `core.options`
     inspect_model(files, device_ids) -> ModelReport
+    known_tokens(files) -> int or None          ids that have an embedding; without a device
 """
 
 from __future__ import annotations
@@ -84,6 +85,25 @@ def inspect_model(chip: str, files: ModelFiles, device_ids: Sequence[int] = ()) 
             f'models for chip {chip} cannot be inspected', ErrorCode.UNSUPPORTED_OPTION
         )
     return cast('ModelReport', module.inspect_model(files, tuple(device_ids)))
+
+
+def known_tokens(chip: str, files: ModelFiles) -> int | None:
+    """Say how many token ids a model's files have an embedding for; needs no device.
+
+    Args:
+        chip: Its name.
+        files: What `models.find_model` found.
+
+    Returns:
+        The number; None = the files do not say it, or not before they are loaded.
+
+    Raises:
+        BadRequestError: There is no such chip, or it has no engine.
+        ModelFileError: A file that would say it is missing or damaged.
+        SetupError: The module of the engine cannot be imported.
+    """
+    found = getattr(_module_of(chip), 'known_tokens', None)
+    return None if found is None else cast('int | None', found(files))
 
 
 def _module_of(chip: str) -> ModuleType:

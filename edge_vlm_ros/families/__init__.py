@@ -28,6 +28,13 @@ from edge_vlm_ros.families.base import FamilySettings, ModelFamily
 __all__ = ['FamilySettings', 'ModelFamily', 'family_options', 'read_family']
 
 
+_LANGUAGE_MODELS = frozenset({'internlm2', 'llama', 'phi3', 'qwen2', 'qwen3'})
+_ALONE = (
+    '; this is the config.json of the language model inside: the one of the whole model is needed'
+)
+"""Some folders of tokenizers have that, as axllm's own for InternVL3.5."""
+
+
 def family_options(config: ModelConfig) -> type[Options]:
     """Return the type of the options that a model's family takes.
 
@@ -62,7 +69,8 @@ def _module_of(config: ModelConfig) -> ModuleType:
     if row is None:
         error = config.model.error('model_type', f'one of {", ".join(known_model_types())}')
         broken = ''.join(f'; broken: family {found}' for found in broken_families())
-        raise ModelFileError(f'{error.message}{broken}')
+        alone = _ALONE if config.model_type in _LANGUAGE_MODELS else ''
+        raise ModelFileError(f'{error.message}{alone}{broken}')
     try:
         return import_module(row.module)
     except ImportError as error:

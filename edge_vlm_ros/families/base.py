@@ -54,6 +54,14 @@ class ModelFamily(Protocol):
         """
         ...
 
+    @property
+    def shares_detail(self) -> bool:
+        """Whether images of several cameras are shown otherwise than moments of one's clip.
+
+        Then they are ONE_OF_IMAGES and made by `preprocess_one_of`; else they are AMONG_OTHERS.
+        """
+        ...
+
     def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Resize, tile and normalise one frame as the model was trained.
 
@@ -61,6 +69,18 @@ class ModelFamily(Protocol):
             frame: Left unchanged.
             shown_as: ALONE, or AMONG_OTHERS: families spend fewer pixels on each of several, as
                 their models were trained.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        ...
+
+    def preprocess_one_of(self, frame: Frame, images: int) -> VisionInputs:
+        """Make one input of a frame that is ONE_OF_IMAGES.
+
+        Args:
+            frame: Left unchanged.
+            images: How many share the detail of one.
 
         Raises:
             BadImageError: A side of 0.
@@ -85,8 +105,9 @@ class ModelFamily(Protocol):
         A prompt grows at its end: rendered with one more image that is shown AMONG_OTHERS, it
         begins with the tokens and positions of the prompt without it, from the first image on. So
         KV rows of the shorter one serve the longer one. A VIDEO grows by whole inputs of
-        `frames_per_input` frames, and all but the token that closes it is kept. Images ALONE need
-        not grow: one by itself may be worded in another way than the first of several.
+        `frames_per_input` frames, and all but the token that closes it is kept. Images ALONE and
+        ONE_OF_IMAGES need not grow: one by itself may be worded in another way than the first of
+        several.
 
         Args:
             images: What was made of the frames; image i of the prompt is the i-th.

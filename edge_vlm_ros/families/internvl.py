@@ -1,12 +1,17 @@
-"""InternVL 2, 2.5 and 3, and the demo model: tiles, features spliced in at placeholders.
+"""InternVL 2, 2.5, 3 and 3.5, and the demo model: tiles, features spliced in at placeholders.
 
-A frame stands in the prompt as `<img>`, its placeholders, `</img>` and a line break; each of
-several frames has `Frame1: `, `Frame2: `, ... before it, and so has a frame shown among others
-while it is the only one, as in a video of one frame: then a prompt grows frame by frame. Frames
-come before the question. What stands around that depends on the language model, and config.json
-names it (`template`): ChatML in one of three forms, or Phi-3's.
+A frame stands in the prompt as `<img>`, its placeholders, `</img>` and a line break. The moments
+of a clip have `Frame1: `, `Frame2: `, ... before them, and so has a frame shown among others while
+it is the only one, as in a video of one frame: then a prompt grows frame by frame. Several images,
+each of another camera, have `Image-1: `, `Image-2: `, ... before them and share the tiles of one.
+Frames come before the question. What stands around that depends on the language model, and
+config.json names it (`template`): ChatML in one of three forms, or Phi-3's.
 
-Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (frames of a video).
+InternVL3.5 is InternVL3's form with another language model inside (Qwen3). It thinks before it
+answers only if a system text asks it to, which the published default does not.
+
+Source: OpenGVLab/InternVL, conversation.py (templates) and the model cards (several images, frames
+of a video, the system text for thinking).
 """
 
 from __future__ import annotations
@@ -69,7 +74,7 @@ class InternVlOptions(Options):
     Attributes:
         max_tiles: Most tiles that one frame is cut into; 0 = as many as the model's files say and
             the engine bears without a long wait. Every tile costs a run of the vision tower and
-            its share of context.
+            its share of context. Images of several cameras in one question share them.
         resize: Which filter.
     """
 
@@ -140,6 +145,7 @@ class InternVlSettings:
         normalise: With the model's mean and deviation.
         placeholder: Id that stands for a row of features.
         stop_tokens: Ids that end an answer.
+        shares: Most tiles of each of 1, 2, ... images; of more, 1.
     """
 
     tokenizer: Tokenizer = field(repr=False)
@@ -151,6 +157,7 @@ class InternVlSettings:
     normalise: Normaliser
     placeholder: int
     stop_tokens: frozenset[int]
+    shares: tuple[int, ...] = ()
 
     def bound_by(self, limits: EngineLimits) -> InternVlFamily:
         """Make the family with the engine's size of a tile, and as many tiles as it bears.
@@ -165,7 +172,10 @@ class InternVlSettings:
         tiling = replace(
             fitted.tiling, max_tiles=most, min_tiles=min(fitted.tiling.min_tiles, most)
         )
-        return InternVlFamily(replace(fitted, tiling=tiling))
+        fitted = replace(fitted, tiling=tiling)
+        costs = fitted.tile_costs()
+        shares = tuple(costs.share(images, limits) for images in range(2, most + 1))
+        return InternVlFamily(replace(fitted, shares=(most, *shares)))
 
     def tile_costs(self) -> TileCosts:
         """Say what the tiles of one frame cost."""
@@ -255,6 +265,25 @@ class InternVlFamily(TemplatedFamily):
         tiling = self.settings.tiling
         if shown_as is not ShownAs.ALONE:
             tiling = Tiling(tiling.tile_px, max_tiles=1)
+        return self._cut(frame, tiling, shown_as)
+
+    @property
+    def shares_detail(self) -> bool:
+        """Whether images of several cameras are shown otherwise than a clip: they are."""
+        return True
+
+    def preprocess_one_of(self, frame: Frame, images: int) -> VisionInputs:
+        """Resize, tile and normalise one of several images, with its share of the tiles.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        tiling, shares = self.settings.tiling, self.settings.shares
+        most = shares[images - 1] if images <= len(shares) else 1
+        tiling = replace(tiling, max_tiles=most, min_tiles=min(tiling.min_tiles, most))
+        return self._cut(frame, tiling, ShownAs.ONE_OF_IMAGES)
+
+    def _cut(self, frame: Frame, tiling: Tiling, shown_as: ShownAs) -> VisionInputs:
         height, width = frame.pixels.shape[:2]
         grid = dynamic_tiles(width, height, tiling)
         pixels = pixels_for_grid(
@@ -277,14 +306,20 @@ class InternVlFamily(TemplatedFamily):
         spans: list[VisionSpan] = []
         before = list(pieces)
         for number, image in enumerate(images):
-            is_one_of_several = len(images) > 1 or image.shown_as is not ShownAs.ALONE
-            label = [f'Frame{number + 1}: '] if is_one_of_several else []
+            label = _label(image.shown_as, number, len(images))
             ids += encode_pieces(self._tokenizer, [*before, *label, IMAGE_START])
             spans.append(VisionSpan(first_image + number, len(ids), len(ids) + image.tokens))
             ids += [self.settings.placeholder] * image.tokens
             before = [IMAGE_END, '\n']
         ids += encode_pieces(self._tokenizer, before)
         return replace(text_part(ids, position), spans=tuple(spans))
+
+
+def _label(shown_as: ShownAs, number: int, of: int) -> list[str]:
+    """Return what stands before an image: as in the model cards, counted from 1."""
+    if shown_as in {ShownAs.AMONG_OTHERS, ShownAs.VIDEO}:
+        return [f'Frame{number + 1}: ']
+    return [f'Image-{number + 1}: '] if of > 1 or shown_as is ShownAs.ONE_OF_IMAGES else []
 
 
 def _form_of(config: ConfigFile) -> ConversationForm:

@@ -56,6 +56,20 @@ class TemplatedFamily(ABC):
     def preprocess(self, frame: Frame, shown_as: ShownAs = ShownAs.ALONE) -> VisionInputs:
         """Make one input of one frame; see `ModelFamily.preprocess`."""
 
+    @property
+    def shares_detail(self) -> bool:
+        """Whether images of several cameras are shown in a way of their own: here as in a clip."""
+        return False
+
+    def preprocess_one_of(self, frame: Frame, images: int) -> VisionInputs:
+        """Make one input of one of several images: `preprocess` of it, among several.
+
+        Raises:
+            BadImageError: A side of 0.
+        """
+        del images
+        return self.preprocess(frame, ShownAs.AMONG_OTHERS)
+
     def preprocess_clip(self, frames: Sequence[Frame]) -> VisionInputs:
         """Make one input of one frame of a clip: `preprocess` of it, among several.
 

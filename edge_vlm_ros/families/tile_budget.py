@@ -15,6 +15,10 @@ _QUESTION_TOKENS = 64
 """Room that a default leaves for the question, and again for the answer."""
 
 
+_LABEL_TOKENS = 16
+"""Room for what is written around each of several images."""
+
+
 @dataclass(frozen=True, slots=True)
 class TileCosts:
     """What tiles cost with one model.
@@ -31,6 +35,27 @@ class TileCosts:
     thumbnails: int
     tile_tokens: int
     text_tokens: int
+
+    def share(self, images: int, limits: EngineLimits) -> int:
+        """Count the tiles of each of several images that share those of one, as in training.
+
+        Fewer than that where so many images of them are more than the engine takes; 1 at least.
+        Source: OpenGVLab/InternVL, internvl_chat_finetune.py, multi_modal_multi_image_get_item.
+
+        Args:
+            images: In one prompt.
+            limits: The engine's.
+        """
+        prompt = min(limits.longest_prompt, limits.context_tokens - _QUESTION_TOKENS)
+        room = prompt - _QUESTION_TOKENS - self.text_tokens - images * _LABEL_TOKENS
+        runs = limits.max_images or images * self.images(self.tiles)
+        fitting = [
+            tiles
+            for tiles in range(2, self.tiles // images + 1)
+            if images * self.images(tiles) <= runs
+            and images * self.images(tiles) * self.tile_tokens <= room
+        ]
+        return max(fitting, default=1)
 
     def images(self, tiles: int) -> int:
         """Count the runs of the vision tower for a frame of so many tiles."""

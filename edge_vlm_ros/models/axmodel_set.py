@@ -5,6 +5,11 @@ Layers are named `<prefix>_p<chunk>_l<i>_together.axmodel` and lie in one folder
 their root (`internvl3_2b_axmodel/`) and the vision tower in it, beside it (`vit_axmodel/`) or
 under other names, so the folder that is named may be the set's own or one above.
 
+Where several sets lie below one folder, those whose folder is named after another chip
+(`internvl2_5_1b_364_ax630c/`, `...-AX620E/`) are left alone. Of what is left the one with most
+layers counts; of those, builds for prefill chunks of several sizes, the one with the smallest: it
+takes the longest prompts. What is alike even then has to be named.
+
 Source: AXERA-TECH/InternVL3-2B.axera (README), the file lists of the Hugging Face repositories
 AXERA-TECH/InternVL3-2B, InternVL3-1B and InternVL2_5-1B as published guides quote them.
 """
@@ -23,6 +28,12 @@ EMBEDDINGS = ('model.embed_tokens.weight.npy', 'model.embed_tokens.weight.bfloat
 DEEPEST = 3
 """Folders below the named one that are looked into; the published repositories need one."""
 
+_NAMED_AFTER: Mapping[str, tuple[str, ...]] = {
+    'ax650': ('ax650', 'ax8850'),
+    'ax630c': ('ax630c', 'ax620e', 'ax620q'),
+}
+"""What the folders of sets for a chip are named after: the chip, its family, boards."""
+
 _LAYER = re.compile(
     r'(?P<prefix>.+)_p(?P<chunk>[0-9]{1,6})_l(?P<layer>[0-9]{1,3})_together\.axmodel'
 )
@@ -38,11 +49,13 @@ class WantedSet:
         layers: Pattern of the layer files, with '{layer}' for the number; '' = any.
         layer_count: How many there have to be; 0 = as many as are there.
         vision: Path or pattern of the vision tower, relative to the named folder; '' = any.
+        chip: What the set is for; '' = any chip.
     """
 
     layers: str = ''
     layer_count: int = 0
     vision: str = ''
+    chip: str = ''
 
 
 @dataclass(slots=True)
@@ -80,7 +93,7 @@ def search_axmodel_set(root: Path, wanted: WantedSet | None = None) -> SetSearch
     """Look for a set in a folder and below; of several sets the one with most layers counts."""
     wanted = wanted or WantedSet()
     search = SetSearch()
-    files = list(_axmodels(root))
+    files = _of_chip(list(_axmodels(root)), root, wanted.chip)
     build = _choose_build(search, root, _builds(files, root, wanted.layers))
     if build is not None:
         _take_build(search, build, wanted.layer_count)
@@ -104,6 +117,22 @@ def _axmodels(root: Path) -> Iterable[Path]:
         if depth >= DEEPEST:
             below.clear()
         yield from (Path(folder) / name for name in sorted(names) if name.endswith(SUFFIX))
+
+
+def _of_chip(files: list[Path], root: Path, chip: str) -> list[Path]:
+    """Leave out files in folders that are named after another chip, if others are there."""
+    own = _NAMED_AFTER.get(chip, ())
+    others = [tag for name, tags in _NAMED_AFTER.items() for tag in tags if name != chip]
+    if not own:
+        return files
+
+    def is_of_another(file: Path) -> bool:
+        folders = file.parent.relative_to(root).as_posix().lower()
+        return any(tag in folders for tag in others) and not any(tag in folders for tag in own)
+
+    kept = [file for file in files if not is_of_another(file)]
+    has_layers = any(_LAYER.fullmatch(file.name) for file in kept)
+    return kept if has_layers else files
 
 
 def _builds(files: Iterable[Path], root: Path, wanted: str) -> list[_Build]:
@@ -131,6 +160,9 @@ def _choose_build(search: SetSearch, root: Path, builds: list[_Build]) -> _Build
         return None
     most = max(len(build.layers) for build in builds)
     largest = [build for build in builds if len(build.layers) == most]
+    if len({build.folder for build in largest}) == len(largest):
+        smallest = min(build.chunk for build in largest)
+        largest = [build for build in largest if build.chunk == smallest]
     chosen = largest[0]
     mixed = [build for build in builds if build.folder == chosen.folder]
     if len(mixed) > 1:
@@ -221,6 +253,6 @@ def _vision_beside(set_folder: Path) -> list[Path]:
     return [file for folder in beside for file in sorted(folder.glob(f'*{SUFFIX}'))]
 
 
-def wanted_set(parts: Mapping[str, str], layer_count: int) -> WantedSet:
+def wanted_set(parts: Mapping[str, str], layer_count: int, chip: str) -> WantedSet:
     """Make a wanted of a catalogue entry's paths by part."""
-    return WantedSet(parts.get('layers', ''), layer_count, parts.get('vision_encoder', ''))
+    return WantedSet(parts.get('layers', ''), layer_count, parts.get('vision_encoder', ''), chip)

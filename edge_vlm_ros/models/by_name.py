@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vlm_ros.core import FileForm, ModelFileError, ModelFiles, chip_named
-from edge_vlm_ros.models.axmodel_set import search_axmodel_set, wanted_set
+from edge_vlm_ros.models.axmodel_folder import search_with_package
+from edge_vlm_ros.models.axmodel_set import wanted_set
 from edge_vlm_ros.models.catalogue import ModelEntry, RemoteFile
+from edge_vlm_ros.models.completions import complete, completion_of
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
 from edge_vlm_ros.models.tokenizer_folder import TOKENIZER_WANTED, find_tokenizer
 
@@ -37,6 +39,7 @@ def find_by_name(entry: ModelEntry, folders: Sequence[Path]) -> ModelFiles:
         folder=best.folder,
         tokenizer_folder=best.tokenizer,
         weights=best.weights,
+        completion=best.completion,
         device_memory_mb=entry.device_memory_mb,
     )
 
@@ -55,11 +58,16 @@ def where_by_hand(entry: ModelEntry, home: Path) -> str:
 
 def find_entry_tokenizer(entry: ModelEntry, folder: Path, folders: Sequence[Path]) -> Path | None:
     """Find a model's tokenizer and config.json, given the folder of its weights."""
-    others = []
-    if entry.tokenizer:
-        repository = entry.tokenizer.rpartition('/')[2]
-        others = [folder / repository, *(place / repository for place in folders)]
-    return find_tokenizer(folder, others)
+    return find_tokenizer(folder, _named_like_its_repository(entry, folder, folders))
+
+
+def _named_like_its_repository(
+    entry: ModelEntry, folder: Path, folders: Sequence[Path]
+) -> list[Path]:
+    if not entry.tokenizer:
+        return []
+    repository = entry.tokenizer.rpartition('/')[2]
+    return [folder / repository, *(place / repository for place in folders)]
 
 
 def _candidates(entry: ModelEntry, folders: Sequence[Path]) -> list[Path]:
@@ -85,8 +93,18 @@ class _Search:
                 for key, pattern in _expanded(part, file, entry.layers):
                     self._look_for(key, pattern)
         self.tokenizer = find_entry_tokenizer(entry, folder, folders)
+        self.completion = completion_of(entry.tokenizer)
         if self.tokenizer is None:
-            self.missing.append(TOKENIZER_WANTED)
+            self._complete_tokenizer(entry, folders)
+
+    def _complete_tokenizer(self, entry: ModelEntry, folders: Sequence[Path]) -> None:
+        """Take a tokenizer without config.json where the model's is known."""
+        others = _named_like_its_repository(entry, self.folder, folders)
+        completed, lacking = complete(entry.tokenizer, self.folder, others)
+        if completed is None:
+            self.missing.append(lacking or TOKENIZER_WANTED)
+        else:
+            self.tokenizer = completed.folder
 
     @property
     def problems(self) -> list[str]:
@@ -94,8 +112,9 @@ class _Search:
         return [*self.conflicts, *self.missing]
 
     def _look_for_set(self, entry: ModelEntry) -> None:
-        wanted = wanted_set({part: file.path for part, file in entry.files.items()}, entry.layers)
-        found = search_axmodel_set(self.folder, wanted)
+        paths = {part: file.path for part, file in entry.files.items()}
+        wanted = wanted_set(paths, entry.layers, entry.chip)
+        found, _ = search_with_package(self.folder, wanted)
         self.weights, self.missing = found.weights, found.missing
         self.conflicts = found.conflicts
 

@@ -17,14 +17,15 @@ from edge_vlm_ros.core import (
     known_chips,
 )
 from edge_vlm_ros.core.bounded_yaml import read_yaml_file
-from edge_vlm_ros.models.axmodel_set import holds_axmodels, search_axmodel_set
+from edge_vlm_ros.models.axmodel_folder import find_axmodel_folder
+from edge_vlm_ros.models.axmodel_set import holds_axmodels
+from edge_vlm_ros.models.catalogue import repository_of
+from edge_vlm_ros.models.completions import complete, completion_of
 from edge_vlm_ros.models.shipped import SHIPPED_FOLDERS
 from edge_vlm_ros.models.tokenizer_folder import (
     TOKENIZER_WANTED,
     find_tokenizer,
     is_tokenizer_folder,
-    missing_tokenizer,
-    tokenizer_beside,
 )
 
 # Order in which the variants of one ONNX file are taken on a CPU: as exported first, then 8 bit
@@ -85,21 +86,6 @@ def _looks_like_one_of(chip: Chip, path: Path) -> bool:
             return False
 
 
-def _from_axmodel_folder(chip: Chip, folder: Path, name: str) -> ModelFiles:
-    """Find an axmodel set in a folder or below."""
-    if not folder.is_dir():
-        raise ModelFileError(f'{folder}: a model for chip {chip.name} is a folder, this is a file')
-    search = search_axmodel_set(folder)
-    tokenizer = find_tokenizer(folder) or tokenizer_beside(folder)
-    missing = list(search.missing)
-    if tokenizer is None:
-        missing.append(missing_tokenizer(folder))
-    problems = [*search.conflicts, *([f'missing {", ".join(missing)}'] if missing else [])]
-    if problems or tokenizer is None:
-        raise ModelFileError(f'{folder}: {"; ".join(problems)}')
-    return ModelFiles(name, chip.name, folder, tokenizer, search.weights)
-
-
 def _from_one_file(chip: Chip, path: Path, name: str) -> ModelFiles:
     """Take a file of the chip's suffix, or a folder's only one, with the tokenizer beside it."""
     file = _only_file(path, chip.suffix) if path.is_dir() else path
@@ -108,10 +94,16 @@ def _from_one_file(chip: Chip, path: Path, name: str) -> ModelFiles:
     folder = path if path.is_dir() else path.parent
     tokenizer = find_tokenizer(file.parent, () if file.parent == folder else (folder,))
     tokenizer = tokenizer or find_tokenizer(folder)
-    if tokenizer is None:
-        places = 'in it, in tokenizer/, in config/ or in another folder there'
-        raise ModelFileError(f'{folder}: missing {TOKENIZER_WANTED}, {places}')
-    return ModelFiles(name, chip.name, file.parent, tokenizer, {'model': file})
+    known = repository_of(chip.name, file.name)
+    if tokenizer is not None:
+        found = completion_of(known)
+        return ModelFiles(name, chip.name, file.parent, tokenizer, {'model': file}, found)
+    completed, lacking = complete(known, folder, [file.parent])
+    if completed is None:
+        places = '' if lacking else ', in it, in tokenizer/, in config/ or in another folder there'
+        raise ModelFileError(f'{folder}: missing {lacking or TOKENIZER_WANTED}{places}')
+    place, rest = completed.folder, completed.completion
+    return ModelFiles(name, chip.name, file.parent, place, {'model': file}, rest)
 
 
 def _only_file(folder: Path, suffix: str) -> Path:
@@ -178,7 +170,7 @@ def _tokenizer_of_script(folder: Path) -> Path:
 _SCRIPT = 'script.yaml'
 _NAMED_BY_A_FILE = (FileForm.ONE_FILE, FileForm.SCRIPT)
 _FINDERS: Mapping[FileForm, Callable[[Chip, Path, str], ModelFiles]] = {
-    FileForm.AXMODELS: _from_axmodel_folder,
+    FileForm.AXMODELS: find_axmodel_folder,
     FileForm.ONE_FILE: _from_one_file,
     FileForm.ONNX: _from_onnx_folder,
     FileForm.SCRIPT: _from_script,

@@ -27,6 +27,7 @@ from edge_vlm_ros.core.foreign_names import (
     require_repository,
     require_revision,
 )
+from edge_vlm_ros.models.published_speed import PublishedSpeed
 
 CATALOGUE_NAME = 'catalogue.yaml'
 TOKENIZER_PATTERNS = ('*.json', '*.txt', '*.model')
@@ -149,6 +150,7 @@ class ModelEntry:
     device_memory_mb: int = 0
     soc_memory: SocMemory | None = None
     work: ModelWork | None = None
+    speed: PublishedSpeed | None = None
     note: str = ''
 
     @property
@@ -252,6 +254,13 @@ class Catalogue:
         return Catalogue(tuple(by_key.values()), {**self.defaults, **other.defaults})
 
 
+def repository_of(chip: str, file_name: str) -> str:
+    """Return the tokenizer repository of the shipped row with a file of this name; '' = none."""
+    entries = (entry for entry in load_catalogue().entries if entry.chip == chip)
+    named = (e for e in entries for file in e.files.values() if file.path == file_name)
+    return next((entry.tokenizer for entry in named), '')
+
+
 def load_catalogue(overlays: Iterable[Path] = ()) -> Catalogue:
     """Read the shipped catalogue, then the overlays on top; those that do not exist are skipped.
 
@@ -298,6 +307,8 @@ def _entry(row: Mapping[str, Any]) -> ModelEntry:
         typed['soc_memory'] = SocMemory(**sizes)
     if row.get('work'):
         typed['work'] = ModelWork(**row['work'])
+    if row.get('speed'):
+        typed['speed'] = PublishedSpeed(**row['speed'])
     entry = ModelEntry(**{**row, **typed})
     if not is_chip(entry.chip):
         raise _unknown(entry, 'chip', entry.chip, chip_names())

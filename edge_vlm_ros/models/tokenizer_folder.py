@@ -30,6 +30,13 @@ def find_tokenizer(folder: Path, others: Iterable[Path] = ()) -> Path | None:
     )
 
 
+def tokenizers_without_config(folder: Path, others: Iterable[Path] = ()) -> list[Path]:
+    """List the folders with a tokenizer and no config.json, in the order of `find_tokenizer`."""
+    named = (folder, *(folder / name for name in BELOW), *others)
+    places = dict.fromkeys((*named, *_folders_in(folder)))
+    return [place for place in places if _has_tokenizer(place) and not is_tokenizer_folder(place)]
+
+
 def missing_tokenizer(folder: Path) -> str:
     """Say what is missing; where a tokenizer lies below its config.json, what to copy."""
     places = [place for place in _folders_in(folder) if _has_tokenizer(place)]

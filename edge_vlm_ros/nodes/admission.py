@@ -143,7 +143,7 @@ def admit(request: AskRequest, facts: RequestFacts, defaults: RequestDefaults) -
         request_id=facts.request_id,
         session_id=facts.session_id,
         system_prompt=request.system_prompt or defaults.system_prompt,
-        sampling=sampling_from_ros(request, defaults.max_tokens),
+        sampling=sampling_from_ros(request, defaults.max_tokens, defaults.max_repeats),
         choices=choices_from_ros(request),
         stop=tuple(request.stop),
         asked_ns=asked_ns,

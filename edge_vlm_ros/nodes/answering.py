@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rclpy.action.server import CancelResponse
@@ -23,6 +23,7 @@ from edge_vlm_ros.core import (
     ErrorCode,
     NoFreshFrameError,
     NotReadyError,
+    PreemptedError,
     clipped_name,
 )
 from edge_vlm_ros.msg import Answer as AnswerMsg
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.conversions import AskRequest
     from edge_vlm_ros.nodes.frame_waits import FrameWaits
     from edge_vlm_ros.nodes.node_time import Moment, NodeTime
-    from edge_vlm_ros.nodes.request_parameters import RequestDefaults
+    from edge_vlm_ros.nodes.request_parameters import RequestParameters
     from edge_vlm_ros.nodes.requests import AnswerPublisher
     from edge_vlm_ros.serving import Backend, ModelInfo
 
@@ -56,22 +57,6 @@ whatever reason, is refused, and not answered about something else."""
 
 MAX_ATTEMPTS = 16
 """How often a request may be asked about other frames, its own being damaged."""
-
-
-class RequestParameters(Protocol):
-    """The parameters that a request may leave to the node; read again for each."""
-
-    def defaults(self) -> RequestDefaults:
-        """Return what a request gets where it leaves a field at 0."""
-        ...
-
-    def preset(self, name: str) -> str:
-        """Return the question of a preset; '' = the default one.
-
-        Raises:
-            EdgeVlmError: There is no such preset, or none at all yet.
-        """
-        ...
 
 
 class Answering:
@@ -137,7 +122,7 @@ class Answering:
 
     def end_all(self, error: EdgeVlmError) -> None:
         """End every request now, with what has been said; the backend stops after its step."""
-        for request in self.requests.matching():
+        for request in (*self.requests.matching(), *self.requests.looks()):
             self.requests.fail(request, error)
             if request.stream is not None:
                 request.stream.cancel()  # It is over; this frees the chip.
@@ -225,6 +210,7 @@ class Answering:
         *,
         preset: str | None = None,
         goal: ServerGoalHandle[Any, Any, Any] | None = None,
+        is_look: bool = False,
     ) -> AnswerMsg:
         """Answer a request of any kind; whatever goes wrong is an answer, too.
 
@@ -232,6 +218,7 @@ class Answering:
             request: The service's request or the action's goal.
             preset: Name of the question to ask instead of the request's own.
             goal: Given every chunk as feedback.
+            is_look: It is a watch's, and nobody's business but the watch's (see `RequestFacts`).
         """
         asked = self._time.now()
         made_up = bytes(goal.goal_id.uuid).hex() if goal is not None else uuid4().hex
@@ -240,10 +227,12 @@ class Answering:
             request_id=clipped_name(request.request_id or made_up),
             session_id=clipped_name(request.session_id),
             asked=asked,
+            is_look=is_look,
         )
         feedback = None if goal is None else _feedback_of(goal)
         self._waiting_replies += 1
-        self.requests.came()
+        if not is_look:
+            self.requests.came()
         try:
             if preset is not None:
                 request.question = self._parameters.preset(preset)
@@ -278,6 +267,11 @@ class Answering:
                 self.requests.fail(request, CancelledError('cancelled before it was asked again'))
         return len(chosen)
 
+    def _end_looks(self) -> None:
+        for look in self.requests.looks():
+            if self.requests.fail(look, PreemptedError('a question came')) and look.stream:
+                look.stream.cancel()
+
     def _open(
         self,
         request: AskRequest,
@@ -288,7 +282,9 @@ class Answering:
         if self.backend is None or self.closed:
             raise NotReadyError(self.closed)
         admitted = admit(request, facts, self._parameters.defaults())
-        self.requests.check_room(facts.request_id)
+        if not facts.is_look and self.requests.policy == QueuePolicy.REJECT.value:
+            self._end_looks()  # Nobody is turned away for one.
+        self.requests.check_room(facts.request_id, is_look=facts.is_look)
         opened = OpenRequest(admitted, Future(executor=self._node.executor), feedback)
         self.requests.add(opened)
         return opened
@@ -325,7 +321,7 @@ class Answering:
         answer = await attempt
         assert answer is not None
         self._admission.drop_bad(answer.bad_frames)
-        if self.ahead is not None:
+        if self.ahead is not None and not request.is_look:
             self.ahead.answered(request.admitted, answer)
         return None if request.reply.done() else EdgeVlmError(answer.message, answer.error_code)
 

@@ -66,6 +66,8 @@ class RequestFacts:
         note: How its frames were chosen, where the caller should know; for people.
         scene_checked_age_s: Age of the live frame that the frames made ready were compared with;
             -1 = there was no comparison.
+        is_look: A watch asks. Then no topic and no counter of requests hears of it, it takes no
+            room in the queue, and it is no sign of what will be asked next.
     """
 
     request_id: str
@@ -75,6 +77,7 @@ class RequestFacts:
     frame_wait_s: float = 0.0
     note: str = ''
     scene_checked_age_s: float = -1.0
+    is_look: bool = False
 
 
 def time_from_ros(stamp: Time) -> int:
@@ -123,7 +126,9 @@ def request_frames_from_ros(request: AskRequest) -> tuple[StoredFrame, ...]:
     )
 
 
-def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingOptions:
+def sampling_from_ros(
+    request: AskRequest, default_max_tokens: int, max_repeats: int
+) -> SamplingOptions:
     """Return how tokens are to be chosen; fields at 0 mean what `srv/Ask.srv` says.
 
     Raises:
@@ -139,6 +144,7 @@ def sampling_from_ros(request: AskRequest, default_max_tokens: int) -> SamplingO
         top_k=request.top_k,
         seed=seed,
         repetition_penalty=request.repetition_penalty or 1.0,
+        max_repeats=max_repeats,
     )
 
 

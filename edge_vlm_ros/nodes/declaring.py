@@ -7,6 +7,7 @@ value for a list of one, and what does not fit is named with its value and with 
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping
@@ -298,6 +299,11 @@ def value_of(node: Node, name: str) -> Any:
 def filled(texts: list[str]) -> list[str]:
     """Return the texts of a list that are not empty: [''] stands for the empty list."""
     return [text for text in texts if text]
+
+
+def expanded(path: str) -> str:
+    """Return a path with ~ and $NAME expanded."""
+    return os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - ~ first, $NAME after it
 
 
 def shown(value: Any) -> str:

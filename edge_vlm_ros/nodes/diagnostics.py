@@ -57,7 +57,7 @@ def engine_status(node: str, status: NodeStatus) -> DiagnosticStatus:
         level, message = 'WARN', f'{message} ({engine.standing.outage})'
     if status.failure:
         level, message = 'ERROR', status.failure
-    return _status(f'{node}: engine', status.hardware, level, message, values)
+    return status_of(f'{node}: engine', status.hardware, level, message, values)
 
 
 def _remote_values(status: NodeStatus) -> dict[str, str]:
@@ -103,7 +103,7 @@ def queue_status(node: str, hardware: str, requests: OpenRequests) -> Diagnostic
         'inbox': qos.SERVICE.depth,
     }
     level = 'WARN' if is_full or requests.was_flooded else 'OK'
-    return _status(f'{node}: queue', hardware, level, message, values)
+    return status_of(f'{node}: queue', hardware, level, message, values)
 
 
 def sessions_status(node: str, hardware: str, sessions: Sequence[str]) -> DiagnosticStatus:
@@ -116,7 +116,7 @@ def sessions_status(node: str, hardware: str, sessions: Sequence[str]) -> Diagno
     """
     names = ', '.join(sessions[-MOST_NAMES:])
     message = f'{len(sessions)} conversations had a turn and were not reset'
-    return _status(f'{node}: conversations', hardware, 'OK', message, {'names': names})
+    return status_of(f'{node}: conversations', hardware, 'OK', message, {'names': names})
 
 
 def ahead_status(node: str, hardware: str, facts: AheadFacts) -> DiagnosticStatus:
@@ -150,7 +150,7 @@ def ahead_status(node: str, hardware: str, facts: AheadFacts) -> DiagnosticStatu
     }
     message = facts.problem or f'{len(facts.ready)} frames are ready, {hits} questions found them'
     level = 'WARN' if facts.problem else 'OK'
-    return _status(f'{node}: ahead', hardware, level, message, values)
+    return status_of(f'{node}: ahead', hardware, level, message, values)
 
 
 def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:
@@ -182,12 +182,13 @@ def camera_status(node: str, health: CameraHealth) -> DiagnosticStatus:
     }
     message = problem or f'{health.fps:.1f} frames a second'
     level = 'WARN' if problem else 'OK'
-    return _status(f'{node}: camera {health.name}', health.topic, level, message, values)
+    return status_of(f'{node}: camera {health.name}', health.topic, level, message, values)
 
 
-def _status(
+def status_of(
     name: str, hardware: str, level: str, message: str, values: Mapping[str, Any]
 ) -> DiagnosticStatus:
+    """Return the message of one status; `level` is a name of its constants."""
     return DiagnosticStatus(
         level=getattr(DiagnosticStatus, level),
         name=name,

@@ -12,6 +12,7 @@ from edge_vlm_ros.msg import AnswerChunk as AnswerChunkMsg
 from edge_vlm_ros.nodes import diagnostics, qos
 from edge_vlm_ros.nodes.debug_image import DebugImage
 from edge_vlm_ros.nodes.qos_overrides import create_publisher
+from edge_vlm_ros.nodes.watch_diagnostics import watch_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.health import CameraHealth
     from edge_vlm_ros.nodes.requests import OpenRequests
     from edge_vlm_ros.nodes.status import NodeStatus
+    from edge_vlm_ros.nodes.watches import Watches
 
 
 class Outlets:
@@ -71,15 +73,17 @@ class Outlets:
             self._last_state = status.state
             self._states.publish(String(data=status.state))
 
-    def publish_diagnostics(
+    def publish_diagnostics(  # noqa: PLR0913 (keywords)
         self,
         status: NodeStatus,
         requests: OpenRequests,
         sessions: Sequence[str],
         cameras: Iterable[CameraHealth],
+        *,
         ahead: AheadFacts | None = None,
+        watches: Watches | None = None,
     ) -> None:
-        """Publish a status for engine, queue, conversations, work ahead of them, each camera."""
+        """Publish a status for engine, queue, conversations, what is ahead, cameras, watches."""
         name = self._node.get_fully_qualified_name()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
@@ -89,5 +93,6 @@ class Outlets:
             diagnostics.sessions_status(name, status.hardware, sessions),
             *([diagnostics.ahead_status(name, status.hardware, ahead)] if ahead else []),
             *(diagnostics.camera_status(name, health) for health in cameras),
+            *(watch_statuses(name, status.hardware, watches) if watches is not None else ()),
         ]
         self._diagnostics.publish(message)

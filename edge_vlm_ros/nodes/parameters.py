@@ -12,7 +12,6 @@ names of their own, for a key of a YAML file cannot be a list and a map at once:
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +24,10 @@ from edge_vlm_ros.core import (
     chip_names,
     parse_option,
 )
+from edge_vlm_ros.core.presets import PRESETS
 from edge_vlm_ros.nodes.ahead_parameters import AheadSettings, declare_ahead, read_ahead
 from edge_vlm_ros.nodes.camera_parameters import CameraSettings, declare_camera, read_camera
-from edge_vlm_ros.nodes.declaring import SettingsError, filled, value_of
+from edge_vlm_ros.nodes.declaring import SettingsError, expanded, filled, value_of
 from edge_vlm_ros.nodes.remote_parameters import (
     REMOTE,
     RemoteSettings,
@@ -35,6 +35,7 @@ from edge_vlm_ros.nodes.remote_parameters import (
     read_remote,
 )
 from edge_vlm_ros.nodes.request_parameters import declare_requests, length_problem
+from edge_vlm_ros.nodes.watch_parameters import declare_watches
 from edge_vlm_ros.scheduling import QueuePolicy
 from edge_vlm_ros.serving import ModelSpec, ServingSettings
 
@@ -44,13 +45,6 @@ if TYPE_CHECKING:
     from edge_vlm_ros.nodes.declaring import ParameterTable
 
 QUEUE_POLICIES = tuple(policy.value for policy in QueuePolicy)
-PRESETS = {
-    'scene': 'Describe what you see.',
-    'path': 'Is the way ahead clear?',
-    'nearest': 'Which object is closest?',
-    'count': 'How many objects are there?',
-    'motion': 'What is moving?',
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +146,7 @@ def declare_parameters(table: ParameterTable) -> None:
         table.declare(
             f'presets.{name}', text, f'Question of preset "{name}".', check=_problem_of_preset
         )
+    declare_watches(table)
     table.judge_together({})
 
 
@@ -164,7 +159,7 @@ def read_settings(node: Node) -> VlmSettings:
     return VlmSettings(
         chip=_chip(value_of(node, 'chip')),
         model=value_of(node, 'model'),
-        model_dirs=tuple(_expanded(path) for path in value_of(node, 'model_dirs') if path),
+        model_dirs=tuple(expanded(path) for path in value_of(node, 'model_dirs') if path),
         device_ids=tuple(value_of(node, 'device_ids')),
         engine_options=tuple(map(parse_option, filled(value_of(node, 'engine_options')))),
         autostart=value_of(node, 'autostart'),
@@ -327,7 +322,3 @@ def _problem_of_preset(text: str) -> str:
     if not text.strip():
         return f'{text!r} is empty: a preset needs a question'
     return length_problem(text, MAX_QUESTION_BYTES)
-
-
-def _expanded(path: str) -> str:
-    return os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - ~ first, $NAME after it

@@ -93,6 +93,7 @@ HINT = camera('best_effort', 10)
 """A hint is for now: from any publisher, and none is worth sending again."""
 DEBUG_IMAGE = reliable(1)
 DIAGNOSTICS = reliable(10)
+EVENTS = reliable(100)
 STATE = latched()
 
 

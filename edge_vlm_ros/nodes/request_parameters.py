@@ -6,8 +6,9 @@ So a change at run time holds from the next question on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from edge_vlm_ros.core import SamplingOptions
 from edge_vlm_ros.core.request_limits import MAX_SYSTEM_PROMPT_BYTES
 from edge_vlm_ros.nodes.declaring import SettingsError, shown, value_of
 
@@ -30,6 +31,7 @@ class RequestDefaults:
         timeout_s: Time to answer; 0 = no limit.
         max_tokens: Answer tokens; 0 = as many as the context holds.
         system_prompt: '' = the model family's own.
+        max_repeats: So many of the same token in a row end an answer as a loop; 0 = no loop does.
     """
 
     max_frames: int
@@ -38,6 +40,23 @@ class RequestDefaults:
     timeout_s: float
     max_tokens: int
     system_prompt: str
+    max_repeats: int
+
+
+class RequestParameters(Protocol):
+    """The parameters that a request may leave to the node; read again for each."""
+
+    def defaults(self) -> RequestDefaults:
+        """Return what a request gets where it leaves a field at 0."""
+        ...
+
+    def preset(self, name: str) -> str:
+        """Return the question of a preset; '' = the default one.
+
+        Raises:
+            EdgeVlmError: There is no such preset, or none at all yet.
+        """
+        ...
 
 
 def declare_requests(table: ParameterTable) -> None:
@@ -87,6 +106,16 @@ def declare_requests(table: ParameterTable) -> None:
         high=1_000_000,
     )
     table.declare(
+        'max_repeats',
+        SamplingOptions().max_repeats,
+        'So many of the same token in a row, or as long a loop of more, end an answer with '
+        'ERROR_BAD_OUTPUT: a model that has lost its way, or a chip whose scores are no numbers; '
+        '0: no loop ends it.',
+        low=0,
+        high=1_000_000,
+        check=_problem_of_repeats,
+    )
+    table.declare(
         'system_prompt',
         '',
         "Who the model is to be, where a request says nothing; empty: the model family's own.",
@@ -103,8 +132,13 @@ def read_request_defaults(node: Node) -> RequestDefaults:
         frame_wait_s=value_of(node, 'frame_wait_s'),
         timeout_s=value_of(node, 'timeout_s'),
         max_tokens=value_of(node, 'max_tokens'),
+        max_repeats=value_of(node, 'max_repeats'),
         system_prompt=value_of(node, 'system_prompt'),
     )
+
+
+def _problem_of_repeats(repeats: int) -> str:
+    return '1 would end every answer; it is 0 or at least 2' if repeats == 1 else ''
 
 
 def _problem_of_system_prompt(text: str) -> str:

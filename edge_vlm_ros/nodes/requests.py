@@ -97,6 +97,11 @@ class OpenRequest:
         """The caller's, or made up."""
         return self.admitted.facts.request_id
 
+    @property
+    def is_look(self) -> bool:
+        """Whether a watch asks (see `RequestFacts`)."""
+        return self.admitted.facts.is_look
+
 
 @dataclass(slots=True)
 class RequestCounts:
@@ -162,7 +167,7 @@ class OpenRequests:
         self.counts = RequestCounts()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return sum(not request.is_look for request in tuple(self._open.values()))
 
     @property
     def limit(self) -> int:
@@ -177,7 +182,8 @@ class OpenRequests:
     def by_turn(self) -> list[str]:
         """Name the open requests: those that run, then the others by their turn."""
         with self._lock:
-            return [request.request_id for request in sorted(self._open.values(), key=_turn)]
+            asked = (request for request in self._open.values() if not request.is_look)
+            return [request.request_id for request in sorted(asked, key=_turn)]
 
     def came(self) -> None:
         """Take note that a request has come; the executor's thread says so of each."""
@@ -194,8 +200,10 @@ class OpenRequests:
         """Whether lately so many came on end that the middleware may have dropped some unseen."""
         return 0 < self._flood_ns > self._clock.now_ns() - FLOOD_NOTED_NS
 
-    def check_room(self, request_id: str) -> None:
+    def check_room(self, request_id: str, *, is_look: bool = False) -> None:
         """Refuse one more request, if there is no room; the executor's thread asks, then adds.
+
+        A look takes none: it is asked for only while nobody waits.
 
         Raises:
             BadRequestError: A request of that id is running (DUPLICATE_REQUEST).
@@ -207,7 +215,7 @@ class OpenRequests:
                     f'a request with request_id {request_id!r} is still running',
                     ErrorCode.DUPLICATE_REQUEST,
                 )
-            refusal = self._refusal(len(self._open))
+            refusal = '' if is_look else self._refusal(len(self))
         if refusal:
             raise BusyError(refusal)
 
@@ -263,6 +271,8 @@ class OpenRequests:
         answer = signed(failed, self._info())
         chunk = chunk_to_ros(AnswerChunk(facts.request_id, 0, '', answer), facts)
         message = answer_to_ros(answer, facts)
+        if facts.is_look:
+            return message
         with self._lock:
             self._count(answer)
             if error.code is not ErrorCode.DUPLICATE_REQUEST:
@@ -273,9 +283,16 @@ class OpenRequests:
         return message
 
     def matching(self, request_id: str = '') -> list[OpenRequest]:
-        """List the open requests of that id, or all (''), oldest first."""
+        """List the open requests of that id, or all that are no look (''), oldest first."""
         with self._lock:
-            return [r for r in self._open.values() if request_id in {'', r.request_id}]
+            if request_id:
+                return [r for r in self._open.values() if r.request_id == request_id]
+            return [r for r in self._open.values() if not r.is_look]
+
+    def looks(self) -> list[OpenRequest]:
+        """List the open requests of watches."""
+        with self._lock:
+            return [request for request in self._open.values() if request.is_look]
 
     def _refusal(self, number: int) -> str:
         """Say why there is no room for one more request; '' = there is."""
@@ -311,6 +328,8 @@ class OpenRequests:
 
     def _publish(self, request: OpenRequest, chunk: AnswerChunk) -> None:
         admitted = request.admitted
+        if admitted.facts.is_look:
+            return
         message = chunk_to_ros(chunk, admitted.facts, admitted.question.frames)
         self._publisher.publish_chunk(message)
         if request.feedback is not None:
@@ -318,12 +337,13 @@ class OpenRequests:
 
     def _end(self, request: OpenRequest, chunk: AnswerChunk, answer: Answer) -> None:
         del self._open[request.request_id]
-        self._count(answer)
         admitted = request.admitted
         message = answer_to_ros(answer, admitted.facts, admitted.question.frames)
         try:
-            self._publish(request, chunk)
-            self._publisher.publish_answer(message, admitted.question)
+            if not request.is_look:
+                self._count(answer)
+                self._publish(request, chunk)
+                self._publisher.publish_answer(message, admitted.question)
         finally:
             request.reply.set_result(message)
             if request.attempt is not None and not request.attempt.done():

@@ -59,6 +59,7 @@ from edge_vlm_ros.nodes.request_parameters import RequestDefaults, read_request_
 from edge_vlm_ros.nodes.request_services import open_services
 from edge_vlm_ros.nodes.same_name import SameName
 from edge_vlm_ros.nodes.status import NodeStatus
+from edge_vlm_ros.nodes.watches import Watches
 from edge_vlm_ros.nodes.watching import Watching
 from edge_vlm_ros.serving import EnginePhase, EngineState, ModelProcess, check_spec
 from edge_vlm_ros.serving.process import ProcessSettings
@@ -109,7 +110,6 @@ class VlmNode(ParameterSets, LifecycleNode):
             defaults=self.defaults,
         )
         self._outlets = Outlets(self, self.parameters, self._inbox.put)
-        self.parameters.warn_of_unknown()
         self._answering = Answering(
             self,
             cameras=self._watching.feeds,
@@ -121,6 +121,10 @@ class VlmNode(ParameterSets, LifecycleNode):
             limit=int(self.get_parameter('queue_size').value),
             policy=str(self.get_parameter('queue_policy').value),
         )
+        self._watches = Watches(
+            self, self._answering, self._watching, self._group, self._no_answers
+        )
+        self.parameters.warn_of_unknown()
         self._same_name = SameName(self)
         self._action = open_services(self, self._answering, self._group)
         self._draining = Draining(self, self, steady, self._group)
@@ -181,6 +185,7 @@ class VlmNode(ParameterSets, LifecycleNode):
             self._fail(f'cannot activate: {type(error).__name__}: {error}')
             return TransitionCallbackReturn.FAILURE
         self._answering.ahead = self._watching.ahead
+        self._watches.open()
         self._enter('active')
         return super().on_activate(state)
 
@@ -317,6 +322,12 @@ class VlmNode(ParameterSets, LifecycleNode):
         state = process.state
         return '' if state.is_ready else f'the model is not ready: {state.message}'
 
+    def _no_answers(self) -> str:
+        """Say why no question can be answered now; '' = one can."""
+        process = self._process
+        is_loaded = process is not None and process.state.is_ready
+        return '' if is_loaded else self._answering.closed or 'the model is not ready'
+
     def _unload(self, error: EdgeVlmError) -> None:
         """Go back to unconfigured, the model process having given up."""
         self._answering.end_all(error)
@@ -333,6 +344,7 @@ class VlmNode(ParameterSets, LifecycleNode):
 
     def _close_cameras(self) -> None:
         self._answering.ahead = None
+        self._watches.close()
         self._watching.close()
 
     # --- requests and what goes out --------------------------------------------------------------
@@ -378,8 +390,10 @@ class VlmNode(ParameterSets, LifecycleNode):
             answering.requests,
             answering.sessions,
             self._watching.health(),
-            ahead.facts() if ahead is not None else None,
+            ahead=ahead.facts() if ahead is not None else None,
+            watches=self._watches,
         )
 
     def _on_time_jump(self, _jump: TimeJump) -> None:
         self._watching.clear()
+        self._watches.clear()

@@ -37,6 +37,8 @@ class Watching:
     Attributes:
         feeds: The cameras by name, in their order; empty while the node is not active.
         ahead: Makes frames ready before anybody asks; None = nothing is.
+        time: As given.
+        defaults: As given.
     """
 
     def __init__(  # noqa: PLR0913 (keywords)
@@ -52,17 +54,17 @@ class Watching:
         self.feeds: dict[str, CameraFeed] = {}
         self.ahead: Ahead | None = None
         self._node = node
-        self._time = time
+        self.time = time
         self._inbox = inbox
         self._group = callback_group
         self._on_frame = on_frame
-        self._defaults = defaults
+        self.defaults = defaults
 
     def open(self, settings: VlmSettings, backend: Backend) -> None:
         """Subscribe to the cameras; begin to make ready what `settings.ahead` says."""
         for camera in settings.cameras:
             self.feeds[camera.name] = CameraFeed(
-                self._node, camera, self._time, self._group, self._on_frame
+                self._node, camera, self.time, self._group, self._on_frame
             )
         if not settings.ahead.is_on or not settings.ahead.watches:
             return
@@ -79,10 +81,10 @@ class Watching:
             self.feeds,
             backend,
             lambda: backend.info,
-            time=self._time,
+            time=self.time,
             inbox=self._inbox,
             callback_group=self._group,
-            defaults=self._defaults,
+            defaults=self.defaults,
         )
 
     def close(self) -> None:
@@ -110,5 +112,5 @@ class Watching:
 
     def health(self) -> list[CameraHealth]:
         """Return how the cameras do."""
-        max_age_s = self._defaults().max_age_s
+        max_age_s = self.defaults().max_age_s
         return [replace(feed.health(), max_age_s=max_age_s) for feed in self.feeds.values()]

@@ -133,8 +133,9 @@ class WatchedWindow:
     @property
     def shown_as(self) -> ShownAs:
         """How its frames are shown, whatever their number is just now."""
-        is_alone = self.holds_stills and len(self.cameras) == 1
-        return ShownAs.ALONE if is_alone else ShownAs.AMONG_OTHERS
+        if not self.holds_stills:
+            return ShownAs.AMONG_OTHERS
+        return ShownAs.ALONE if len(self.cameras) == 1 else ShownAs.ONE_OF_IMAGES
 
     def newest(self, camera: str) -> StoredFrame | None:
         """Return the newest frame of a camera in it; None = there is none."""

@@ -33,11 +33,12 @@ def check_question(question: Question, images: int, info: ChipModelInfo) -> None
     if limits.has_logits:
         return
     sampling = question.sampling
+    is_one = sampling.top_k == 1  # The best one, which is what such a chip chooses.
     wanted = {
-        'temperature': sampling.temperature > 0,
-        'top_p': sampling.top_p < 1,
-        'top_k': sampling.top_k > 0,
-        'seed': sampling.seed > 0,
+        'temperature': sampling.temperature > 0 and not is_one,
+        'top_p': sampling.top_p < 1 and not is_one,
+        'top_k': sampling.top_k > 1,
+        'seed': sampling.seed > 0 and not is_one,
         'repetition_penalty': sampling.repetition_penalty != 1,
     }
     refused = [name for name, is_wanted in wanted.items() if is_wanted]

@@ -46,7 +46,8 @@ class AnswerSteps:
         """Begin the answer to a question.
 
         Args:
-            question: With its choices, if any: it is restricted to them where scores can be read.
+            question: With its choices, if any: it is restricted to them where scores can be read
+                and the KV cache can go back.
             prompt: All tokens before the answer.
 
         Raises:
@@ -54,7 +55,7 @@ class AnswerSteps:
             PromptTooLongError: There is no room for the longest choice.
         """
         family, limits = self._family, self._engine.limits
-        if not question.choices or not limits.has_logits:
+        if not question.choices or not (limits.has_logits and self._slots.can_go_back):
             return FreeText(family.tokenizer, family.stop_tokens, question.sampling, question.stop)
         spellings = spell(question.choices, family.tokenizer, family.encode_answer)
         answer = ClosedAnswer(question.choices, spellings, family.stop_tokens, question.sampling)
@@ -103,7 +104,10 @@ class AnswerSteps:
                 token = answer.choose(chosen.values)
         running.note_token(started_ns, self._clock.now_ns())
         is_full = engine.kv.length >= engine.limits.context_tokens
-        return answer.take(token, is_full=is_full)
+        text = answer.take(token, is_full=is_full)
+        if answer.has_thought and answer.reason is not FinishReason.NONE:
+            running.notes.append('the model thought aloud first, which is no part of its answer')
+        return text
 
     def _search(self, running: Running, turn: Turn, answer: ClosedAnswer) -> str:
         """Run one token towards the scores that are wanted next, or take them."""
@@ -112,6 +116,8 @@ class AnswerSteps:
             path = answer.path
             self._cut(turn, _shared(turn.run, path))
             if len(turn.run) < len(path):
+                if not turn.run:
+                    self._slots.keep()  # Other ways through the choices begin here, too.
                 self._append(turn, path[len(turn.run)])
                 answer.step()
             if len(turn.run) < len(path):
@@ -146,10 +152,20 @@ class AnswerSteps:
         turn.run.append(token)
 
     def _cut(self, turn: Turn, kept: int) -> None:
-        """Cut the KV cache after so many of the answer's tokens."""
-        if kept < len(turn.run):
-            self._slots.cut(len(turn.prompt) + kept)
-            del turn.run[kept:]
+        """Cut the KV cache after so many of the answer's tokens, or fewer.
+
+        Raises:
+            DeviceError: It could not keep what it would have to go back to.
+        """
+        if kept >= len(turn.run):
+            return
+        left = self._slots.cut(len(turn.prompt) + kept) - len(turn.prompt)
+        if left < 0:
+            raise DeviceError(
+                f'chip {self._chip}: there was no memory for a snapshot of the KV cache, and the '
+                'choices cannot be scored without one'
+            )
+        del turn.run[left:]
 
     @contextmanager
     def _named(self) -> Iterator[None]:

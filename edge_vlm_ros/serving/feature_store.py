@@ -67,6 +67,9 @@ class FeatureStore:
         way = group.key.shown_as
         if way is ShownAs.VIDEO:
             inputs = self._family.preprocess_clip(frames)
+        elif way is ShownAs.ONE_OF_IMAGES:
+            (frame,) = frames
+            inputs = self._family.preprocess_one_of(frame, group.key.images)
         else:
             (frame,) = frames
             inputs = self._family.preprocess(frame, way)

@@ -25,9 +25,18 @@ _NO_IMAGE = -1
 
 
 class KvRecord:
-    """The tokens in the KV cache, in order. The `ChipWorker`'s thread alone uses it."""
+    """The tokens in the KV cache, in order. The `ChipWorker`'s thread alone uses it.
 
-    def __init__(self) -> None:
+    Args:
+        can_truncate: Whether the cache can be cut anywhere (`EngineLimits.can_truncate`).
+
+    Attributes:
+        snapshots: Lengths that a cache that cannot be cut can go back to.
+    """
+
+    def __init__(self, *, can_truncate: bool = True) -> None:
+        self.snapshots: set[int] = set()
+        self._can_truncate = can_truncate
         self._parts: list[_Rows] = []
         self._images: dict[FeatureKey, int] = {}
         self._numbers = count()
@@ -53,8 +62,15 @@ class KvRecord:
         kept = self._joined()[:length]
         self._parts = [kept] if len(kept) else []
         self._length = len(kept)
+        self.snapshots = {at for at in self.snapshots if at <= length}
         numbers = set(np.unique(kept[:, 1]).tolist()) if len(kept) else set()
         self._images = {key: number for key, number in self._images.items() if number in numbers}
+
+    def reachable(self, length: int) -> int:
+        """Return to which length the cache can go back: `length`, or the next one before it."""
+        if self._can_truncate or length >= self._length:
+            return min(length, self._length)
+        return max((at for at in self.snapshots if at <= length), default=0)
 
     def shared(self, prompt: PromptPart, keys: Sequence[FeatureKey]) -> int:
         """Count the tokens at the start of `prompt` that the cache already holds.

@@ -6,12 +6,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_vlm_ros.core import ModelFiles, takes, unsupported
-from edge_vlm_ros.engines import OnLoaded, engine_options, ignore_progress, open_engine
+from edge_vlm_ros.core import ModelFileError, ModelFiles, takes, unsupported
+from edge_vlm_ros.engines import (
+    OnLoaded,
+    engine_options,
+    ignore_progress,
+    known_tokens,
+    open_engine,
+)
 from edge_vlm_ros.engines.base import Engine
-from edge_vlm_ros.families import ModelFamily, family_options, read_family
+from edge_vlm_ros.families import FamilySettings, ModelFamily, family_options, read_family
 from edge_vlm_ros.models import find_model
 from edge_vlm_ros.serving.model_info import ModelSpec
+from edge_vlm_ros.text import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +80,7 @@ def load_model(spec: ModelSpec, on_loaded: OnLoaded = ignore_progress) -> Loaded
     options = sort_options(spec.options, files)
     # Before the engine, which may take minutes: what is wrong with these files is said at once.
     settings = read_family(files.config, options.family)
+    check_tokens(files, settings)
     engine = open_engine(spec.chip, files, spec.device_ids, options.engine, on_loaded)
     try:
         family = settings.bound_by(engine.limits)
@@ -80,6 +88,22 @@ def load_model(spec: ModelSpec, on_loaded: OnLoaded = ignore_progress) -> Loaded
         engine.close()
         raise
     return LoadedModel(engine, family, files.name, spec.chip, files.family)
+
+
+def check_tokens(files: ModelFiles, settings: FamilySettings) -> None:
+    """Refuse a tokenizer with ids that the embedding has no row for, before anything is loaded.
+
+    Raises:
+        ModelFileError: There are some: tokenizer and weights are not of one model.
+    """
+    tokenizer = getattr(settings, 'tokenizer', None)
+    rows = known_tokens(files.chip, files)
+    if rows is not None and isinstance(tokenizer, Tokenizer) and tokenizer.largest_id >= rows:
+        raise ModelFileError(
+            f'{files.folder}: the embedding table has {rows} rows, the tokenizer in '
+            f'{files.tokenizer_folder} has ids up to {tokenizer.largest_id}: they are not of one '
+            'model, or the table is cut short'
+        )
 
 
 def sort_options(options: Mapping[str, object], files: ModelFiles) -> ChosenOptions:

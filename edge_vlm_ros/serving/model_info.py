@@ -74,10 +74,13 @@ class ChipModelInfo(ModelInfo):
     Attributes:
         limits: Read from the model's files.
         costs: Measured at start-up.
+        way: How the chip is driven where there are several ways, in the engine's words ('in
+            place', 'portable'); '' = there is one.
     """
 
     limits: EngineLimits
     costs: StageCosts = StageCosts()
+    way: str = ''
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

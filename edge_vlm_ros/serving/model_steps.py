@@ -152,7 +152,7 @@ class ModelSteps:
         """Prefill a prompt; return tokens and nanoseconds of its largest piece."""
         costs: list[tuple[int, int]] = []
         start = 0
-        for tokens in self._plan(len(prompt)):
+        for tokens in self._slots.plan(prompt):
             started_ns = self._clock.now_ns()
             self._engine.prefill(prompt.slice(start, start + tokens), {0: features})
             took_ns = self._clock.now_ns() - started_ns
@@ -240,10 +240,10 @@ class ModelSteps:
         self._making = ahead = _Ahead(fitted.before, fitted.frames)
         begun = self._slots.begin_ahead(ahead.prompt, ahead.keys)
         self.ahead = LastPrefix(len(ahead.prompt), self.ahead.restarts + begun.is_restart)
-        missing = len(ahead.prompt) - begun.reused
-        if not missing:
+        is_there = begun.reused == len(ahead.prompt)
+        if is_there:
             self._slots.is_whole(len(ahead.prompt))
-        pieces = self._plan(missing) if missing else ()
+        pieces = () if is_there else self._slots.plan(ahead.prompt)
         return Rendered(pieces, begun.reused, ahead.needed(begun.reused))
 
     def _group(self, wish: Wish, key: FeatureKey) -> FrameGroup:
@@ -304,14 +304,14 @@ class ModelSteps:
             prompt=prompt,
             answer=self._answers.begin(question, prompt),
         )
-        begun = self._slots.begin(prompt, turn.keys)
+        begun = self._slots.begin(prompt, turn.keys, fitted.words)
         turn.reused_tokens = begun.reused
         needed = turn.needed(turn.reused_tokens)
         turn.features |= self._store.features(needed)
         is_encoded = len(turn.features) == len(needed)
         turn.readiness = fitted.readiness(begun.shared, is_encoded=is_encoded)
         running.turn = turn
-        return Rendered(self._plan(len(prompt) - turn.reused_tokens), turn.reused_tokens, needed)
+        return Rendered(self._slots.plan(prompt), turn.reused_tokens, needed)
 
     def _plan_within(
         self, running: Running, before: Conversation, frames: Sequence[ShownFrames]
@@ -356,13 +356,6 @@ class ModelSteps:
         self._store.forget([group.key])  # Made again if it is chosen: nobody else knows of it.
         is_smaller = smaller.prepared.inputs.tokens < frame.prepared.inputs.tokens
         return smaller if is_smaller else None
-
-    def _plan(self, tokens: int) -> tuple[int, ...]:
-        """Ask the engine in which pieces it wants the tokens that follow what its cache holds."""
-        pieces = self._engine.plan_prefill(tokens)
-        if sum(pieces) != tokens or min(pieces) < 1:
-            raise EdgeVlmError(f'the engine wants {tokens} tokens in pieces of {pieces}')
-        return pieces
 
     def _prefill(
         self,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import BadImageError
 from edge_vlm_ros.serving.conversation import Conversation, PastTurn
-from edge_vlm_ros.serving.shown_frames import group_frames, thin_out
+from edge_vlm_ros.serving.shown_frames import grouping, thin_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def retold(
     """
     conversation = Conversation(turns[0].system_prompt)
     for turn in turns:
-        groups = group_frames(turn.frames, turn.shown_as, family.frames_per_input)
+        groups = grouping(family)(turn.frames, turn.shown_as)
         shown = [_shown(group, store) for group in thin_out(groups, most or len(groups))]
         frames = tuple(frame for frame in shown if frame is not None)
         answer = tuple(family.encode_answer(turn.answer.strip()))

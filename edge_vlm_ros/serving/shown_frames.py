@@ -7,6 +7,7 @@ or it was offered ahead of any question.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -26,7 +27,7 @@ from edge_vlm_ros.core import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,11 @@ def _spread(items: Sequence[object], number: int) -> set[int]:
 
 
 def group_frames(
-    frames: Sequence[StoredFrame], shown_as: ShownAs | None = None, frames_per_input: int = 1
+    frames: Sequence[StoredFrame],
+    shown_as: ShownAs | None = None,
+    frames_per_input: int = 1,
+    *,
+    shares_detail: bool = False,
 ) -> tuple[FrameGroup, ...]:
     """Group the frames that one question shows.
 
@@ -145,13 +150,46 @@ def group_frames(
         shown_as: As `Question.shown_as`: None = as the number of frames says.
         frames_per_input: The family's; so many neighbours make one input of a video. 1 = it knows
             no videos.
+        shares_detail: The family's.
     """
     if shown_as is None and len(frames) == 1:
         shown_as = ShownAs.ALONE
+    if shown_as is None and _are_images(frames):
+        shown_as = ShownAs.ONE_OF_IMAGES
+    if shown_as is ShownAs.ONE_OF_IMAGES and not shares_detail:
+        shown_as = ShownAs.AMONG_OTHERS
+    images = len(frames) if shown_as is ShownAs.ONE_OF_IMAGES else 1
     return tuple(
-        FrameGroup(FeatureKey(tuple(map(name_frame, group)), way), group)
+        FrameGroup(FeatureKey(tuple(map(name_frame, group)), way, images), group)
         for way, group in _groups(frames, shown_as, frames_per_input)
     )
+
+
+class _Shows(Protocol):
+    """A family, as far as it says how frames are grouped."""
+
+    @property
+    def frames_per_input(self) -> int: ...
+
+    @property
+    def shares_detail(self) -> bool: ...
+
+
+def grouping(
+    family: _Shows,
+) -> Callable[[Sequence[StoredFrame], ShownAs | None], tuple[FrameGroup, ...]]:
+    """Return how frames are grouped for a family: `group_frames` as it wants it."""
+    return partial(
+        group_frames,
+        frames_per_input=family.frames_per_input,
+        shares_detail=family.shares_detail,
+    )
+
+
+def _are_images(frames: Sequence[StoredFrame]) -> bool:
+    """Return whether no camera shows more than one of these: what none took is an image."""
+    cameras = [frame.source.camera for frame in frames if frame.source.camera]
+    return bool(frames) and len(set(cameras)) == len(cameras)
 
 
 def _groups(

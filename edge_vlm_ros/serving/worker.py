@@ -59,7 +59,7 @@ from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
 from edge_vlm_ros.serving.running import Running
-from edge_vlm_ros.serving.shown_frames import FrameGroup, group_frames, thin_out
+from edge_vlm_ros.serving.shown_frames import FrameGroup, grouping, thin_out
 from edge_vlm_ros.serving.step import CHIP_THREAD, OnStep
 from edge_vlm_ros.serving.stream import AnswerStream
 
@@ -240,7 +240,7 @@ class ChipWorker:
     def _group(
         self, frames: Sequence[StoredFrame], shown_as: ShownAs | None, most: int = 0
     ) -> dict[FeatureKey, FrameGroup]:
-        groups = group_frames(frames, shown_as, self._frames_per_input)
+        groups = self._group_frames(frames, shown_as)
         # What cannot be shown in one prompt anyway is left out before it is prepared.
         return {group.key: group for group in thin_out(groups, most or len(groups))}
 
@@ -313,7 +313,7 @@ class ChipWorker:
             loaded.close()
             raise
         self._doing = Doing(self._steps, self._clock, self._on_work)
-        self._frames_per_input = loaded.family.frames_per_input
+        self._group_frames = grouping(loaded.family)
         limits = loaded.engine.limits
         load_s = (self._clock.now_ns() - started_ns) / 1e9
         self._info = ChipModelInfo(
@@ -324,6 +324,7 @@ class ChipWorker:
             load_s=round(load_s, 3),
             limits=limits,
             costs=costs,
+            way=getattr(loaded.engine, 'backend_name', ''),
         )
         self._scheduler = Scheduler(self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)

@@ -79,7 +79,7 @@ class ClosedAnswer:
         choices: As the caller wrote them.
         spellings: Of all choices, each of other tokens; the first of a choice is its own.
         stop_tokens: Ids that end the turn.
-        sampling: Above temperature 0 the choice is drawn by the choices' probabilities, with
+        sampling: Unless it is greedy the choice is drawn by the choices' probabilities, with
             temperature, top-k and top-p as for tokens.
     """
 
@@ -199,7 +199,7 @@ class ClosedAnswer:
         self._branches.sort(key=lambda branch: branch.mass)
         if self._is_hurried:
             self._hurry()
-        elif self._sampling.temperature <= 0:
+        elif self._sampling.is_greedy:
             self._choose_best()
         elif not self._branches:
             with np.errstate(divide='ignore'):

@@ -8,6 +8,7 @@ from edge_vlm_ros.core import BadOutputError, FinishReason
 from edge_vlm_ros.text.detokenizer import StreamingDetokenizer
 from edge_vlm_ros.text.repetition import RepetitionGuard
 from edge_vlm_ros.text.stop_rule import StopRule
+from edge_vlm_ros.text.thoughts import Thoughts
 from edge_vlm_ros.text.token_sampler import TokenSampler
 
 if TYPE_CHECKING:
@@ -25,12 +26,19 @@ _FEW_OF_ONE = 8
 """So many of one token are a loop already where nothing else was said and max_tokens cut it."""
 
 
+_SAID_BY_NAN = (
+    ': token 0 for ever is what a chip says whose scores are no numbers: take a build in bf16 (or '
+    "fp16), and check driver and the SoC's memory layout (edge-vlm doctor)"
+)
+
+
 class FreeText:
     """One answer in the model's own words. Use from one thread at a time.
 
     What could be the beginning of a stop string waits, and so does what could be the beginning of
     a loop: neither is shown before it is clear that it is no such thing. Blanks that it begins
-    with are not shown: some models say one after what opens the answer.
+    with are not shown: some models say one after what opens the answer. Neither is what a model
+    thinks aloud before it answers (`Thoughts`).
 
     Args:
         tokenizer: The model's.
@@ -52,7 +60,9 @@ class FreeText:
             stop_tokens, max_tokens=sampling.max_tokens, stop_strings=stop_strings
         )
         self._detokenizer = StreamingDetokenizer(tokenizer)
-        self._guard = RepetitionGuard()
+        self._ends_loops = sampling.max_repeats > 0
+        self._guard = RepetitionGuard(sampling.max_repeats)
+        self._thoughts = Thoughts()
         self._tokens: list[int] = []
         self._reason = FinishReason.NONE
         self._shown: list[str] = []
@@ -80,6 +90,11 @@ class FreeText:
         rest = text[len(self._decode(kept)) :]
         return [*self._tokens[:kept], *self._tokenizer.encode(rest)]
 
+    @property
+    def has_thought(self) -> bool:
+        """Whether it thought aloud first."""
+        return self._thoughts.has_thought
+
     def choose(self, logits: NDArray[np.floating]) -> int:
         """Return the next token.
 
@@ -99,7 +114,8 @@ class FreeText:
             is_full: The context holds no more tokens: the answer ends with this one.
 
         Raises:
-            BadOutputError: The answer is a loop, or it ended with nothing visible said.
+            BadOutputError: The answer is a loop, or it ended with nothing visible said, be it for
+                all its thinking.
         """
         text = ''
         if self._rule.accept(token):
@@ -107,7 +123,7 @@ class FreeText:
             self._guard.push(token)
             if loop := self._guard.loop:
                 self._raise_loop(loop)
-            text = self._rule.show(self._detokenizer.push(token))
+            text = self._rule.show(self._thoughts.show(self._detokenizer.push(token)))
         self._reason = self._rule.reason
         if self._reason is FinishReason.NONE and is_full:
             self._reason = FinishReason.CONTEXT
@@ -119,7 +135,8 @@ class FreeText:
         return self._show(text)
 
     def _end(self, text: str) -> str:
-        text += self._rule.show(self._detokenizer.flush()) + self._rule.finish()
+        rest = self._thoughts.show(self._detokenizer.flush()) + self._thoughts.finish()
+        text += self._rule.show(rest) + self._rule.finish()
         if self._rule.reason is FinishReason.STOP_STRING:
             self._reason = FinishReason.STOP_STRING
         shown = self._show(text)
@@ -128,6 +145,12 @@ class FreeText:
         is_empty = not ''.join(self._shown).strip()
         if is_empty and self._reason is not FinishReason.STOP_STRING:
             ended = self._reason.name.lower()
+            if self.has_thought:
+                raise BadOutputError(
+                    f'the model thought aloud for {len(self._tokens)} tokens and said nothing '
+                    f'(ended by {ended}): allow it more tokens (max_tokens), or a system prompt '
+                    'that does not ask it to think'
+                )
             raise BadOutputError(
                 f'the model said nothing: {len(self._tokens)} tokens without a visible character '
                 f'(ended by {ended})'
@@ -146,7 +169,7 @@ class FreeText:
 
     def _check_one_token(self) -> None:
         """Refuse an answer that was cut while it was still saying the one token it began with."""
-        if len(set(self._tokens)) == 1:
+        if self._ends_loops and len(set(self._tokens)) == 1:
             self._raise_loop(self._tokens[:1])
 
     def _raise_loop(self, loop: Sequence[int]) -> NoReturn:
@@ -154,7 +177,8 @@ class FreeText:
         if len(quoted) > _LONGEST_QUOTE:
             quoted = quoted[:_LONGEST_QUOTE] + '...'
         tokens = f'token {loop[0]}' if len(loop) == 1 else f'the same {len(loop)} tokens'
+        advice = _SAID_BY_NAN if set(loop) == {0} else ''
         raise BadOutputError(
             f'the model repeats itself: {tokens} ({quoted!r}) over and '
-            f'over; ended after {len(self._tokens)} tokens'
+            f'over; ended after {len(self._tokens)} tokens{advice}'
         )

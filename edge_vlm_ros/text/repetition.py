@@ -16,9 +16,6 @@ LONGEST_PERIOD = 32
 FEWEST_REPEATS = 4
 """So often its period stands in a loop."""
 
-MOST_OF_ONE = 32
-"""So many of the same token in a row are a loop: 3 s of a chip that makes ten a second."""
-
 MOST_PERIODIC = 64
 """So many tokens at the answer's end with a longer period are one."""
 
@@ -27,9 +24,14 @@ _SUSPICIOUS = 16
 
 
 class RepetitionGuard:
-    """Follows the tokens of one answer."""
+    """Follows the tokens of one answer.
 
-    def __init__(self) -> None:
+    Args:
+        most_of_one: So many of the same token in a row are a loop; 0 = nothing is.
+    """
+
+    def __init__(self, most_of_one: int) -> None:
+        self._most_of_one = most_of_one
         self._tokens: list[int] = []
         # By period: how many tokens at the answer's end have it; 0 = not even two times one.
         self._runs = [0] * (LONGEST_PERIOD + 1)
@@ -45,16 +47,18 @@ class RepetitionGuard:
     @property
     def is_suspicious(self) -> bool:
         """Whether the answer's end may be the beginning of a loop; then its text can wait."""
-        return self._period(_SUSPICIOUS_OF_ONE, _SUSPICIOUS) > 0
+        return self._period(min(_SUSPICIOUS_OF_ONE, self._most_of_one), _SUSPICIOUS) > 0
 
     @property
     def loop(self) -> tuple[int, ...]:
         """The tokens of the loop that the answer is in, once; empty = it is in none."""
-        period = self._period(MOST_OF_ONE, MOST_PERIODIC)
+        period = self._period(self._most_of_one, MOST_PERIODIC)
         return tuple(self._tokens[-period:]) if period else ()
 
     def _period(self, of_one: int, of_more: int) -> int:
         """Return the shortest period of so many tokens at the end; 0 = there is none."""
+        if not self._most_of_one:
+            return 0
         for period in range(1, LONGEST_PERIOD + 1):
             wanted = of_one if period == 1 else max(of_more, FEWEST_REPEATS * period)
             if self._runs[period] >= wanted:

@@ -26,9 +26,6 @@ _Floats: TypeAlias = 'NDArray[np.float32] | NDArray[np.float64]'
 _Logits: TypeAlias = 'NDArray[np.floating]'
 _Ids: TypeAlias = NDArray[np.intp]
 
-_COLDEST = 1e-6
-"""Temperatures below are greedy: there, a logit 1e-4 under the best stands at e^-100."""
-
 _REACH = 16.0
 """How far below the best token candidates of top-p are looked for, in logits over temperature."""
 
@@ -81,7 +78,7 @@ class TokenSampler:
         """
         if seen and self._options.repetition_penalty != 1:
             logits = _penalised(logits, seen, self._options.repetition_penalty)
-        if self._options.temperature < _COLDEST:
+        if self._options.is_greedy:
             best = int(np.argmax(logits))  # the first NaN, if there is one
             _check(logits, float(logits[best]))
             return best

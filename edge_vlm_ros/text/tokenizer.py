@@ -103,6 +103,11 @@ class Tokenizer:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     @property
+    def largest_id(self) -> int:
+        """The largest id that it can give; template tokens have the last ones."""
+        return max(self.vocab_size - 1, *self._backend.get_added_tokens_decoder(), 0)
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids of the tokens that `decode` leaves out."""
         return self._special

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_vlm_ros.vision.first_look import check_at_first_look
     from edge_vlm_ros.vision.frame_buffer import BufferStats, FrameBuffer
     from edge_vlm_ros.vision.frame_sampler import ChosenFrames, choose_frames
+    from edge_vlm_ros.vision.light import is_dark
     from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
     from edge_vlm_ros.vision.media import MediaFrame, MediaReader, open_media
     from edge_vlm_ros.vision.normalise import Normaliser
@@ -75,6 +76,7 @@ _MODULES = {
     'decode_image': 'colour',
     'dynamic_tiles': 'tiles',
     'has_changed': 'change',
+    'is_dark': 'light',
     'open_media': 'media',
     'patch_places': 'patches',
     'pixels_for_canvas': 'preprocess',
@@ -117,6 +119,7 @@ __all__ = [
     'decode_image',
     'dynamic_tiles',
     'has_changed',
+    'is_dark',
     'open_media',
     'patch_places',
     'pixels_for_canvas',

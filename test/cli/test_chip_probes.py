@@ -423,14 +423,14 @@ def test_a_bmodel_that_fits_is_said_to_fit(room, board, own_model):
     own_model(soc_memory={'npu': 2048, 'vpu': 2048, 'vpp': 2048})
     board.be_se7()
     found = room()['mine (bm1684x)']
-    assert (found.state, found.found) == (State.OK, 'takes 2 of 9070 MiB')
+    assert (found.state, found.found) == (State.OK, 'takes 3 of 9070 MiB')
 
 
 def test_a_bmodel_larger_than_the_memory_is_a_warning(room, board, own_model):
     own_model()
     board.be_se7(npu=1, vpp=0)
     found = room()['mine (bm1684x)']
-    assert (found.state, found.found) == (State.WARNING, 'takes 2 MiB, there are 1 MiB')
+    assert (found.state, found.found) == (State.WARNING, 'takes 3 MiB, there are 1 MiB')
     assert 'memory_edit.sh' in found.remedy
 
 
@@ -462,7 +462,11 @@ def test_the_command_looks_at_a_copied_machine(edge_vlm, board, tmp_path):
     }
     done = edge_vlm('doctor', '--json', '--model-dir', tmp_path / 'models', env=env)
     assert done.returncode == 0, done.stderr
-    found = {f['name']: f for f in json.loads(done.stdout)['findings']}
+    findings = json.loads(done.stdout)['findings']
+    found = {finding['name']: finding for finding in findings}
     assert (found['SDK']['state'], found['CMM on chip']['state']) == ('warning', 'ok')
-    # In the catalogue's own list and in the comparison with the memory.
-    assert found['internvl3-2b (ax650)']['topic'] == 'Models and the memory here'
+    # In the catalogue's own list, in the comparison with the memory, and in what to expect.
+    name = 'internvl3-2b (ax650)'
+    topics = [finding['topic'] for finding in findings if finding['name'] == name]
+    assert topics == ['Models', 'Models and the memory here', 'Speed to expect here']
+    assert '11.5 tokens/s (measured on AX650N board)' in found[name]['found']

@@ -36,6 +36,12 @@ def test_the_scripted_engine_keeps_the_laws(slots):
     assert broken_laws(engine, rows=4, except_for=OF_A_SCRIPT) == []
 
 
+def test_a_cache_that_cannot_be_cut_keeps_the_laws():
+    limits = {'context_tokens': 48, 'prefill_chunk': 16, 'can_truncate': False, 'snapshots': 1}
+    engine = ScriptedEngine(find_model('scripted'), Script.from_mapping({'limits': limits}))
+    assert broken_laws(engine, rows=4, except_for=OF_A_SCRIPT) == []
+
+
 def test_an_engine_that_cannot_extend_uses_no_prefix():
     limits = {'can_extend_prefix': False, 'prefill_chunk': 0}
     engine = ScriptedEngine(find_model('scripted'), Script.from_mapping({'limits': limits}))

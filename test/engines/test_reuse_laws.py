@@ -84,6 +84,9 @@ LIMITS = {
     'all at once': {'prefill_chunk': 0},
     'token by token': {'prefill_chunk': 30, 'extension_chunk': 1},
     'one slot': {'prefill_chunk': 24, 'kv_slots': 1},
+    'snapshots': {'prefill_chunk': 24, 'can_truncate': False, 'snapshots': 3},
+    'one snapshot': {'prefill_chunk': 24, 'can_truncate': False, 'snapshots': 1, 'kv_slots': 1},
+    'no way back': {'prefill_chunk': 24, 'can_truncate': False},
     'cannot extend': {'prefill_chunk': 0, 'can_extend_prefix': False},
 }
 

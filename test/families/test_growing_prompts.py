@@ -121,6 +121,9 @@ def test_so_does_the_prompt_of_a_later_turn(family, count, more, question):
 def test_inputs_say_how_they_are_shown(family):
     for way in (ShownAs.ALONE, ShownAs.AMONG_OTHERS):
         assert family.preprocess(scene(1), way).shown_as is way
+    one_of = family.preprocess_one_of(scene(1), 2).shown_as
+    is_told = family.shares_detail
+    assert one_of is (ShownAs.ONE_OF_IMAGES if is_told else ShownAs.AMONG_OTHERS)
     clip = family.preprocess_clip([scene(1)])
     knows_videos = family.frames_per_input > 1
     assert clip.shown_as is (ShownAs.VIDEO if knows_videos else ShownAs.AMONG_OTHERS)
@@ -144,8 +147,11 @@ def test_a_lone_frame_of_internvl_is_labelled_among_others_and_not_alone(model_f
     alone, among = ShownAs.ALONE, ShownAs.AMONG_OTHERS
     assert spelt(alone) == f'<|im_start|>user\n{block}'
     assert spelt(among) == f'<|im_start|>user\nFrame1: {block}'
-    several = f'<|im_start|>user\nFrame1: {block}Frame2: {block}'
-    assert spelt(alone, alone) == spelt(among, among) == spelt(alone, among) == several
+    assert spelt(among, among) == f'<|im_start|>user\nFrame1: {block}Frame2: {block}'
+    images = f'<|im_start|>user\nImage-1: {block}Image-2: {block}'
+    one_of = ShownAs.ONE_OF_IMAGES
+    assert spelt(alone, alone) == spelt(one_of, one_of) == images
+    assert spelt(one_of) == f'<|im_start|>user\nImage-1: {block}'
 
 
 # --- clips of Qwen2-VL and its successors --------------------------------------------------------

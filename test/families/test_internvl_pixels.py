@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from support.families import load_family
+from support.families import limits, load_family
 
 from edge_vlm_ros.core import BadImageError, Frame, FrameSource, ShownAs
 
@@ -77,6 +77,34 @@ def test_pixels_equal_the_published_transform(model_folder, width, height, most)
     assert inputs.grid == (len(expected), rows, columns)
     assert levels(inputs.pixels - expected).max() < 0.01  # of the 1 that the goal allows
     assert np.abs(inputs.pixels - expected).max() < 1e-5
+
+
+SHARES = [(12, 2, 6), (12, 5, 2), (4, 2, 2), (4, 3, 1)]
+
+
+@pytest.mark.parametrize('size', SIZES[:3])
+@pytest.mark.parametrize(('most', 'images', 'share'), SHARES)
+def test_several_images_are_cut_as_in_training(model_folder, size, most, images, share):
+    """`max_dynamic_patch // images` tiles for each."""
+    bounds = limits(context_tokens=8192, longest_prompt=8192)
+    family = load_family(model_folder(max_dynamic_patch=most), bounds)
+    pixels = scene(*size)
+    expected, (columns, rows) = published(pixels, share)
+    inputs = family.preprocess_one_of(frame(pixels), images)
+    assert inputs.grid == (len(expected), rows, columns)
+    assert np.abs(inputs.pixels - expected).max() < 1e-5
+
+
+def test_several_images_are_cut_less_where_the_engine_takes_fewer(model_folder):
+    wide = frame(scene(1600, 400))
+    for bounds, grid in (
+        ({'longest_prompt': 500}, (5, 1, 4)),
+        ({'longest_prompt': 370}, (3, 1, 2)),
+        ({'max_images': 8}, (4, 1, 3)),
+        ({'max_images': 2}, (1, 1, 1)),
+    ):
+        known = limits(**{'context_tokens': 4096, 'longest_prompt': 4096, **bounds})
+        assert load_family(model_folder(), known).preprocess_one_of(wide, 2).grid == grid, bounds
 
 
 @pytest.mark.parametrize(('width', 'height'), SIZES[:3])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.families import load_family
 from tokenizers import Tokenizer as Backend
 
-from edge_vlm_ros.core import VisionInputs, join_parts, text_part
+from edge_vlm_ros.core import ShownAs, VisionInputs, join_parts, text_part
 
 # What transformers itself is given; the form of the published models' chat_template.
 CHATML_JINJA = (
@@ -30,9 +30,15 @@ within_a_fixture = settings(
 )
 
 
-def images(*token_counts):
+def images(*token_counts, shown_as=None):
     pixels = np.zeros((1, 3, 1, 1), np.float32)
-    return [VisionInputs(pixels, (1, 1, 1), tokens) for tokens in token_counts]
+    is_alone = len(token_counts) == 1 and shown_as is None
+    way = ShownAs.ALONE if is_alone else shown_as or ShownAs.ONE_OF_IMAGES
+    return [VisionInputs(pixels, (1, 1, 1), tokens, shown_as=way) for tokens in token_counts]
+
+
+def moments(*token_counts):
+    return images(*token_counts, shown_as=ShownAs.AMONG_OTHERS)
 
 
 def spelt(family, part):
@@ -46,7 +52,7 @@ def block(tokens):
 def media(token_counts):
     if len(token_counts) == 1:
         return block(token_counts[0])
-    return ''.join(f'Frame{n}: {block(tokens)}' for n, tokens in enumerate(token_counts, 1))
+    return ''.join(f'Image-{n}: {block(tokens)}' for n, tokens in enumerate(token_counts, 1))
 
 
 @pytest.fixture(scope='module')
@@ -80,11 +86,14 @@ def test_one_frame_stands_before_the_question(plain):
     assert spelt(plain, suffix) == 'What is this?<|im_end|>\n<|im_start|>assistant\n'
 
 
-def test_several_frames_are_numbered(plain):
-    prefix = plain.render_prefix(images(1, 1), '')
-    assert spelt(plain, prefix) == (
-        '<|im_start|>user\nFrame1: <img><IMG_CONTEXT></img>\nFrame2: <img><IMG_CONTEXT></img>\n'
-    )
+def test_the_moments_of_a_clip_and_several_images_are_numbered_as_in_the_model_card(plain):
+    def written(prefix):
+        return spelt(plain, prefix).replace('<img><IMG_CONTEXT></img>', '<image>')
+
+    clip = plain.render_prefix(moments(1, 1), '')
+    assert written(clip) == '<|im_start|>user\nFrame1: <image>\nFrame2: <image>\n'
+    several = plain.render_prefix(images(1, 1), '')
+    assert written(several) == '<|im_start|>user\nImage-1: <image>\nImage-2: <image>\n'
 
 
 def test_without_frames_the_question_follows_at_once(plain):
@@ -125,7 +134,7 @@ def test_the_next_turn_closes_the_answer_and_opens_the_question(plain):
 def test_new_frames_of_a_later_turn_keep_their_place_in_the_conversation(plain):
     part = plain.render_next_turn(images(2, 3), first_image=4, position=100)
     assert [span.image for span in part.spans] == [4, 5]
-    assert spelt(plain, part).startswith('<|im_end|>\n<|im_start|>user\nFrame1: <img>')
+    assert spelt(plain, part).startswith('<|im_end|>\n<|im_start|>user\nImage-1: <img>')
     assert part.positions[0] == 100
     assert part.next_position == 100 + len(part)
 

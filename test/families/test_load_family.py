@@ -27,6 +27,11 @@ def test_a_config_without_a_family_is_refused(model_folder):
         load_family(model_folder(model_type=...))
 
 
+def test_the_config_of_the_language_model_inside_is_told_from_the_models_own(model_folder):
+    with pytest.raises(ModelFileError, match=r'of the language model inside: the one of the whol'):
+        load_family(model_folder(model_type='qwen3', template=...))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ModelFileError, match=r'there is no model folder .*nowhere'):
         load_family(tmp_path / 'nowhere')

@@ -4,6 +4,7 @@ It shows that a change of the rules or of a maker leaves shipped files as they a
 makers running between the times that somebody needs them.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from support.onnx_weights import GRAPHS, graph_files, read_weights
 from support.sophgo.fixtures import FIXTURES, FOLDER
 
 from edge_vlm_ros import demo
-from tools.demo_model import demo_clip, onnx_graphs, pack
+from tools.demo_model import demo_clip, onnx_graphs, pack, watch_clip
 from tools.demo_model.size import ModelSize
 from tools.sophgo.compile.checkpoints import CHECKPOINTS
 
@@ -28,6 +29,11 @@ def test_the_held_out_questions_follow_from_their_seeds():
 def test_the_notes_of_the_demo_clip_follow_from_its_scene():
     notes = DEMO / 'clips' / f'{demo_clip.NAME}.json'
     assert demo_clip.as_json(demo_clip.truth()) == notes.read_text(encoding='utf-8')
+
+
+def test_the_labels_of_the_watched_clip_follow_from_its_scene():
+    labels = DEMO / 'recordings' / f'{watch_clip.NAME}.labels.json'
+    assert watch_clip.labels() == json.loads(labels.read_text(encoding='utf-8'))
 
 
 def test_the_demo_model_is_written_as_it_lies_there():
@@ -48,7 +54,7 @@ def test_the_compiled_fixtures_come_from_the_checkpoints_drawn_here(name, tmp_pa
         assert path.read_bytes() == (shipped / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize('name', ['internvl3', 'mllama', 'qwen2_5vl', 'qwen2vl'])
+@pytest.mark.parametrize('name', ['internvl3', 'internvl35', 'mllama', 'qwen2_5vl', 'qwen2vl'])
 def test_and_so_do_the_weights_of_the_float_reference(name):
     fixture = next(f for f in FIXTURES.values() if f.weights == name)
     drawn, kept = CHECKPOINTS[name]().weights, fixture.load_weights()

@@ -89,7 +89,18 @@ def put_internvl2_5_1b(root):
     return root
 
 
+def put_internvl3_5_2b(root):
+    put_set(root / 'InternVL3_5-2B_axmodel', 28, prefix='qwen3', table='bfloat16.bin')
+    put(root / 'InternVL3_5-2B_axmodel', 'model.embed_tokens.weight.npy')
+    put(root, 'vit-models/internvl_vit_model_1x3x448x448.axmodel', 'infer_axmodel.py')
+    put_tokenizer(root / 'InternVL3_5-2B')
+    return root
+
+
+VISION_3_5 = 'internvl_vit_model_1x3x448x448.axmodel'
+
 PUBLISHED = [
+    ('ax650', 'internvl3.5-2b', put_internvl3_5_2b, 28, VISION_3_5),
     ('ax650', 'internvl3-2b', put_internvl3_2b, 28, 'internvl3_2b_vit_slim.axmodel'),
     ('ax650', 'internvl3-1b', put_internvl3_1b, 24, 'internvl3_1b_vit.axmodel'),
     ('ax650', 'internvl2.5-1b', put_internvl2_5_1b, 24, VISION_2_5),
@@ -144,13 +155,48 @@ def test_the_vision_tower_is_known_by_its_name_or_its_folder(tmp_path, name):
     assert find_model('ax650', str(tmp_path)).weights['vision_encoder'] == tmp_path / name
 
 
-def test_two_sets_below_one_folder_are_both_named(tmp_path):
+@pytest.mark.parametrize(
+    ('chip', 'folder', 'vision'),
+    [
+        ('ax650', 'internvl2_5_1b_448_ax650', VISION_2_5),
+        ('ax630c', 'internvl2_5_1b_364_ax630c', 'internvl2_5_1b_vit_364.axmodel'),
+    ],
+)
+def test_of_sets_for_several_chips_each_chip_gets_its_own(tmp_path, chip, folder, vision):
     put_internvl2_5_1b(tmp_path)
-    with pytest.raises(ModelFileError, match=r'name one: internvl2_5_1b_364_ax630c .*448_ax650'):
+    for named in (tmp_path, tmp_path / folder):
+        found = find_model(chip, str(named))
+        assert len(found.weights) == 27
+        assert found.weights['layers.0'].parent == tmp_path / folder
+        assert found.weights['vision_encoder'].name == vision
+        assert found.tokenizer_folder == tmp_path / 'tokenizer'
+
+
+def test_a_set_for_another_chip_is_taken_where_there_is_no_other(tmp_path):
+    """The engine says what is wrong with it; the name may be, too."""
+    put(put_tokenizer(put_set(tmp_path / 'x_ax630c', 4)), 'a_vit.axmodel')
+    assert find_model('ax650', str(tmp_path)).weights['layers.0'].parent.name == 'x_ax630c'
+
+
+def test_two_sets_below_one_folder_are_both_named(tmp_path):
+    for name in ('first', 'second'):
+        put(put_set(tmp_path / name, 4), 'a_vit.axmodel')
+    put_tokenizer(tmp_path / 'tokenizer')
+    with pytest.raises(ModelFileError, match=r'name one: first .*, second '):
         find_model('ax650', str(tmp_path))
-    found = find_model('ax650', str(tmp_path / 'internvl2_5_1b_448_ax650'))
-    assert len(found.weights) == 27
-    assert found.tokenizer_folder == tmp_path / 'tokenizer'
+    assert len(find_model('ax650', str(tmp_path / 'second')).weights) == 7
+
+
+def test_of_builds_for_several_chunks_the_smallest_takes_the_longest_prompts(tmp_path):
+    """InternVL3-2B.axera with its folders for chunks of 128 and for one prefill of 320."""
+    put_tokenizer(put(tmp_path, 'vit_axmodel/internvl3_2b_vit_slim.axmodel') / 'tokenizer')
+    for chunk in (320, 128):
+        put_set(tmp_path / f'InternVL3-2B_axmodel_chunk_{chunk}', 28, chunk=chunk)
+    found = find_model('ax650', str(tmp_path))
+    assert found.weights['layers.0'].name == 'qwen2_p128_l0_together.axmodel'
+    named = tmp_path / 'InternVL3-2B_axmodel_chunk_320'
+    found = find_model('ax650', str(named))
+    assert found.weights['layers.0'].name == 'qwen2_p320_l0_together.axmodel'
 
 
 def test_of_two_sets_the_one_with_more_layers_counts(tmp_path):

@@ -43,6 +43,7 @@ DEFAULTS = RequestDefaults(
     timeout_s=10.0,
     max_tokens=50,
     system_prompt='Be kind.',
+    max_repeats=32,
 )
 
 

@@ -36,7 +36,13 @@ from edge_vlm_ros.serving.ahead import AheadReport  # noqa: E402
 from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
 DEFAULTS = RequestDefaults(
-    max_frames=8, max_age_s=0.0, frame_wait_s=1.0, timeout_s=10.0, max_tokens=50, system_prompt=''
+    max_frames=8,
+    max_age_s=0.0,
+    frame_wait_s=1.0,
+    timeout_s=10.0,
+    max_tokens=50,
+    system_prompt='',
+    max_repeats=32,
 )
 
 

@@ -41,7 +41,13 @@ from edge_vlm_ros.vision import FrameBuffer  # noqa: E402
 
 S = 10**9
 DEFAULTS = RequestDefaults(
-    max_frames=8, max_age_s=2.0, frame_wait_s=1.0, timeout_s=10.0, max_tokens=50, system_prompt=''
+    max_frames=8,
+    max_age_s=2.0,
+    frame_wait_s=1.0,
+    timeout_s=10.0,
+    max_tokens=50,
+    system_prompt='',
+    max_repeats=32,
 )
 
 
@@ -231,7 +237,7 @@ def test_cameras_that_are_watched_together_stand_in_one_prompt():
     assert robot.wish.frames == ()  # a question about both cannot be answered yet
     rear = robot.show(10, 'rear')
     assert robot.wish.frames == (front, rear)
-    assert robot.wish.shown_as is ShownAs.AMONG_OTHERS
+    assert robot.wish.shown_as is ShownAs.ONE_OF_IMAGES
     assert robot.ask(cameras=['front', 'rear']) == (front, rear)
     assert robot.choose(cameras=['rear', 'front']).facts.scene_checked_age_s == -1
     assert robot.choose(cameras=['front']).question.shown_as is None

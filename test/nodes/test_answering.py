@@ -321,3 +321,60 @@ def test_a_cancelled_goal_ends_as_one(bench, action):
     bench.until(lambda: feedback[-1].done)
     assert ''.join(chunk.delta for chunk in feedback) == answer.text
     assert (feedback[-1].error_code, feedback[-1].message) == (302, answer.message)
+
+
+def test_a_look_is_answered_and_nobody_else_hears_of_it(bench):
+    bench.open()
+    task = bench.look('How are you?', 'watch/w/1')
+    bench.until(task.done)
+    assert task.result().text == '1 frames: How are you? '
+    assert (bench.publisher.chunks, bench.publisher.answers) == ([], [])
+    counts = bench.answering.requests.counts
+    assert (counts.answered, counts.failed, counts.largest_burst) == (0, 0, 0)
+    bench.answering.closed = 'the node is inactive'
+    task = bench.look('How are you?', 'watch/w/2')
+    bench.until(task.done)
+    assert task.result().error_code == AnswerMsg.ERROR_NOT_READY
+    assert bench.publisher.chunks == []
+    assert counts.failed == 0
+
+
+def test_a_look_takes_no_room_and_a_cancel_of_all_leaves_it(bench):
+    bench.open()
+    look = bench.look(ENDLESS, 'watch/w/1')
+    bench.until(bench.answering.requests.looks)
+    tasks = [bench.begin(f'r{number}') for number in range(3)]
+    assert len(bench.answering.requests) == 3
+    assert bench.answering.requests.by_turn() == ['r0', 'r1', 'r2']
+    assert bench.answering.cancel() == 3
+    bench.until(lambda: all(task.done() for task in tasks))
+    assert not look.done()
+    assert bench.answering.cancel('watch/w/1') == 1
+    bench.until(look.done)
+    assert look.result().error_code == AnswerMsg.ERROR_CANCELLED
+
+
+def test_where_nobody_waits_a_look_goes_for_whoever_asks(ros_domain):
+    bench = Bench(ros_domain, policy='reject')
+    try:
+        bench.open()
+        look = bench.look(ENDLESS, 'watch/w/1')
+        bench.until(bench.answering.requests.looks)
+        assert bench.ask('Well?').error_code == 0
+        bench.until(look.done)
+        assert look.result().error_code == AnswerMsg.ERROR_PREEMPTED
+        bench.begin('long')
+        assert bench.ask('Well?').error_code == AnswerMsg.ERROR_BUSY
+    finally:
+        bench.answering.end_all(CancelledError('over'))
+        bench.close()
+
+
+def test_at_the_end_looks_end_too(bench):
+    bench.open()
+    look = bench.look(ENDLESS, 'watch/w/1')
+    bench.until(bench.answering.requests.looks)
+    bench.answering.end_all(CancelledError('the node shuts down'))
+    bench.until(look.done)
+    assert look.result().message == 'the node shuts down'
+    assert bench.answering.requests.looks() == []

@@ -144,13 +144,14 @@ def test_an_answer_without_tokens_and_frames_has_zeros():
 def test_zeros_in_a_request_mean_the_default():
     from edge_vlm_ros.srv import Ask
 
-    options = conversions.sampling_from_ros(Ask.Request(), 77)
+    options = conversions.sampling_from_ros(Ask.Request(), 77, 5)
     assert (options.max_tokens, options.top_p, options.temperature) == (77, 1.0, 0.0)
-    warm = [conversions.sampling_from_ros(Ask.Request(temperature=1.0), 0) for _ in range(3)]
+    assert options.max_repeats == 5
+    warm = [conversions.sampling_from_ros(Ask.Request(temperature=1.0), 0, 32) for _ in range(3)]
     assert len({options.seed for options in warm}) == 3
-    assert conversions.sampling_from_ros(Ask.Request(temperature=1.0, seed=5), 0).seed == 5
+    assert conversions.sampling_from_ros(Ask.Request(temperature=1.0, seed=5), 0, 32).seed == 5
     with pytest.raises(BadRequestError):
-        conversions.sampling_from_ros(Ask.Request(top_p=1.5), 0)
+        conversions.sampling_from_ros(Ask.Request(top_p=1.5), 0, 32)
 
 
 def test_the_range_of_16_bit_images_goes_with_the_pixels():

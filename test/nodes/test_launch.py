@@ -83,6 +83,10 @@ def test_the_arguments_of_the_launch_file_are_described():
         'respawn',
         'servers',
         'use_sim_time',
+        'web',
+        'web_host',
+        'web_port',
+        'web_token_file',
     }
     assert all(argument.description for argument in found.values())
     assert tuple(found['chip'].choices) == launchable_chips()
@@ -107,6 +111,22 @@ def test_arguments_set_parameters_and_empty_ones_set_none():
     assert chosen['cameras.front.topic'] == '/f'
     assert chosen['device_ids'] == [0, 1]
     assert chosen['model'] == 'demo'
+
+
+def test_arguments_set_the_parameters_of_the_page():
+    overrides = load(ROOT / 'launch' / 'vlm.launch.py').web_overrides
+    given = {'use_sim_time': 'true'}
+    assert overrides(lambda name: given.get(name, '')) == {'use_sim_time': True}
+    given |= {'web_host': '0.0.0.0', 'web_port': '8090', 'web_token_file': '/a/token'}
+    assert overrides(lambda name: given.get(name, '')) == {
+        'use_sim_time': True,
+        'web.host': '0.0.0.0',
+        'web.port': 8090,
+        'web.token_file': '/a/token',
+    }
+    given['web_port'] = 'http'
+    with pytest.raises(RuntimeError, match='web_port:=http: a number is wanted'):
+        overrides(lambda name: given.get(name, ''))
 
 
 @pytest.mark.parametrize('text', ['a', '0,', '0;1', '-1', '0.5', ','])

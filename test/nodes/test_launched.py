@@ -36,7 +36,7 @@ def launch(other_robot, here):
         started = []
         for node in carry_out(ROOT / 'launch' / name, values, other_robot.folder):
             assert node.package == 'edge_vlm_ros'
-            module = node.executable.replace('_node', '_main')
+            module = f'{node.executable.removesuffix("_node")}_main'
             words = [sys.executable, '-m', f'edge_vlm_ros.nodes.{module}', *node.arguments]
             started.append(other_robot.run(node.executable, words, node.environment))
         return started
@@ -77,6 +77,32 @@ def test_the_demo_plays_its_clip_to_the_node(launch, other_robot):
     client.until_frames()
     assert client.ask('what').text == '1 seen'
     for process in (vlm, camera):
+        assert process.stop() == 0
+        assert 'Traceback' not in process.output()
+
+
+def test_the_page_is_served_beside_the_node_with_the_files_and_the_arguments(launch, other_robot):
+    script = other_robot.script(SCRIPT)
+    token = other_robot.script('a-token-of-one-line\n', 'token')
+    more = other_robot.script(
+        '/**/vlm_web: {ros__parameters: {web: {port: 70000, read_only: true}}}', 'more.yaml'
+    )
+    vlm, page = launch(
+        'vlm.launch.py',
+        chip='scripted',
+        model=str(script),
+        namespace='robot1',
+        params_file=str(more),
+        web='true',
+        web_port='0',
+        web_token_file=str(token),
+    )
+    page.wait_for_output(f'?token=... (from {token})')
+    client = other_robot.new_client('robot1')
+    client.until_state('ready')
+    names = client.node.get_node_names_and_namespaces
+    client.until(lambda: ('vlm_web', '/robot1') in names(), what='the page')
+    for process in (vlm, page):
         assert process.stop() == 0
         assert 'Traceback' not in process.output()
 

@@ -96,3 +96,25 @@ def test_an_option_that_makes_no_sense_fails_the_start_with_its_name(other_robot
     assert name in node.output()
     assert value in node.output()
     assert 'Traceback' not in node.output()
+
+
+def test_a_watch_speaks_up_about_what_is_true_with_its_probability(client):
+    """A red box stands in the way all through the clip."""
+    from edge_vlm_ros.msg import WatchEvent, WatchSpec
+    from edge_vlm_ros.srv import Unwatch, Watch
+
+    events = []
+    client.node.create_subscription(WatchEvent, 'vlm/event', events.append, 10)
+    watch = client.node.create_client(Watch, 'vlm/watch')
+    unwatch = client.node.create_client(Unwatch, 'vlm/unwatch')
+    client.until(lambda: watch.service_is_ready() and unwatch.service_is_ready())
+    spec = WatchSpec(name='way', question='Is the way ahead clear?', when=['no'], period_s=0.2)
+    assert client.result(watch.call_async(Watch.Request(watch=spec))).success
+    client.until(lambda: events, what='an event')
+    begin = events[0]
+    assert (begin.kind, begin.verdict) == (WatchEvent.KIND_BEGIN, 'no')
+    assert 0.5 < begin.probability <= 1.0
+    assert [frame.camera for frame in begin.frames] == ['camera']
+    assert client.result(unwatch.call_async(Unwatch.Request(name='way'))).removed == 1
+    client.until(lambda: events[-1].kind == WatchEvent.KIND_END, what='its end')
+    assert events[-1].event_id == begin.event_id

@@ -13,12 +13,12 @@ SETUP = Path(__file__).resolve().parents[2] / 'tools' / 'setup'
 
 @pytest.fixture
 def setup_modules(monkeypatch):
-    """Return the set-up's modules `stamps`, `steps`, `system` and `console`.
+    """Return the set-up's modules `stamps`, `steps`, `system`, `console` and `browser`.
 
     They are scripts beside each other, not a package: a bare Python runs them.
     """
     monkeypatch.syspath_prepend(str(SETUP))
-    names = ('stamps', 'steps', 'system', 'console')
+    names = ('stamps', 'steps', 'system', 'console', 'browser')
     modules = {name: __import__(name) for name in names}
     yield modules
     for name in names:
@@ -183,3 +183,75 @@ def test_each_level_has_the_steps_of_the_one_before(setup_modules, tmp_path):
     for less, more in itertools.pairwise(titles):
         assert [title for title in more if title in less] == less
     assert any('Jazzy' in title for title in titles[0])
+
+
+@pytest.fixture
+def machine(setup_modules, monkeypatch, capsys):
+    """Make a machine with or without a browser, apt-get and the rights of root.
+
+    Returns what makes it, and with `run` carries its browser step out: the commands that would be
+    run and what was said.
+    """
+    browser = setup_modules['browser']
+    commands = []
+
+    class Machine:
+        steps = setup_modules['steps']
+
+        def __call__(self, *, programs=(), is_root=True, failing=''):
+            def run_logged(command, env):
+                commands.append(command)
+                if failing in command:
+                    raise setup_modules['console'].SetupError('no network')
+
+            monkeypatch.setattr(browser.shutil, 'which', {p: f'/bin/{p}' for p in programs}.get)
+            monkeypatch.setattr(browser.os, 'geteuid', lambda: 0 if is_root else 1000)
+            monkeypatch.setattr(browser, 'run_logged', run_logged)
+
+        def run(self):
+            commands.clear()
+            browser.provide()
+            return commands, capsys.readouterr().out
+
+    return Machine()
+
+
+def test_a_browser_that_is_there_is_taken(machine):
+    machine(programs=['chromium', 'apt-get'])
+    assert machine.run() == ([], '')
+
+
+def test_as_root_on_a_debian_the_browser_is_installed(machine):
+    machine(programs=['apt-get'])
+    (update, install), _ = machine.run()
+    assert update == ['apt-get', 'update']
+    assert {'install', '--no-install-recommends', 'chromium', 'fonts-dejavu-core'} < set(install)
+
+
+@pytest.mark.parametrize('how', [{'is_root': False, 'programs': ['apt-get']}, {'programs': []}])
+def test_elsewhere_the_command_is_said_and_the_set_up_goes_on(machine, how):
+    machine(**how)
+    commands, said = machine.run()
+    assert not commands
+    assert 'sudo apt-get install --yes --no-install-recommends chromium' in said
+
+
+@pytest.mark.parametrize('failing', ['update', 'install'])
+def test_a_browser_that_cannot_be_installed_ends_nothing(machine, failing):
+    machine(programs=['apt-get'], failing=failing)
+    _, said = machine.run()
+    assert '`browser` tests are skipped: no network' in said
+
+
+def test_the_browser_step_is_due_while_it_can_be_installed_and_else_once(machine, tmp_path):
+    steps = machine.steps
+    env = steps.Environment(tmp_path, steps.system.Ros(sourced=False, distro='kilted'))
+    step = steps.page_browser(env)
+    machine(programs=['apt-get'], is_root=False)
+    assert not step.is_done()
+    step.run()
+    assert step.is_done(), 'said once'
+    machine(programs=['apt-get'])
+    assert not step.is_done(), 'now it can be installed'
+    machine(programs=['chromium'])
+    assert step.is_done()

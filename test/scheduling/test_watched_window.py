@@ -182,7 +182,7 @@ def test_stills_of_several_cameras_stand_in_the_order_of_the_cameras():
     show(seen, 3, 90, 'front')
     assert [each.source.camera for each in seen.frames] == ['front', 'rear']
     assert times(seen) == [3, 0]
-    assert seen.shown_as is ShownAs.AMONG_OTHERS
+    assert seen.shown_as is ShownAs.ONE_OF_IMAGES
 
 
 def test_a_joint_window_that_begins_anew_keeps_a_frame_of_each_camera():

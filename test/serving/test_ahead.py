@@ -279,6 +279,9 @@ class Breaking:
             raise SystemExit(3)
         return self.family.preprocess(decoded, shown_as)
 
+    def preprocess_one_of(self, decoded, images):
+        return self.preprocess(decoded, ShownAs.AMONG_OTHERS)
+
 
 def test_what_nobody_expected_ahead_is_no_end(watched, scripted, frame, caplog):
     pipeline, engine = watched(scripted(**SCRIPT), family=Breaking)

@@ -163,6 +163,7 @@ class Filming(Wrapped):
     """Takes neighbouring frames of a camera for a video, two at a time, as Qwen2-VL does."""
 
     frames_per_input = 2
+    shares_detail = False
 
     def __init__(self, inner):
         super().__init__(inner)

@@ -409,6 +409,8 @@ def test_what_a_chip_that_chooses_cannot_do_is_refused_by_name(open_scripted, op
     assert answer.error_code is ErrorCode.UNSUPPORTED_OPTION
     assert f': {" and ".join(options)} cannot be set; max_tokens, stop and' in answer.message
     assert pipeline.ask(Question('Say')).answer(60).text == 'Say'
+    one = SamplingOptions(temperature=0.7, top_k=1, top_p=0.9, seed=7)
+    assert pipeline.ask(Question('Say', sampling=one)).answer(60).text == 'Say', 'greedy'
     brief = Question('Say', stop=('y',), sampling=SamplingOptions(max_tokens=5))
     assert pipeline.ask(brief).answer(60).text == 'Sa', "these are the host's"
 

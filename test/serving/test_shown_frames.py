@@ -10,6 +10,7 @@ from edge_vlm_ros.core import ArrivalTime, ImageDigest, ShownAs
 from edge_vlm_ros.serving.shown_frames import group_frames, name_frame
 
 ALONE, AMONG, VIDEO = ShownAs.ALONE, ShownAs.AMONG_OTHERS, ShownAs.VIDEO
+ONE_OF = ShownAs.ONE_OF_IMAGES
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,33 @@ def test_a_question_says_how_frames_are_shown_or_their_number_does(
     assert [(group.key.shown_as, len(group.frames)) for group in found] == groups
     assert [stored for group in found for stored in group.frames] == frames
     assert len({group.key for group in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ('cameras', 'asked', 'way', 'images'),
+    [
+        ('a', None, ALONE, 1),
+        ('ab', None, ONE_OF, 2),
+        ('abc', None, ONE_OF, 3),
+        ('--', None, ONE_OF, 2),
+        ('a--', None, ONE_OF, 3),
+        ('aa', None, AMONG, 1),
+        ('aab', None, AMONG, 1),
+        ('ab', AMONG, AMONG, 1),
+        ('ab', ONE_OF, ONE_OF, 2),
+    ],
+)
+def test_frames_of_which_each_is_the_only_one_of_its_camera_are_images(
+    frame, cameras, asked, way, images
+):
+    frames = [
+        frame(1, stamp_ns=n, camera=camera.strip('-'), received_ns=n + 1)
+        for n, camera in enumerate(cameras)
+    ]
+    found = group_frames(frames, asked, shares_detail=True)
+    assert {(group.key.shown_as, group.key.images) for group in found} == {(way, images)}
+    plain = group_frames(frames, asked)  # for families that make no difference
+    assert ONE_OF not in {group.key.shown_as for group in plain}
 
 
 def test_a_cameras_frame_is_known_by_stamp_and_arrival(frame):

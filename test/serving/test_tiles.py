@@ -8,13 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.patience import Patience
 
 from edge_vlm_ros.core import (
     BadRequestError,
     ErrorCode,
     FrameSource,
+    Prefix,
     Question,
     RawImage,
+    Readiness,
     SamplingOptions,
     ShownAs,
     StoredFrame,
@@ -24,10 +27,10 @@ from edge_vlm_ros.serving import ModelSpec, VlmPipeline
 SHORT = SamplingOptions(max_tokens=8)
 
 
-def frame_of(width, height, stamp_ns):
+def frame_of(width, height, stamp_ns, camera='front'):
     pixels = np.random.default_rng(stamp_ns).integers(0, 255, (height, width, 3), np.uint8)
     image = RawImage('rgb8', width, height, 3 * width, pixels.tobytes())
-    return StoredFrame(FrameSource('front', '/image', 'optical'), stamp_ns, image, stamp_ns)
+    return StoredFrame(FrameSource(camera, '/image', 'optical'), stamp_ns, image, stamp_ns)
 
 
 def wide_frame(stamp_ns):
@@ -56,6 +59,31 @@ def test_the_same_frame_alone_and_in_a_clip_has_other_tiles(tmp_path):
         alone = vision_tokens(pipeline, one)
         assert alone >= 3 * vision_tokens(pipeline, one, two) / 2
         assert vision_tokens(pipeline, one) == alone
+
+
+def test_several_cameras_share_the_tiles_of_one_image_also_ahead(tmp_path):
+    """Two of four tiles and a thumbnail for each of two; what was made ahead is that, too."""
+    shown = frame_of(80, 40, 1), frame_of(80, 40, 2, 'rear')
+    with VlmPipeline.open(tiling_spec(tmp_path)) as pipeline:
+        tile = vision_tokens(pipeline, shown[0], shown_as=ShownAs.AMONG_OTHERS)
+        assert vision_tokens(pipeline, *shown) == 2 * 3 * tile
+        third = frame_of(80, 40, 3, 'left')
+        assert vision_tokens(pipeline, *shown, third) == 3 * tile
+        assert vision_tokens(pipeline, *shown, frame_of(80, 40, 4, 'rear')) == 3 * tile, 'clips'
+        cold = pipeline.ask(Question('What?', frames=shown, sampling=SHORT)).answer(60)
+    window = ShownAs.ONE_OF_IMAGES  # as a window of two cameras' stills is
+    with VlmPipeline.open(tiling_spec(tmp_path)) as pipeline:
+        reports = []
+        pipeline.listen_ahead(reports.append)
+        pipeline.want_prefix(Prefix(shown, shown_as=window))
+        patience = Patience(20)
+        while not (reports and len(reports[-1].ready) == 2):
+            assert not patience.is_over()
+            patience.look()
+        question = Question('What?', frames=shown, sampling=SHORT, shown_as=window)
+        answer = pipeline.ask(question).answer(60)
+    assert (answer.text, answer.readiness) == (cold.text, Readiness.PREFIX)
+    assert answer.timings.vision_tokens == 2 * 3 * tile
 
 
 def test_a_question_says_in_how_many_tiles_its_frames_are_shown(tmp_path):

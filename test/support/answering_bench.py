@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from edge_vlm_ros.core import Question
 
 DEFAULTS: Final = RequestDefaults(
-    max_frames=8, max_age_s=0.0, frame_wait_s=30.0, timeout_s=60.0, max_tokens=50, system_prompt=''
+    max_frames=8,
+    max_age_s=0.0,
+    frame_wait_s=30.0,
+    timeout_s=60.0,
+    max_tokens=50,
+    system_prompt='',
+    max_repeats=32,
 )
 ENDLESS: Final = 'a long answer'
 
@@ -99,7 +105,7 @@ class Parameters:
 class Bench:
     """A plain node with everything that answering wants, spun by the test."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, policy: str = 'queue') -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         with warnings.catch_warnings():
@@ -121,6 +127,7 @@ class Bench:
             time=time_of(self.node, SteadyClock()),
             wake=ExecutorInbox(self.node, self.group).wake,
             limit=3,
+            policy=policy,
         )
 
     def open(self) -> CannedBackend:
@@ -161,6 +168,16 @@ class Bench:
         """Ask; return the task."""
         request = Ask.Request(question=question, **fields)
         return self.executor.create_task(self.answering.on_ask, request, Ask.Response())
+
+    def look(self, question: str, request_id: str) -> Any:
+        """Ask as a watch does; return the task."""
+        request = Ask.Request(question=question, request_id=request_id)
+        request.priority = Ask.Request.PRIORITY_BACKGROUND
+
+        async def look() -> AnswerMsg:
+            return await self.answering.answer(request, is_look=True)
+
+        return self.executor.create_task(look)
 
     def begin(self, request_id: str) -> Any:
         """Start an answer that does not end by itself."""

@@ -70,6 +70,7 @@ LAWS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     'a step that fails': (DeviceError, r'the chip failed'),
     'head after a failed step': _NO_TOKEN,
     'head after a cut': _NO_TOKEN,
+    'a cut where there is no snapshot': (ValueError, r'this cache cannot be cut'),
     'a cut beyond the end': (ValueError, r'cannot truncate \d+ tokens to \d+'),
     'a token after a full context': _FULL,
     'a part after a full context': _FULL,
@@ -99,6 +100,9 @@ OF_SEVERAL_SLOTS: Final = frozenset(
 )
 """Laws that an engine with one slot has no way to break."""
 
+OF_SNAPSHOTS: Final = frozenset({'a cut where there is no snapshot'})
+"""Laws that an engine whose cache can be cut has no way to break."""
+
 
 def broken_laws(engine: GuardedEngine, *, rows: int, except_for: frozenset[str]) -> list[str]:
     """Try every law on an engine with an empty cache; close it.
@@ -114,6 +118,8 @@ def broken_laws(engine: GuardedEngine, *, rows: int, except_for: frozenset[str])
     """
     if engine.limits.kv_slots == 1:
         except_for |= OF_SEVERAL_SLOTS
+    if engine.limits.can_truncate:
+        except_for |= OF_SNAPSHOTS
     trial = _Trial(engine, except_for)
     _try_vision(trial, rows)
     _try_parts(trial)
@@ -222,7 +228,10 @@ def _try_ends(trial: _Trial) -> None:
     with _failing(engine):
         trial.refuses('a step that fails', engine.decode, 5, 4)
     trial.refuses('head after a failed step', engine.next_token, GREEDY)
+    engine.kv.take_snapshot()  # for a cache that cannot be cut; to others it does nothing
     engine.decode(5, 4)
+    if not engine.limits.can_truncate:
+        trial.refuses('a cut where there is no snapshot', engine.kv.truncate, 3)
     engine.kv.truncate(4)
     trial.refuses('head after a cut', engine.next_token, GREEDY)
     trial.refuses('a cut beyond the end', engine.kv.truncate, 5)
@@ -247,6 +256,8 @@ def _try_scores(trial: _Trial) -> None:
             is_refused = False
         trial.holds('scores that the head does not give are refused', truth=is_refused)
         return
+
+    engine.kv.take_snapshot()
 
     def scores_after(*tokens: int) -> NDArray[np.float32]:
         engine.kv.truncate(3)
@@ -349,7 +360,10 @@ def _talk(trial: _Trial, words: Sequence[int]) -> Iterator[NDArray[np.float32] |
     engine, middle = trial.engine, len(words) // 2
     trial.append(text_part(words[:middle], 0))
     yield None
-    trial.append(text_part(words[middle:], middle))
+    trial.append(text_part(words[middle:-1], middle))
+    engine.kv.take_snapshot()
+    yield None
+    engine.decode(words[-1], len(words) - 1)
     yield (scores := _scores(engine))
     for place in range(len(words), len(words) + 3):
         engine.decode(int(scores.argmax()) if scores.size > 1 else int(scores[0]), place)

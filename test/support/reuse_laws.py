@@ -182,7 +182,10 @@ class Watcher:
         self._state, self._splits, self._answer_tokens = state, splits, answer
         self._inputs = [scene(number) for number in range(_FRAMES)]
         self._features = [engine.encode(inputs) for inputs in self._inputs]
-        self._slots = [_Slot(record()) for _ in range(engine.limits.kv_slots)]
+        limits = engine.limits
+        self._slots = [
+            _Slot(record(can_truncate=limits.can_truncate)) for _ in range(limits.kv_slots)
+        ]
         self._at = 0
         self._past: list[str] = []
         self.asked: list[Asked] = []
@@ -221,9 +224,10 @@ class Watcher:
         self._append(self._ahead(), self._slot.window)
 
     def _cut(self) -> None:
-        """The cache loses its end."""
+        """The cache loses its end, or what of it can be lost."""
         self._note('cut')
-        self._truncate(int(self._random.integers(0, self._engine.kv.length + 1)))
+        length = int(self._random.integers(0, self._engine.kv.length + 1))
+        self._truncate(self._slot.record.reachable(length))
 
     def _swap(self) -> None:
         """The newest frame is another one after all, which differs in a block of pixels."""
@@ -324,7 +328,9 @@ class Watcher:
         assert engine.kv.length == record.length
         keys = [_key(number) for number in shown]
         shared = record.shared(prompt, keys)
-        reused = engine.usable_prefix(min(shared, len(prompt) - 1), prompt, range(len(shown)))
+        shared = record.reachable(shared)
+        held = record.reachable(min(shared, len(prompt) - 1))
+        reused = record.reachable(engine.usable_prefix(held, prompt, range(len(shown))))
         self._truncate(reused)
         features = self._features_of(shown)
         at = reused
@@ -339,9 +345,22 @@ class Watcher:
                 assert engine.kv.length == at
                 break
             record.append(part, keys)
+            self._keep()
             at += piece
             pieces -= 1
         return shared, reused
+
+    def _keep(self) -> None:
+        """Of a cache that cannot be cut, take a snapshot of every second piece."""
+        limits, record = self._engine.limits, self._slot.record
+        if not limits.snapshots or self._random.random() < 0.5:
+            return
+        if len(record.snapshots) == limits.snapshots:
+            given_up = sorted(record.snapshots)[int(self._random.integers(0, limits.snapshots))]
+            self._engine.kv.drop_snapshot(given_up)
+            record.snapshots.discard(given_up)
+        self._engine.kv.take_snapshot()
+        record.snapshots.add(record.length)
 
     def _truncate(self, length: int) -> None:
         self._engine.kv.truncate(length)

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vlm_ros.core import BadOutputError, DeviceError, FinishReason, SamplingOptions
+from edge_vlm_ros.core import (
+    BadOutputError,
+    BadRequestError,
+    DeviceError,
+    FinishReason,
+    SamplingOptions,
+)
 from edge_vlm_ros.text import FreeText
 
 GREEDY = SamplingOptions()
@@ -95,6 +101,30 @@ def test_a_loop_ends_with_what_was_said_before_it(qwen):
     assert 'ended after' in caught.value.message
     assert re.fullmatch(r'It is\. !{1,8}', talk.text)
     assert len(talk.answer.tokens) < 50
+
+
+@pytest.mark.parametrize('most', [5, 40])
+def test_how_long_a_run_of_one_token_may_be_is_chosen(qwen, most):
+    talk = Talk(qwen, SamplingOptions(max_repeats=most))
+    with pytest.raises(BadOutputError, match=f'ended after {most} tokens$'):
+        talk.say(qwen.encode('?')[:1] * 1000)
+
+
+def test_where_loops_do_not_end_an_answer_it_goes_on(qwen):
+    talk = Talk(qwen, SamplingOptions(max_repeats=0, max_tokens=200))
+    talk.say(qwen.encode('?')[:1] * 200)
+    assert (talk.text, talk.answer.reason) == ('?' * 200, FinishReason.LENGTH)
+
+
+def test_token_0_for_ever_comes_with_what_it_means_and_what_to_do(qwen):
+    with pytest.raises(BadOutputError, match=r'scores are no numbers: take a build in bf16'):
+        Talk(qwen).say([0] * 100)
+
+
+@pytest.mark.parametrize('wrong', [1, -1])
+def test_a_run_of_one_is_no_loop(wrong):
+    with pytest.raises(BadRequestError, match='max_repeats is 0 or at least 2'):
+        SamplingOptions(max_repeats=wrong)
 
 
 def test_a_laugh_is_shown_whole(qwen):

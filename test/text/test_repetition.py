@@ -4,18 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_vlm_ros.core import SamplingOptions
 from edge_vlm_ros.text.repetition import (
     FEWEST_REPEATS,
     LONGEST_PERIOD,
-    MOST_OF_ONE,
     MOST_PERIODIC,
     RepetitionGuard,
 )
 
+MOST_OF_ONE = SamplingOptions().max_repeats
+
 
 def pushed(tokens):
     """Return after how many tokens a loop is seen; 0 = never."""
-    guard = RepetitionGuard()
+    guard = RepetitionGuard(MOST_OF_ONE)
     for number, token in enumerate(tokens, 1):
         guard.push(token)
         if guard.loop:
@@ -42,7 +44,7 @@ def test_a_loop_of_any_length_is_seen_once_it_is_long_enough(before, period):
 @given(st.lists(st.integers(0, 2), max_size=200))
 def test_what_is_seen_is_a_loop(tokens):
     """The plain way: the shortest period of the answer's end, if that is long enough."""
-    guard = RepetitionGuard()
+    guard = RepetitionGuard(MOST_OF_ONE)
     for number, token in enumerate(tokens, 1):
         guard.push(token)
         said = tokens[:number]
@@ -56,7 +58,7 @@ def test_what_is_seen_is_a_loop(tokens):
 
 
 def test_a_loop_is_suspicious_before_it_is_one_and_no_longer_when_it_ends():
-    guard = RepetitionGuard()
+    guard = RepetitionGuard(MOST_OF_ONE)
     for _ in range(20):
         guard.push(7)
     assert guard.is_suspicious

@@ -22,6 +22,7 @@ MODULES = (
     'smolvlm',
     'axera',
     'ahead',
+    'watch',
     'sophgo',
     'ends',
     'frame_wait',

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +51,13 @@ def parts(root: Path) -> dict[str, str]:
     Args:
         root: The top folder of the tree.
     """
-    from edge_vlm_ros.nodes import camera_node
+    from edge_vlm_ros.nodes import camera_node, web_parameters
     from edge_vlm_ros.nodes.parameters import declare_parameters
 
     one = declared('vlm', declare_parameters)
     many = declared('vlm', declare_parameters, camera_names=['camera', 'other'])
+    watching = declared('vlm', declare_parameters, watch_names=['name'])
+    watches = [replace(p, name=p.name.replace('.name.', '.<name>.')) for p in watching]
     own = [p for p in one if not p.name.startswith(('cameras.', 'presets.'))]
     presets = [p for p in one if p.name.startswith('presets.')]
     return {
@@ -65,10 +67,12 @@ def parts(root: Path) -> dict[str, str]:
         'presets': table(
             ('parameter', 'question'), [(f'`{p.name}`', escape(p.default)) for p in presets]
         ),
+        'watches': _table(p for p in watches if p.name.startswith('watches.')),
         'chips': _chips(root / 'config', own),
         'launch': _launch(read_arguments(root / 'launch' / 'vlm.launch.py')),
         'demo_launch': _launch(read_arguments(root / 'launch' / 'demo.launch.py')),
         'camera_node': _table(declared('camera', camera_node.declare_parameters)),
+        'web': _table(declared('vlm_web', web_parameters.declare_parameters)),
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import browser
 import emulator
 import system
 from console import SetupError, run_logged, say
@@ -47,6 +48,16 @@ class Step:
         self.stamp.remove()
         self.work()
         self.stamp.write()
+
+
+class BrowserStep(Step):
+    """Done where a browser is; where none is and none can be installed, said once."""
+
+    def is_done(self) -> bool:
+        """Return whether there is nothing to do: it is the machine's, not the environment's."""
+        if browser.find():
+            return True
+        return not browser.can_install() and super().is_done()
 
 
 class Environment:
@@ -112,7 +123,7 @@ def steps_for(level: str, env: Environment) -> list[Step]:
     if rank >= LEVELS.index('nodes'):
         steps += [test_requirements(env)]
     if rank >= LEVELS.index('test'):
-        steps += [reference_requirements(env), chip_emulator(env)]
+        steps += [reference_requirements(env), chip_emulator(env), page_browser(env)]
     return [*steps, interfaces(env)]
 
 
@@ -184,6 +195,12 @@ def chip_emulator(env: Environment) -> Step:
 
     title = 'Sophgo chip emulators (312 MB to download, 38 MB on disk)'
     return Step(title, env.stamp('emulator', file, emulator.LAYOUT, *emulator.CHIPS), work)
+
+
+def page_browser(env: Environment) -> Step:
+    """Get the browser that the page is tested in."""
+    title = 'Chromium for the tests of the page (113 MB to download, 414 MB on disk)'
+    return BrowserStep(title, env.stamp('browser', *browser.PACKAGES), browser.provide)
 
 
 def needs_cuda(env: Environment, file: Path) -> bool:

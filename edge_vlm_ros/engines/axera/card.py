@@ -6,7 +6,7 @@ flush and invalidate copy the bytes that are named. What stays on the card is co
 Each shape group of a layer has an IO of its own, in which every buffer is said to be as large as
 the group's tensor: with one IO of the largest sizes, as the package and the vendor's programs
 have it, chunks were seen to run on stale inputs without an error (one laboratory's log; the
-sources disagree, so `self_test` tries).
+sources disagree, so `self_test` tries, with blocks of exactly that size as the last way).
 """
 
 from __future__ import annotations

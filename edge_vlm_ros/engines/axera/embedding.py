@@ -66,6 +66,18 @@ class EmbeddingTable:
         self._table = None
 
 
+def rows_of_table(path: Path, hidden: int | None) -> int | None:
+    """Count the rows of a table by its file alone; None = raw, and the width is not known.
+
+    Raises:
+        ModelFileError: Missing or damaged.
+    """
+    if path.suffix != '.bin':
+        table = _npy(path)
+        return len(table) if table.ndim == 2 else None
+    return None if hidden is None else len(_raw(path, hidden))
+
+
 def _npy(path: Path) -> NDArray[Any]:
     require_regular(path, _LARGEST)
     try:

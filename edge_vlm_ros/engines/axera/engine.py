@@ -32,7 +32,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
 )
 from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.deepstack import Deepstack, deepstack_rows
-from edge_vlm_ros.engines.axera.embedding import EmbeddingTable
+from edge_vlm_ros.engines.axera.embedding import EmbeddingTable, rows_of_table
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
 from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
 from edge_vlm_ros.engines.axera.options import AxeraOptions
@@ -78,7 +78,8 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
     config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
     with ExitStack() as opening:
-        opened = OpenedSessions(open_device(files.chip, device_ids))
+        trial = files.weights['vision_encoder']
+        opened = OpenedSessions(open_device(files.chip, device_ids, trial=trial))
         opening.callback(opened.close)
         first = opened.look_into(files.weights['layers.0'])
         shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
@@ -88,6 +89,15 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
         opening.callback(table.close)
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
+
+
+def known_tokens(files: ModelFiles) -> int | None:
+    """Count the rows of the embedding table; see `engines.known_tokens`."""
+    table = files.weights.get('embed_tokens')
+    config = DeclaredSizes.of(files.config)
+    # A file that is not there is named with the others, when the engine opens.
+    is_there = table is not None and table.is_file()
+    return rows_of_table(table, config.hidden) if table is not None and is_there else None
 
 
 def limits_of(
@@ -173,7 +183,8 @@ class AxeraEngine(GuardedEngine):
     ) -> None:
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
-        device = open_device(files.chip, device_ids)
+        trial = files.weights['vision_encoder']
+        device = open_device(files.chip, device_ids, options.provider, trial)
         where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
         guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
         guard.check_files()

@@ -53,14 +53,50 @@ def _free_pools(session: Any) -> None:
 
 
 def free_unfinished(error: Exception) -> None:
-    """Free what a constructor had allocated before it failed: only its own frame knows it."""
+    """Free what a constructor had allocated before it failed: only its own frame knows it.
+
+    What it leaves behind is destroyed like a whole one when it is collected: the package then
+    complains on standard error of attributes that it never got, or destroys a handle that is gone.
+    """
     trace = error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get('self')
-        if hasattr(owner, '_io_inputs_pool'):
-            with contextlib.suppress(Exception):
-                _free_pools(owner)
+        if callable(getattr(owner, '_unload', None)):
+            _free_half_made(owner)
         trace = trace.tb_next
+
+
+def _free_half_made(session: Any) -> None:
+    with contextlib.suppress(Exception):
+        _free_pools(session)
+    with contextlib.suppress(Exception):
+        if _has_handle(session):
+            session._unload()  # noqa: SLF001
+    with contextlib.suppress(Exception):
+        session._unload = _nothing  # noqa: SLF001
+    _quieten(type(session))
+
+
+def _has_handle(session: Any) -> bool:
+    """Return whether a half-made session holds a file of the chip's."""
+    places = (getattr(session, name, None) for name in ('_handle', '_model_id'))
+    return any(bool(place[0]) for place in places if place is not None)
+
+
+def _quieten(kind: Any) -> None:
+    """Let the objects of a class be collected without a word, whatever state they are in."""
+    destroy = getattr(kind, '__del__', None)
+    if destroy is None or getattr(destroy, 'is_quiet', False):
+        return
+
+    def quietly(session: Any) -> None:
+        try:
+            destroy(session)
+        except Exception as error:  # noqa: BLE001 (Python would print it, and go on likewise)
+            _log.debug('a session that was never whole: %s', brief(error))
+
+    quietly.is_quiet = True  # type: ignore[attr-defined]
+    kind.__del__ = quietly
 
 
 def _nothing() -> None:

@@ -79,6 +79,7 @@ class InPlaceBackend:
             model = self._open_model(files, 'layers.0')
             self._memory = StackMemory(chip, shapes, opening, model.padding)
             self._rows = rows(self._memory.scratch, shapes)
+            self._histories = self._make_histories() if self._rows.copies_history else {}
             slot = _Slot()
             for i in range(shapes.layers):
                 self._add_layer(model if i == 0 else self._open_model(files, f'layers.{i}'))
@@ -215,11 +216,23 @@ class InPlaceBackend:
 
     def _ready(self, slot: _Slot) -> dict[int, Stage]:
         """Give the stages of a slot whose layers are all bound, by group number."""
-        scratch = self._memory.scratch
+        chip, scratch, histories = self._chip, self._memory.scratch, self._histories
         return {
-            group.index: Stage(self._chip, group, slot.bindings[group.index], slot.caches, scratch)
-            for group in self._groups
+            g.index: Stage(
+                chip, g, slot.bindings[g.index], slot.caches, scratch, histories.get(g.index)
+            )
+            for g in self._groups
         }
+
+    def _make_histories(self) -> dict[int, CachePair]:
+        """Make what each prefill group that takes a history reads it from, for all layers."""
+        made: dict[int, CachePair] = {}
+        for group in self._shapes.prefill:
+            if group.history:
+                rows = bf16(group.history, self._shapes.kv_width)
+                keys, values = (self._memory.block(rows, f'history {what}') for what in 'KV')
+                made[group.index] = CachePair(keys, values)
+        return made
 
     def _add_layer(self, model: ChipModel) -> None:
         if len(model.groups) != len(self._groups):
@@ -252,9 +265,10 @@ class InPlaceBackend:
         memory = self._memory
         is_first = isinstance(group, PrefillGroup) and group.history == 0
         shared = memory.inputs[group.index]
+        seen = self._histories.get(group.index, caches)
         bound: dict[str, ChipBlock] = {
-            'K_cache': memory.dummy if is_first else caches.keys,
-            'V_cache': memory.dummy if is_first else caches.values,
+            'K_cache': memory.dummy if is_first else seen.keys,
+            'V_cache': memory.dummy if is_first else seen.values,
             'indices': shared.indices,
             'mask': shared.mask,
             'input': memory.hidden[number % 2],

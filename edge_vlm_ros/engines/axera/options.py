@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from edge_vlm_ros.core import Options, count
+from edge_vlm_ros.engines.axera.providers import ProviderName
 
 BackendName: TypeAlias = Literal['auto', 'in_place', 'portable']
 
@@ -20,7 +21,9 @@ class AxeraOptions(Options):
         kv_slots: Prompts that the KV cache may hold side by side, each after the first in memory
             of its own once it is used (73 MB for InternVL3-2B); 0 = 2 where the chip is known to
             have room to spare for that, else 1.
+        provider: 'chip' = the one on this board, 'card' = one behind PCIe, 'auto' = what is there.
     """
 
     backend: BackendName = 'auto'
     kv_slots: int = count()
+    provider: ProviderName = 'auto'

@@ -6,7 +6,7 @@ from edge_vlm_ros.core import EngineLimits, ModelFiles, ModelReport, ReportTable
 from edge_vlm_ros.engines.axera.chip_memory import free_chip_bytes
 from edge_vlm_ros.engines.axera.graphs import StackShapes
 from edge_vlm_ros.engines.axera.memory_guard import file_bytes, needed_bytes
-from edge_vlm_ros.engines.axera.runtime import SDK_WITH_BF16
+from edge_vlm_ros.engines.axera.refused import SDK_WITH_BF16
 from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes
 
 _MIB = 1 << 20

@@ -1,4 +1,4 @@
-"""Two ways for new K and V rows to reach the caches that the next run reads."""
+"""How new K and V rows reach the caches, and how the next run reads them from there."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ class Stage:
         bindings: One a layer; K_cache_out and V_cache_out are bound to the scratch.
         caches: Of each layer.
         scratch: What all layers share.
+        history: What the group's K_cache and V_cache are bound to, where not to the caches.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (all that a run touches)
         self,
         chip: Chip,
         group: PrefillGroup | DecodeGroup,
         bindings: Sequence[ChipBinding],
         caches: Sequence[CachePair],
         scratch: CachePair,
+        history: CachePair | None = None,
     ) -> None:
-        self.group = group
+        self.group, self.history = group, history
         self.aim = chip.aim(bindings, caches, scratch)
         self.calls: tuple[Callable[[], int], ...] = tuple(binding.call for binding in bindings)
         """Of each layer, in order; each gives 0 or an error code."""
@@ -48,7 +50,14 @@ BeforeLayer: TypeAlias = Callable[[int], None]
 
 
 class RowWriter(Protocol):
-    """Runs all layers so that their new rows come to lie in their caches."""
+    """Runs all layers so that their new rows come to lie in their caches.
+
+    Attributes:
+        copies_history: Whether prefill groups read their history from memory of their own, into
+            which it is copied before each layer's run, and not from the layer's caches.
+    """
+
+    copies_history: bool
 
     def prefill(self, stage: Stage, row: int, tokens: int, before_layer: BeforeLayer) -> None:
         """Run a chunk; cache rows [row, row + tokens) hold the new keys and values afterwards.
@@ -83,6 +92,7 @@ class CopiedRows:
     """
 
     name = 'copied rows'
+    copies_history = False
 
     def __init__(self, scratch: CachePair, shapes: StackShapes) -> None:
         self._row_bytes = shapes.kv_width * BF16_BYTES
@@ -94,6 +104,8 @@ class CopiedRows:
         keys, values = self._scratch.keys, self._scratch.values
         for i, call in enumerate(stage.calls):
             before_layer(i)
+            if stage.history is not None:
+                self._copy_history(stage.history, stage.caches[i])
             code = call()
             if code:
                 raise failed('the run', code, stage.files[i])
@@ -103,6 +115,21 @@ class CopiedRows:
     def step(self, stage: Stage, row: int, before_layer: BeforeLayer | None = None) -> None:
         """Run and copy one token; see `RowWriter.step`."""
         self.prefill(stage, row, 1, before_layer or _nothing)
+
+    @staticmethod
+    def _copy_history(history: CachePair, caches: CachePair) -> None:
+        history.keys.take(caches.keys, 0, 0, history.keys.nbytes)
+        history.values.take(caches.values, 0, 0, history.values.nbytes)
+
+
+class CopiedHistories(CopiedRows):
+    """As `CopiedRows`, and a chunk's history is copied on the card to memory of exactly its size.
+
+    For cards on which prefill groups do not see what lies in larger buffers.
+    """
+
+    name = 'copied rows and histories'
+    copies_history = True
 
 
 class DirectRows:
@@ -121,6 +148,7 @@ class DirectRows:
     """
 
     name = 'rows written in place'
+    copies_history = False
 
     def __init__(self, scratch: CachePair, shapes: StackShapes) -> None:
         self._copied = CopiedRows(scratch, shapes)

@@ -19,7 +19,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,8 +27,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError, SetupError
-from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO, cannot_load
+from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO
 from edge_vlm_ros.engines.axera.give_back import free, free_unfinished
+from edge_vlm_ros.engines.axera.providers import (
+    ON_CARD,
+    ON_CHIP,
+    ProviderName,
+    choose_provider,
+    is_ambiguous,
+)
+from edge_vlm_ros.engines.axera.refused import (
+    SDK_WITH_BF16,
+    NoCardError,
+    why_not_imported,
+    why_not_opened,
+)
 from edge_vlm_ros.engines.vendor_words import brief
 
 if TYPE_CHECKING:
@@ -39,13 +52,9 @@ _log = logging.getLogger(__name__)
 RELEASES = 'https://github.com/AXERA-TECH/pyaxengine/releases'
 OLDEST_PACKAGE = (0, 1, 3)
 """Older ones lack shape groups or give out arrays that the next run overwrites."""
-SDK_WITH_BF16 = {'ax650': '2.18', 'ax630c': '3.12'}
-"""Oldest board SDK whose driver knows bfloat16 tensors; source: pyaxengine's README."""
 BFLOAT16 = 'bfloat16'
 MOST_VALUES = 1 << 28
 """Of one tensor; the caches and scores of the published sets have up to some millions."""
-
-_ON_CARD = 'AXCLRTExecutionProvider'
 
 # What the package calls the boards: its enum of chip types (on the chip itself), and the name that
 # the driver of a card gives (AXCL).
@@ -114,32 +123,53 @@ class Device:
         return self.index is not None
 
 
-def open_device(chip: str, device_ids: tuple[int, ...] = ()) -> Device:
+def open_device(
+    chip: str,
+    device_ids: tuple[int, ...] = (),
+    provider: ProviderName = 'auto',
+    trial: Path | None = None,
+) -> Device:
     """Import axengine and choose the way to the chip.
 
     Args:
         chip: 'ax650' or 'ax630c'.
-        device_ids: Of cards, as their driver counts them; empty = what the package takes first.
+        device_ids: Of cards, as their driver counts them; empty = the first one.
+        provider: 'chip' = on its own board, 'card', or 'auto' = by what is there.
+        trial: A file of the model, opened and closed where a card is chosen by its looks alone
+            and the chip of the board could take its place.
 
     Raises:
         DeviceError: No package, no driver, or no such device; says who can act.
+        ModelFileError: The file of the trial is missing or refused.
     """
     axengine = _import_axengine()
     available = list(axengine.get_available_providers())
     if len(device_ids) > 1:
         raise SetupError(f'chip {chip}: one device runs one model, not {list(device_ids)}')
     wanted = device_ids[0] if device_ids else 0
-    provider = available[0]
-    if wanted and _ON_CARD in available:
-        provider = _ON_CARD
-    if provider == _ON_CARD:
-        return Device(chip, provider, wanted, axengine)
+    chosen = choose_provider(provider, available, wanted)
+    if chosen == ON_CARD:
+        card = Device(chip, chosen, wanted, axengine)
+        if device_ids or trial is None or not is_ambiguous(provider, available):
+            return card
+        return _card_or_chip(card, trial)
     if wanted:
         raise SetupError(
             f'chip {chip} on its own board has the one device 0, not {wanted} '
             f'(for cards, axengine needs the library libaxcl_rt; it found {", ".join(available)})'
         )
-    return Device(chip, provider, None, axengine)
+    return Device(chip, chosen, None, axengine)
+
+
+def _card_or_chip(card: Device, trial: Path) -> Device:
+    """Take a card if its driver lists it, else the chip of the board."""
+    try:
+        Session(card, trial).close()
+    except NoCardError as error:
+        _log.warning('the chip of this board is taken: %s', error)
+        return replace(card, provider=ON_CHIP, index=None)
+    card.loaded.clear()
+    return card
 
 
 Feeds: TypeAlias = 'Mapping[str, NDArray[Any]]'
@@ -205,7 +235,10 @@ class Session:
         except Exception as error:  # the package raises whatever it meets
             raise DeviceError(f'{self.path.name}: the chip failed: {brief(error)}') from error
         outputs = self.groups[group].outputs
-        return [_as_bits(array, tensor) for array, tensor in zip(results, outputs, strict=True)]
+        return [
+            _as_bits(_our_own(array), tensor)
+            for array, tensor in zip(results, outputs, strict=True)
+        ]
 
     def close(self) -> None:
         """Give the chip's memory back; safe to call twice."""
@@ -240,23 +273,13 @@ def _import_axengine() -> ModuleType:
                 'the Python package axengine is not installed (it is not on PyPI): install the '
                 f'wheel of version {_dotted(OLDEST_PACKAGE)} or newer from {RELEASES}'
             ) from error
-        raise SetupError(
-            f'axengine needs the Python package {error.name}: pip install cffi ml-dtypes numpy'
-        ) from error
+        raise why_not_imported(error) from error
     except ImportError as error:
-        raise SetupError(_no_library(error)) from error
+        raise why_not_imported(error) from error
     except Exception as error:  # the package runs the driver's start-up code on import
         raise DeviceError(f'axengine cannot be imported: {brief(error)}') from error
     _check_package(axengine)
     return axengine
-
-
-def _no_library(error: Exception) -> str:
-    return (
-        f'axengine found no NPU library ({brief(error)}): libax_engine and libax_sys (on the '
-        'board), or libaxcl_rt (for a card), must be known to ldconfig: add their folder, '
-        'often /soc/lib or /opt/lib, to /etc/ld.so.conf.d and run ldconfig as root'
-    )
 
 
 def _check_package(axengine: ModuleType) -> None:
@@ -287,46 +310,7 @@ def _open_vendor(device: Device, path: Path) -> Any:
             )
     except Exception as error:
         free_unfinished(error)
-        raise _explained(device, path, error) from error
-
-
-def _explained(device: Device, path: Path, error: Exception) -> EdgeVlmError:
-    """Say who can act when a session cannot be opened."""
-    text = brief(error)
-    if 'nsupported data type' in text:
-        needed = SDK_WITH_BF16.get(device.chip, '')
-        return SetupError(
-            f'{path.name}: the board SDK does not know a tensor type of this model, bfloat16: '
-            f'{device.chip or "the board"} needs SDK {needed or "newer"} or newer ({text})'
-        )
-    if isinstance(error, AssertionError | OSError) and 'librar' in text:
-        return DeviceError(_no_library(error))
-    if 'initialize' in text:
-        return DeviceError(
-            f'the NPU driver does not start ({text}): are its kernel modules loaded, and may this '
-            'user open /dev/ax_*?'
-        )
-    if 'allocate memory' in text or 'Malloc' in text:
-        return DeviceError(
-            f'{path.name}: the chip has no memory left for it ({text}): stop other programs that '
-            'use the NPU, or choose a smaller model'
-        )
-    if device.is_card:
-        return _explained_of_card(device, path, error)
-    return cannot_load(path, text, is_first=not device.loaded, cmm_info=device.cmm_info)
-
-
-def _explained_of_card(device: Device, path: Path, error: Exception) -> EdgeVlmError:
-    text = brief(error)
-    if isinstance(error, AttributeError) and 'vnpu' in text.lower():
-        # The package stumbles over its own message when it finds the NPU initialised.
-        return DeviceError(
-            f"card {device.index}: another program has initialised the card's NPU ({text}): "
-            'stop it; axcl-smi lists what uses the card'
-        )
-    if 'device' in text.lower():
-        return DeviceError(f'card {device.index}: {text}')
-    return cannot_load(path, text, is_first=not device.loaded, cmm_info=None)
+        raise why_not_opened(device, path, error) from error
 
 
 def _check_board(device: Device, vendor: Any) -> None:
@@ -368,6 +352,14 @@ def _tensor(declared: Any) -> TensorInfo:
             f'make {MOST_VALUES} values at most'
         )
     return TensorInfo(str(declared.name), shape, np.dtype(declared.dtype).name)
+
+
+def _our_own(array: NDArray[Any]) -> NDArray[Any]:
+    """Copy what lies in memory that is not numpy's: the first 0.1.3 hands out its buffers."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return array if isinstance(owner, np.ndarray) else array.copy()
 
 
 def _as_bits(array: NDArray[Any], tensor: TensorInfo) -> NDArray[Any]:

@@ -28,6 +28,7 @@ from edge_vlm_ros.engines.axera.chunk_trial import chunks_differ
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
 from edge_vlm_ros.engines.axera.rows import (
+    CopiedHistories,
     CopiedRows,
     DirectRows,
     RowWriterType,
@@ -123,7 +124,7 @@ def open_in_place(  # noqa: PLR0913 (what a set is made of, and how it is opened
     except EdgeVlmError as error:
         _warn([*reasons, error.message])
         return Trial(None, stale)
-    for rows, name in _ways(shapes):
+    for rows, name in _ways(shapes, is_card=is_card):
         found = _try_out(chip, files, few, rows, talks, is_card=is_card)
         if not found.in_place:
             if found.slots:
@@ -169,11 +170,13 @@ def _talk(portable: LayerBackend, shapes: StackShapes, slot: int, *, takes_chunk
     return _Talk(runs, [_logits(portable, run, shapes) for run in runs])
 
 
-def _ways(shapes: StackShapes) -> Iterator[tuple[RowWriterType, str]]:
+def _ways(shapes: StackShapes, *, is_card: bool) -> Iterator[tuple[RowWriterType, str]]:
     """Give the ways that the shapes allow, fastest first."""
     if takes_direct_rows(shapes):
         yield DirectRows, DirectRows.name
     yield CopiedRows, CopiedRows.name
+    if is_card:
+        yield CopiedHistories, CopiedHistories.name
 
 
 def _warn(reasons: list[str]) -> None:

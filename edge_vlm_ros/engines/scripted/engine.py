@@ -89,7 +89,8 @@ class ScriptedEngine(GuardedEngine):
         self._tokenizer = Tokenizer.load(files.tokenizer_folder)
         self._turn_token = self._tokenizer.token_id(script.turn_token)
         self._stop_token = self._tokenizer.token_id(script.stop_token)
-        self._caches = [ScriptedKvCache() for _ in range(script.limits.kv_slots)]
+        kept = None if script.limits.can_truncate else script.limits.snapshots
+        self._caches = [ScriptedKvCache(kept) for _ in range(script.limits.kv_slots)]
         super().__init__(_limits(files, script, self._tokenizer.vocab_size), *self._caches)
 
     @property
@@ -270,4 +271,6 @@ def _limits(files: ModelFiles, script: Script, vocab_size: int) -> EngineLimits:
         tiles_per_frame=wanted.tiles_per_frame,
         frames_per_question=wanted.frames_per_question,
         kv_slots=wanted.kv_slots,
+        can_truncate=wanted.can_truncate,
+        snapshots=wanted.snapshots,
     )

@@ -25,11 +25,17 @@ class CachedToken:
 
 
 class ScriptedKvCache(KvLength):
-    """A KV cache that remembers token ids instead of keys and values."""
+    """A KV cache that remembers token ids instead of keys and values.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        snapshots: As of `KvLength`. With a number, what it remembers is one state: it is there as
+            a whole, or a copy of an earlier one is.
+    """
+
+    def __init__(self, snapshots: int | None = None) -> None:
+        super().__init__(snapshots)
         self._cached: list[CachedToken] = []
+        self._copies: dict[int, tuple[CachedToken, ...]] = {}
 
     @property
     def tokens(self) -> list[int]:
@@ -51,3 +57,12 @@ class ScriptedKvCache(KvLength):
     def write(self, appended: list[CachedToken]) -> None:
         """Write tokens after those that count; `grow` counts them in."""
         self._cached[self._length :] = appended
+
+    def _keep(self, length: int) -> None:
+        self._copies[length] = tuple(self._cached[:length])
+
+    def _go_back(self, length: int) -> None:
+        self._cached = list(self._copies[length]) if length else []
+
+    def _let_go(self, length: int) -> None:
+        del self._copies[length]

@@ -33,6 +33,9 @@ A script is a YAML file (or a mapping of the same form); every key may be left o
       samples_on_chip: false
       has_logits: true
       kv_slots: 2
+      can_truncate: true      # false = the cache cannot be cut: it goes on, is dropped, or goes
+                              # back to a snapshot, as with linear attention
+      snapshots: 0            # that are kept then, in each slot
     faults:
       - at: decode            # load, encode, prefill, decode or next_token
         kind: error           # error, hang, exit (the process ends), segfault, or at next_token
@@ -136,10 +139,16 @@ class ScriptedLimits:
     samples_on_chip: bool = False
     has_logits: bool = True
     kv_slots: int = 2
+    can_truncate: bool = True
+    snapshots: int = 0
 
     def __post_init__(self) -> None:
         if self.kv_slots < 1:
             raise ValueError(f'kv_slots is 1 or more, not {self.kv_slots}')
+        if self.snapshots < 0 or (self.can_truncate and self.snapshots):
+            raise ValueError(
+                f'snapshots is 0 or more, and of a cache that cannot be cut, not {self.snapshots}'
+            )
         if not self.can_extend_prefix and self.prefill_chunk:
             raise ValueError('without can_extend_prefix, prefill_chunk must be 0: all at once')
         if not self.samples_on_chip and not self.has_logits:

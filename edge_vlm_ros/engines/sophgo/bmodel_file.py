@@ -12,7 +12,7 @@ checked against the listings of the vendor's `model_tool --info`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,9 @@ class BmodelFile:
         cores: By net; the largest number of cores any of its stages was compiled for.
         weight_bytes: Of all nets, shared weights counted once.
         command_bytes: Of all nets.
-        runtime_bytes: Scratch memory of the largest net, with one scratch for all, and the own
-            input and output memory of the nets that have one.
+        scratch_sizes: Scratch memory that nets need, largest first, each size once.
+        own_io_bytes: Own input and output memory of the nets that have one; all stages of a net
+            share it.
     """
 
     path: Path
@@ -73,12 +74,27 @@ class BmodelFile:
     cores: dict[str, int]
     weight_bytes: int
     command_bytes: int
-    runtime_bytes: int
+    scratch_sizes: tuple[int, ...]
+    own_io_bytes: int
 
     @property
     def device_bytes(self) -> int:
-        """Device memory that loading the file takes, at the least."""
-        return self.weight_bytes + self.command_bytes + self.runtime_bytes
+        """Device memory that loading the file takes, with one scratch memory for all nets."""
+        return self.loaded_bytes(shares_scratch=True)
+
+    def loaded_bytes(self, *, shares_scratch: bool) -> int:
+        """Count the device memory that loading the file takes, to 1 %.
+
+        Args:
+            shares_scratch: Whether all nets share one scratch memory, the largest; a file for
+                two cores has both cores' in it. Otherwise there is one of each size, or some
+                fewer.
+
+        Source: what the vendor's runtime library asked for when it loaded this project's compiled
+        models on the emulators.
+        """
+        scratch = self.scratch_sizes[:1] if shares_scratch else self.scratch_sizes
+        return self.weight_bytes + self.command_bytes + self.own_io_bytes + sum(scratch)
 
 
 def read_bmodel(path: Path) -> BmodelFile:
@@ -137,8 +153,7 @@ def _describe(path: Path, model: _Table, binary_start: int) -> BmodelFile:
             raise ModelFileError(f'{path}: net {name} has no stage')
         cores[name] = max(s.u32(_STAGE_CORES) or 1 for s in stages)
         nets[name] = _read_net(path, net, name, stages)
-        for stage in stages:
-            tally.add(stage)
+        tally.add(stages)
     binary_end = binary_start + tally.end
     available = path.stat().st_size
     if binary_end > available:
@@ -154,7 +169,8 @@ def _describe(path: Path, model: _Table, binary_start: int) -> BmodelFile:
         cores=cores,
         weight_bytes=sum(tally.weights.values()),
         command_bytes=sum(tally.commands.values()),
-        runtime_bytes=tally.scratch + tally.own_io,
+        scratch_sizes=tuple(sorted(tally.scratch, reverse=True)),
+        own_io_bytes=tally.own_io,
     )
 
 
@@ -194,12 +210,17 @@ class _Tally:
     def __init__(self) -> None:
         self.weights: dict[int, int] = {}
         self.commands: dict[int, int] = {}
-        self.scratch = 0
+        self.scratch: set[int] = set()
         self.own_io = 0
         self.end = 0
 
-    def add(self, stage: _Table) -> None:
-        """Count one stage of a net."""
+    def add(self, stages: Sequence[_Table]) -> None:
+        """Count a net: the binaries of each stage, its own memory once."""
+        for stage in stages:
+            self._add_stage(stage)
+        self.own_io += max(stage.u64(_STAGE_IO_SIZE) for stage in stages)
+
+    def _add_stage(self, stage: _Table) -> None:
         coeff = stage.table(_STAGE_COEFF)
         if coeff is not None:
             self._binary(self.weights, coeff.binary(_COEFF_BINARY))
@@ -208,8 +229,7 @@ class _Tally:
             self._binary(self.commands, group.binary(_GROUP_BDC))
             self._binary(self.commands, group.binary(_GROUP_GDMA))
         sizes = stage.u64s(_STAGE_CTX_SIZES)
-        self.scratch = max(self.scratch, sum(sizes) or stage.u64(_STAGE_CTX_SIZE))
-        self.own_io += stage.u64(_STAGE_IO_SIZE)
+        self.scratch.add(sum(sizes) or stage.u64(_STAGE_CTX_SIZE))
 
     @staticmethod
     def _groups(stage: _Table) -> Iterator[_Table]:

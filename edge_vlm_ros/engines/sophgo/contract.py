@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from edge_vlm_ros.core import EngineLimits, ModelFileError
 from edge_vlm_ros.engines.sophgo.cross import CrossPrefill
@@ -83,6 +84,7 @@ class Contract:
         head: How tokens come out.
         tower: The vision tower; None = a text model.
         embeds_on_chip: Whether ids become embeddings on the chip; otherwise in a table on disk.
+        tower_bytes: Device memory of the vision tower's pixels, tables and features.
         unknown: Nets that nothing here uses.
     """
 
@@ -91,6 +93,7 @@ class Contract:
     head: Head
     tower: Tower | None
     embeds_on_chip: bool
+    tower_bytes: int
     unknown: tuple[str, ...]
 
     @property
@@ -102,12 +105,14 @@ class Contract:
     def own_bytes(self) -> int:
         """Device memory that the engine takes beside what loading the file takes.
 
-        Hidden states, masks and, where the decode nets have no memory of their own, the cache.
+        Hidden states, masks, the vision tower's tensors and, where the decode nets have no memory
+        of their own, the cache.
         """
         decoder = self.decoder
         cache = 0 if decoder.cache_in_net else decoder.cache_bytes
         deepstack = decoder.deepstack * self.prefill.rows * decoder.hidden
-        return decoder.half.nbytes * (self.prefill.own_values(decoder) + deepstack) + cache
+        values = self.prefill.own_values(decoder) + deepstack
+        return decoder.half.nbytes * values + self.tower_bytes + cache
 
     def limits(self, vocab: int) -> EngineLimits:
         """Tell the bounds and abilities; `vocab` is how many ids the embedding knows."""
@@ -154,7 +159,8 @@ def read_contract(nets: Nets) -> Contract:
         _check_embedding(nets, 'embedding', prefill.rows, decoder)
         _check_embedding(nets, 'embedding_cache', 1, decoder)
     unknown = tuple(sorted(name for name in nets if not _KNOWN_NETS.fullmatch(name)))
-    return Contract(decoder, prefill, head, tower, embeds_on_chip, unknown)
+    tensors = _bytes_of_tower(nets)
+    return Contract(decoder, prefill, head, tower, embeds_on_chip, tensors, unknown)
 
 
 def _read_prefill(nets: Nets, decoder: DecoderShapes) -> PrefillForm:
@@ -191,6 +197,13 @@ def _shown(signature: tuple[int, ...]) -> str:
     inputs, rank, *width = signature
     last = ''.join(f', its last size {size}' for size in width)
     return f'{inputs} with the first of rank {rank}{last}'
+
+
+def _bytes_of_tower(nets: Nets) -> int:
+    """Add up what a vision tower's net takes and gives, as large as it can be."""
+    net = nets.get('intern_vit') or nets.get('vit')
+    tensors = () if net is None else (*net.inputs, *net.outputs)
+    return sum(prod(tensor.shape) * tensor.dtype.nbytes for tensor in tensors)
 
 
 def _check_embedding(nets: Nets, name: str, rows: int, decoder: DecoderShapes) -> None:

@@ -56,6 +56,15 @@ class Device:
         if target.lower() != chip:
             raise SetupError(f'device {index} is a {target}, this model runs on {chip.upper()}')
 
+    @property
+    def shares_scratch(self) -> bool:
+        """Whether all nets of a file share one scratch memory, at addresses that are known.
+
+        Without the flag, which came with 3.9.4, BM1688 gives nets scratch memory of their own,
+        whose addresses are not known before a launch (libsophon, bmruntime.cpp).
+        """
+        return hasattr(self.sail, 'BmrtFlag') or self.chip == 'bm1684x'
+
     def free_bytes(self) -> int | None:
         """Return the device memory that is not in use; None where the library does not say."""
         if not hasattr(self.sail, 'get_dev_stat'):
@@ -89,8 +98,8 @@ def _import_sail() -> ModuleType:
         sail = import_module('sophon.sail')
     except (Exception, SystemExit) as error:
         raise SetupError(
-            f'sophon-sail cannot be loaded: {brief(error)}; it comes with the SDK of the board '
-            '(libsophon and sophon-sail 3.9.1 or later)'
+            f'sophon-sail cannot be loaded: {brief(error)}; edge-vlm doctor says which version '
+            "this board wants and how this Python gets it (doc/models.md, 'Getting sophon-sail')"
         ) from error
     version = getattr(sail, '__version__', 'unknown')
     tensor = getattr(sail, 'Tensor', None)

@@ -94,14 +94,7 @@ class DiskEmbedding:
     """
 
     def __init__(self, path: Path, shapes: DecoderShapes, step_hidden: DeviceTensor) -> None:
-        if not path.is_file():  # a pipe is none
-            raise ModelFileError(f'{path}: no such file; the bmodel has no embedding nets')
-        nbytes = path.stat().st_size
-        if not nbytes or nbytes % (shapes.hidden * shapes.half.nbytes):
-            raise ModelFileError(
-                f'{path}: expected rows of {shapes.hidden} {shapes.half.value}, '
-                f'found {nbytes} bytes'
-            )
+        rows_of_table(path, shapes)
         try:
             table = np.memmap(path, np.uint16, 'r')
         except (OSError, ValueError) as error:
@@ -121,3 +114,19 @@ class DiskEmbedding:
     def step(self, token: int) -> None:
         """Look up one token and send its row."""
         self._step_hidden.write(np.asarray(self._table[token]))
+
+
+def rows_of_table(path: Path, shapes: DecoderShapes) -> int:
+    """Count the rows of such a table by its size.
+
+    Raises:
+        ModelFileError: It is missing or holds no whole number of rows.
+    """
+    if not path.is_file():  # a pipe is none
+        raise ModelFileError(f'{path}: no such file; the bmodel has no embedding nets')
+    nbytes, row = path.stat().st_size, shapes.hidden * shapes.half.nbytes
+    if not nbytes or nbytes % row:
+        raise ModelFileError(
+            f'{path}: expected rows of {shapes.hidden} {shapes.half.value}, found {nbytes} bytes'
+        )
+    return nbytes // row

@@ -26,9 +26,6 @@ from edge_vlm_ros.engines.sophgo.nets import DType, Nets
 from edge_vlm_ros.engines.sophgo.runtime import Launch, Runtime
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
-_COLDEST = 1e-6
-"""Temperatures below are greedy, as in `text.TokenSampler`."""
-
 
 class HeadRunner(Protocol):
     """The nets after the last layer, with their tensors."""
@@ -218,10 +215,10 @@ class _TokenRunner:
     def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> ChosenToken:
         """Choose the best token."""
         del draw
-        if sampling.temperature >= _COLDEST:
+        if not sampling.is_greedy:
             raise BadRequestError(
-                'this bmodel chooses the best token on the chip and gives no scores: '
-                f'temperature is 0, not {sampling.temperature} (compile with --do_sample)',
+                'this bmodel chooses the best token on the chip and gives no scores: temperature '
+                f'is 0, not {sampling.temperature}, or top_k is 1 (compile with --do_sample)',
                 ErrorCode.UNSUPPORTED_OPTION,
             )
         self._head.bind_input(0, row)
@@ -253,7 +250,7 @@ class _LogitsRunner:
     def next_token(self, row: DeviceTensor, sampling: SamplingOptions, draw: int) -> NextToken:
         """Choose on the chip where a net does just that, else give the logits."""
         self._run_head(row)
-        if sampling.temperature < _COLDEST:
+        if sampling.is_greedy:
             if self._greedy is not None:
                 self._slot.forget()
                 self._greedy.run()

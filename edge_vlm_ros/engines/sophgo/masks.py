@@ -60,21 +60,22 @@ def causal_mask(rows: int, dtype: DType) -> NDArray[Any]:
     return _hidden_above_diagonal(rows, dtype)
 
 
-def history_mask(held: int, rows: int, history: int, dtype: DType) -> NDArray[Any]:
+def history_mask(held: int, of: range, rows: int, history: int, dtype: DType) -> NDArray[Any]:
     """Let each new row see `held` rows of the history, itself and the new rows before it.
 
     Args:
         held: Rows of the history that count; the rest is hidden.
+        of: Which of the new rows; a run of them.
         rows: New rows of one chunk.
         history: Columns of the history.
         dtype: Of the mask.
 
     Returns:
-        (rows, history + rows): the history's columns first, as the five-input blocks take them.
+        (len(of), history + rows): the history's columns first, as the five-input blocks take them.
     """
-    mask = np.full((rows, history + rows), blocked(dtype), dtype.host)
+    mask = np.full((len(of), history + rows), blocked(dtype), dtype.host)
     mask[:, :held] = 0
-    mask[:, history:] = _hidden_above_diagonal(rows, dtype)
+    mask[:, history:][np.arange(rows) <= np.array(of)[:, None]] = 0
     return mask
 
 

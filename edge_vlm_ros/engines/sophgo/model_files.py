@@ -7,6 +7,7 @@ from pathlib import Path
 from edge_vlm_ros.core import ModelFileError, ModelFiles
 from edge_vlm_ros.engines.sophgo.bmodel_file import BmodelFile, read_bmodel
 from edge_vlm_ros.engines.sophgo.contract import Contract, read_contract
+from edge_vlm_ros.engines.sophgo.likely_model import likely_model
 from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
 
 _IMAGE_ROWS = 8
@@ -51,7 +52,9 @@ def contract_of(bmodel: BmodelFile) -> Contract:
     try:
         return read_contract(bmodel.nets)
     except ModelFileError as error:
-        raise ModelFileError(f'{bmodel.path}: {error.message}') from error
+        name = likely_model(bmodel.nets)
+        whose = f' (its nets look like those of {name})' if name else ''
+        raise ModelFileError(f'{bmodel.path}: {error.message}{whose}') from error
     except IndexError as error:
         raise ModelFileError(f'{bmodel.path}: a net has a tensor without sizes') from error
 

@@ -16,8 +16,14 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines.base import OnLoaded
 from edge_vlm_ros.engines.sophgo.device import Device
+from edge_vlm_ros.engines.sophgo.embedding import rows_of_table
 from edge_vlm_ros.engines.sophgo.engine import SophgoEngine
-from edge_vlm_ros.engines.sophgo.model_files import check_config, contract_of, read_for_chip
+from edge_vlm_ros.engines.sophgo.model_files import (
+    check_config,
+    contract_of,
+    find_embedding_table,
+    read_for_chip,
+)
 from edge_vlm_ros.engines.sophgo.report import report_of
 from edge_vlm_ros.engines.sophgo.runtime import Runtime
 
@@ -53,7 +59,8 @@ def open_engine(
     contract = contract_of(bmodel)
     vocab = check_config(files, bmodel.path, contract)
     device = _open_device(files.chip, device_ids)
-    device.check_memory(bmodel.device_bytes + contract.own_bytes, bmodel.path)
+    loaded = bmodel.loaded_bytes(shares_scratch=device.shares_scratch)
+    device.check_memory(loaded + contract.own_bytes, bmodel.path)
     runtime = Runtime(device, bmodel.path)
     try:
         engine = SophgoEngine(runtime, contract, vocab, files, chosen.kv_slots)
@@ -72,6 +79,16 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
     contract = contract_of(bmodel)
     vocab = check_config(files, bmodel.path, contract)
     return report_of(bmodel, contract, contract.limits(vocab))
+
+
+def known_tokens(files: ModelFiles) -> int | None:
+    """Count the rows of a table on disk; nets do not say them. See `engines.known_tokens`."""
+    contract = contract_of(read_for_chip(files))
+    return (
+        None
+        if contract.embeds_on_chip
+        else rows_of_table(find_embedding_table(files), contract.decoder)
+    )
 
 
 def _open_device(chip: str, device_ids: tuple[int, ...]) -> Device:

@@ -34,8 +34,8 @@ def report_of(bmodel: BmodelFile, contract: Contract, limits: EngineLimits) -> M
         ('KV cache', _cache(contract)),
         ('weights', _mib(bmodel.weight_bytes)),
         ('commands', _mib(bmodel.command_bytes)),
-        ('scratch', _mib(bmodel.runtime_bytes)),
-        ('device memory', f'{_mib(bmodel.device_bytes)} at least'),
+        ('scratch', _mib(sum(bmodel.scratch_sizes[:1]) + bmodel.own_io_bytes)),
+        ('device memory', f'{_mib(bmodel.device_bytes + contract.own_bytes)}'),
         ('nets not used', ', '.join(contract.unknown) or 'none'),
     )
     return ModelReport(facts, (_nets_table(bmodel),))

@@ -43,9 +43,7 @@ class Runtime:
     """
 
     def __init__(self, device: Device, path: Path) -> None:
-        # Without the flag, which came with 3.9.4, BM1688 gives every net scratch memory of its
-        # own, whose addresses are not known before a launch (libsophon, bmruntime.cpp).
-        self._shares_scratch = hasattr(device.sail, 'BmrtFlag') or device.chip == 'bm1684x'
+        self._shares_scratch = device.shares_scratch
         self._memory = Memory(device)
         self.free_bytes = device.free_bytes
         self.path = path

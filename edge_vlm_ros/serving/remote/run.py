@@ -85,11 +85,12 @@ class RemoteRun:
     is_over: bool = False
     _said: list[str] = field(init=False, default_factory=list)
     _rule: StopRule = field(init=False)
-    _guard: RepetitionGuard = field(init=False, default_factory=RepetitionGuard)
+    _guard: RepetitionGuard = field(init=False)
     _words: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rule = StopRule((), stop_strings=self.question.stop)
+        self._guard = RepetitionGuard(self.question.sampling.max_repeats)
 
     @property
     def asked_ns(self) -> int:

@@ -1,6 +1,7 @@
 """Axmodel sets, written once a session, and a chip that is not there: the stand-in `axengine`."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -53,8 +54,8 @@ def stand_in(monkeypatch):
     Each test gets modules of its own: the real package starts its libraries at import.
     """
     monkeypatch.syspath_prepend(str(STAND_IN))
-    for name in ('LIBRARY', 'PROVIDERS', 'CHIP', 'CARDS', 'BF16', 'CMM_BYTES', 'RUNS'):
-        monkeypatch.delenv(f'EDGE_VLM_AX_{name}', raising=False)
+    for name in [name for name in os.environ if name.startswith('EDGE_VLM_AX_')]:
+        monkeypatch.delenv(name)
     _forget()
 
     def load(**environment):
@@ -75,6 +76,12 @@ def use_stub(chip, monkeypatch):
     folder = build_stub(chip)
     monkeypatch.setenv('EDGE_VLM_AX_LIBRARY', str(folder))
     monkeypatch.setattr(library, '_in_use', lambda name: [str(folder / name)])
+
+
+@pytest.fixture
+def on_stub(monkeypatch):
+    """Let the stand-in drive the C stub of an AX650; its moods are environment variables."""
+    use_stub('ax650', monkeypatch)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from edge_vlm_ros.engines.axera import card_library
 from edge_vlm_ros.engines.axera.card import Card, CardBlock, CardModel
 from edge_vlm_ros.engines.axera.card_library import CardLibrary
 from edge_vlm_ros.engines.axera.in_place import InPlaceBackend
-from edge_vlm_ros.engines.axera.rows import CopiedRows, DirectRows
+from edge_vlm_ros.engines.axera.rows import CopiedHistories, CopiedRows, DirectRows
 from edge_vlm_ros.engines.axera.runtime import Session, open_device
 
 pytestmark = pytest.mark.axera
@@ -89,7 +89,7 @@ def are_right(engine, right):
 
 
 class TestInPlace:
-    @pytest.mark.parametrize('rows', WAYS)
+    @pytest.mark.parametrize('rows', [*WAYS, CopiedHistories])
     @pytest.mark.parametrize('name', ['tiny', 'tight', 'tiny-irregular', 'tiny-decode-groups'])
     def test_answers_are_those_of_the_model_run_at_once(self, chip, written, name, rows):
         with closing(Driver(chip, written(name), LAYOUTS[name], rows)) as one:
@@ -122,7 +122,7 @@ class TestInPlace:
             one.step()
             one.check()
 
-    @pytest.mark.parametrize('rows', WAYS)
+    @pytest.mark.parametrize('rows', [*WAYS, CopiedHistories])
     def test_without_any_one_copy_answers_are_wrong(self, chip, written, monkeypatch, rows):
         files = written('tight')
         sites, skipped = [], []
@@ -315,6 +315,13 @@ class TestTrial:
         assert 'token by token' in said
         assert 'prefill group' in said
 
+    def test_chunks_that_want_blocks_of_their_own_size_get_them(self, card, load, right, caplog):
+        card.set(stale=2)
+        engine = load()
+        assert type(engine._backend._rows) is CopiedHistories
+        assert warnings(caplog) == []
+        are_right(engine, right)
+
     def test_without_the_trial_stale_chunks_would_give_wrong_answers(
         self, card, load, right, monkeypatch
     ):
@@ -328,7 +335,7 @@ class TestTrial:
     def test_where_chunks_are_stale_whatever_is_done_prompts_go_token_by_token(
         self, card, load, right, caplog
     ):
-        card.set(stale=2)
+        card.set(stale=3)
         engine = load()
         assert engine.backend_name == 'portable'
         assert not engine._backend.takes_chunks

@@ -234,9 +234,8 @@ def test_a_card_is_chosen_by_its_number(stand_in, set_files):
     session.close()
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_card_that_is_not_there_is_named(stand_in, set_files):
-    """The package raises once more when what it could not construct is collected: its own."""
+    """The package would raise once more when what it could not construct is collected."""
     stand_in(providers='axcl', cards=1)
     with pytest.raises(DeviceError, match=r'card 3: Device index 3 is out of range, total 1'):
         Session(open_device('ax650', (3,)), set_files('tiny').weights['layers.0'])

@@ -226,6 +226,11 @@ def test_a_question_asked_again_gives_the_same_answer_from_the_cache(open_pipeli
     assert third.timings.cached_prompt_tokens > 8
 
 
+def test_the_pipeline_says_which_way_the_chip_is_driven(open_pipeline, backend):
+    pipeline, _ = open_pipeline()
+    assert pipeline.info.way == backend.replace('_', ' ')
+
+
 def test_a_set_of_another_tokenizer_is_refused(backend, set_files):
     from edge_vlm_ros.engines import open_engine
 

@@ -195,7 +195,7 @@ def test_options_that_nobody_knows_are_refused(files):
 
 
 def test_a_machine_without_the_library_is_told_where_it_comes_from(files):
-    with pytest.raises(DeviceError, match=r'sophon-sail cannot be loaded: .*3\.9\.1 or later'):
+    with pytest.raises(DeviceError, match=r'sophon-sail cannot be loaded: .*edge-vlm doctor'):
         open_engine('bm1684x', files)
 
 
@@ -335,6 +335,7 @@ def misused(name, path):
     note('no token yet', engine.next_token, GREEDY)
     bench.text()
     held = engine.kv.length
+    engine.next_token(SamplingOptions(temperature=0.9, top_k=1))  # greedy: every head can
     note('sampling', engine.next_token, SamplingOptions(temperature=0.5))
     note('too long a cut', engine.kv.truncate, held + 1)
     note('stopped', lambda: engine.prefill(bench._text_part(1), {}, lambda: True))

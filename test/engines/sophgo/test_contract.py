@@ -386,19 +386,25 @@ def test_features_that_cannot_be_added_are_refused(nets_of, damage, message):
 
 
 @pytest.mark.parametrize(
-    ('name', 'masks'),
+    ('name', 'buffers', 'masks', 'detours'),
     [
-        ('internvl3_static_bf16_bm1684x', 128 * 128),
-        ('internvl3_dynamic_bf16_bm1684x', 0),
-        ('internvl3_history_bf16_bm1688', 0),
-        ('internvl3_oldhistory_bf16_bm1684x', 64 * (64 + 128)),
+        ('internvl3_static_bf16_bm1684x', 1, 128 * 128, 0),
+        ('internvl3_dynamic_bf16_bm1684x', 2, 0, 2),
+        ('internvl3_history_bf16_bm1688', 2, 0, 2),
+        ('internvl3_oldhistory_bf16_bm1684x', 1, 64 * (64 + 128), 2),
     ],
 )
-def test_memory_beside_the_file_is_hidden_states_masks_and_a_cache_outside(nets_of, name, masks):
+def test_memory_beside_the_file_is_what_the_engine_allocates(
+    nets_of, name, buffers, masks, detours
+):
+    """That it allocates just that is measured in test_memory.py."""
     contract = read_contract(nets_of(name))
     rows, decoder = contract.prefill.rows, contract.decoder
     cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-    assert contract.own_bytes == 2 * (2 * rows * decoder.hidden + masks) + cache
+    kv = decoder.kv_heads * decoder.head_dim
+    values = rows * (buffers * decoder.hidden + detours * kv) + masks
+    assert contract.tower_bytes == 4 * 3 * 112 * 112 + 2 * 16 * decoder.hidden
+    assert contract.own_bytes == 2 * values + contract.tower_bytes + cache
 
 
 def test_an_image_to_attend_to_takes_memory_too(nets_of):
@@ -406,7 +412,8 @@ def test_an_image_to_attend_to_takes_memory_too(nets_of):
     decoder = contract.decoder
     image = decoder.cross.rows * (64 + decoder.hidden)
     assert decoder.cache_in_net
-    assert contract.own_bytes == 2 * (2 * 64 * decoder.hidden + 64 * 64 + image)
+    own = 2 * (64 * decoder.hidden + 64 * 64 + image) + contract.tower_bytes
+    assert contract.own_bytes == own
 
 
 def test_cross_attention_in_a_build_that_is_not_static_is_refused(nets_of):

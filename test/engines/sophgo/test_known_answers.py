@@ -26,6 +26,8 @@ RUNS = {
     'internvl3_dynamic_bf16_bm1684x': ALL,
     'internvl3_sample_bf16_bm1684x': ('talk', 'sampled'),
     'internvl3_awq_bm1684x': TALK,
+    'internvl35_static_bf16_bm1684x': ('talk', 'images'),
+    'internvl35_history_bf16_bm1688': TALK,
     'internvl2_bf16_bm1684x': ALL,
     'internvl2_bf16_bm1688': TALK,
     'internvl2_w4bf16_bm1684x': TALK,
@@ -51,6 +53,7 @@ RUNS = {
 # a tower and a decoder that other files have each.
 EXHAUSTIVE = {
     'internvl2_w4bf16_bm1684x',
+    'internvl35_history_bf16_bm1688',
     'mllama_2024_w4bf16_bm1684x',
     'qwen2_5vl_history_bf16_bm1688',
 }

@@ -48,11 +48,13 @@ def test_a_row_of_a_prompt_sees_itself_and_what_precedes():
 
 
 def test_a_new_row_sees_the_held_rows_of_the_history_and_the_new_rows_before_it():
-    opened = seen(history_mask(2, rows=3, history=4, dtype=F16), F16)
+    opened = seen(history_mask(2, range(3), rows=3, history=4, dtype=F16), F16)
     expected = np.array(
         [[1, 1, 0, 0, 1, 0, 0], [1, 1, 0, 0, 1, 1, 0], [1, 1, 0, 0, 1, 1, 1]], bool
     )
     assert (opened == expected).all()
+    last = seen(history_mask(2, range(2, 3), rows=3, history=4, dtype=F16), F16)
+    assert (last == expected[2:]).all()
 
 
 def test_a_decoded_token_sees_the_held_rows_and_its_own_column_at_the_end():

@@ -29,7 +29,8 @@ Compute: TypeAlias = Callable[[int, Sequence[NDArray[Any]]], 'list[NDArray[Any]]
 """(group, its inputs in file order) -> its outputs in file order; None = nothing to compute."""
 
 LINEAR_PARTS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
-"""Names of a layer's matrices, (out, in): '<part>_weight'; q, k and v have '<part>_bias' too."""
+"""Names of a layer's matrices, (out, in): '<part>_weight'; q, k and v have '<part>_bias' too, or
+q and k '<part>_norm' (Qwen3)."""
 
 
 @dataclass(frozen=True, slots=True)

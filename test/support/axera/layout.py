@@ -41,6 +41,7 @@ class Layout:
         is_vision_nhwc: Whether the vision tower takes uint8 (1, px, px, 3) and normalises.
         position_rows: 1, or 3 where the model takes M-RoPE; decode groups have 1 all the same.
         is_table_raw: Whether the embedding table is raw bfloat16, not .npy.
+        vision_name: Of the vision tower's file, relative to the set's folder.
         delays: How long the chip takes.
     """
 
@@ -54,6 +55,7 @@ class Layout:
     is_vision_nhwc: bool = False
     position_rows: int = 1
     is_table_raw: bool = False
+    vision_name: str = 'vit_axmodel/internvl_vit.axmodel'
     delays: Delays = Delays()
 
     def layer_name(self, layer: int) -> str:

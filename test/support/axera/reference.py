@@ -78,8 +78,8 @@ class Reference:
     def _run_layer(self, layer: Mapping[str, Matrix], hidden: Matrix) -> Matrix:
         sizes = self._sizes
         normed = self._rms_norm(hidden, layer['norm_1'])
-        queries = self._turned(self._project(layer, 'q', normed), sizes.heads)
-        keys = self._turned(self._project(layer, 'k', normed), sizes.kv_heads)
+        queries = self._turned(self._project(layer, 'q', normed), sizes.heads, layer.get('q_norm'))
+        keys = self._turned(self._project(layer, 'k', normed), sizes.kv_heads, layer.get('k_norm'))
         values = np.split(self._project(layer, 'v', normed), sizes.kv_heads, axis=1)
         share = sizes.heads // sizes.kv_heads
         mixed = [
@@ -92,13 +92,14 @@ class Reference:
         opened = gate * (0.5 * (1 + np.tanh(gate / 2)))
         return hidden + self._project(layer, 'down', opened * self._project(layer, 'up', normed))
 
-    def _turned(self, value: Matrix, heads: int) -> list[Matrix]:
-        """Cut into heads and rotate each by its row's number: pairs as complex numbers."""
+    def _turned(self, value: Matrix, heads: int, scale: Matrix | None) -> list[Matrix]:
+        """Cut into heads, norm and rotate each by its row's number: pairs as complex numbers."""
         width = value.shape[1] // heads
         speeds = self._sizes.theta ** (-np.arange(0, width, 2) / width)
         turns = np.exp(1j * np.outer(np.arange(len(value)), speeds))
         found = []
-        for head in np.split(value, heads, axis=1):
+        for cut in np.split(value, heads, axis=1):
+            head = cut if scale is None else self._rms_norm(cut, scale)
             pairs = (head[:, : width // 2] + 1j * head[:, width // 2 :]) * turns
             found.append(np.concatenate([pairs.real, pairs.imag], axis=1))
         return found

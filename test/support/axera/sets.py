@@ -8,6 +8,7 @@ extra), not torch.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from support.axera.weights import (
     TINY,
     Weights,
     demo_weights,
+    qwen3_weights,
     reciting_weights,
     tiny_weights,
 )
@@ -71,7 +73,7 @@ def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
     """Write layers, head, table and vision tower of one build; return the folder."""
     write_layers(folder, weights, layout)
     vision = _vision(weights, layout)
-    write_axmodel(folder / 'vit_axmodel' / 'internvl_vit.axmodel', vision)
+    write_axmodel(folder / layout.vision_name, vision)
     return folder
 
 
@@ -152,6 +154,30 @@ def write_tiny(folder: Path, layout: Layout = NINE, config: TinyConfig = TINY) -
     """Write the tiny random model in one build, with config and a byte-level tokenizer."""
     write_texts(folder, config)
     return write_set(folder, tiny_weights(config), layout)
+
+
+QWEN3: Final = replace(
+    NINE,
+    prefix='qwen3',
+    is_table_raw=True,
+    vision_name='../vit-models/internvl_vit_model_1x3x56x56.axmodel',
+)
+
+
+def write_internvl35(folder: Path) -> Path:
+    """Write a tiny InternVL3.5 as its repository lies on a board; return the repository.
+
+    Source: AXERA-TECH/InternVL3_5-2B.axera, README (the list of folders).
+    """
+    texts = folder / 'InternVL3_5-2B'
+    write_texts(texts, TINY)
+    config = json.loads((texts / 'config.json').read_text())
+    config['template'] = 'internvl2_5'
+    config['llm_config'] |= {'architectures': ['Qwen3ForCausalLM'], 'model_type': 'qwen3'}
+    (texts / 'config.json').write_text(json.dumps(config))
+    (folder / 'vit-models').mkdir()
+    write_set(folder / 'InternVL3_5-2B_axmodel', qwen3_weights(), QWEN3)
+    return folder
 
 
 def write_demo(folder: Path, layout: Layout = DEMO) -> Path:
@@ -270,6 +296,7 @@ KINDS: Final[dict[str, Callable[[Path], Path]]] = {
     'tiny-missing-layer': write_missing_layer,
     'tiny-mixed-builds': write_mixed_builds,
     'tiny-wrong-vit': write_wrong_vision,
+    'tiny-internvl3.5': write_internvl35,
     'demo': write_demo,
     'internvl3-2b': write_internvl3_2b,
     'internvl3-2b-9': write_internvl3_2b_nine,

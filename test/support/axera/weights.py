@@ -87,6 +87,19 @@ def tiny_weights(config: TinyConfig = TINY) -> Weights:
     )
 
 
+def qwen3_weights() -> Weights:
+    """Draw a tiny random Qwen3: the Qwen2 above with norms of queries and keys for its biases."""
+    drawn = tiny_weights()
+    random = np.random.default_rng(3)
+    width = len(drawn.layers[0]['k_weight']) // drawn.sizes.kv_heads
+    layers = tuple(
+        {name: array for name, array in layer.items() if not name.endswith('_bias')}
+        | {f'{part}_norm': random.uniform(0.5, 3, width).astype(np.float32) for part in 'qk'}
+        for layer in drawn.layers
+    )
+    return replace(drawn, layers=layers)
+
+
 def reciting_weights(text: str, opener: int = ord('\n')) -> Weights:
     """Make a tiny model that says one text, whatever is asked: each token leads to the next.
 

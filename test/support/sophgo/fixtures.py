@@ -123,6 +123,8 @@ _ALL: Final = (
     _own('internvl3_history_sample_bf16_bm1684x', 'internvl3'),
     _own('internvl3_sample_bf16_bm1684x', 'internvl3'),
     _own('internvl3_awq_bm1684x', 'internvl3'),
+    _own('internvl35_static_bf16_bm1684x', 'internvl35'),
+    _own('internvl35_history_bf16_bm1688', 'internvl35'),
     _own('internvl3_oldhistory_bf16_bm1684x', 'internvl3'),
     _own('internvl3_oldhistory_bf16_bm1688', 'internvl3'),
     _own('hazard_tagged_bm1688', 'internvl3'),

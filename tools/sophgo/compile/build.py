@@ -123,6 +123,8 @@ RECIPES: Final[Mapping[str, Convert | FromParts]] = {
         'internvl3', 'bm1684x', (*_HISTORY, '--do_sample')
     ),
     'internvl3_sample_bf16_bm1684x': Convert('internvl3', 'bm1684x', (*_STATIC, '--do_sample')),
+    'internvl35_static_bf16_bm1684x': Convert('internvl35', 'bm1684x', _STATIC),
+    'internvl35_history_bf16_bm1688': Convert('internvl35', 'bm1688', _HISTORY),
     'internvl3_awq_bm1684x': Convert('internvl3_awq', 'bm1684x', _STATIC, half='w4f16'),
     'internvl3_oldhistory_bf16_bm1684x': FromParts(
         'internvl3', 'internvl3', 'bm1684x', _OLD_HISTORY
@@ -322,7 +324,7 @@ def write_sources() -> None:
     for name, make in CHECKPOINTS.items():
         checkpoint = make()
         checkpoint.write_config(FOLDER / 'config' / name)
-        if name in ('internvl3', 'qwen2vl', 'qwen2_5vl', 'qwen3vl', 'mllama'):
+        if name in ('internvl3', 'internvl35', 'qwen2vl', 'qwen2_5vl', 'qwen3vl', 'mllama'):
             halves = {k: v.astype(np.float16) for k, v in checkpoint.weights.items()}
             _save(FOLDER / 'weights' / f'{name}.npz.xz', halves)
 

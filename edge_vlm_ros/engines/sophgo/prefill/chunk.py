@@ -55,8 +55,8 @@ class ChunkPrefill:
         expect_block(nets[f'block_kv_{index}'], shapes, self.rows, [past, past])
 
     def own_values(self, shapes: DecoderShapes) -> int:
-        """Count hidden states; the nets take no mask."""
-        return 2 * self.rows * shapes.hidden
+        """Count what the blocks take; they take no mask."""
+        return DynamicBlocks.own_values(shapes, self.rows)
 
     def describe(self) -> str:
         """Say what it is."""

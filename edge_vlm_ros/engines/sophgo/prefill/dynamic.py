@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from edge_vlm_ros.engines.checks import check_stop
 from edge_vlm_ros.engines.sophgo.caches import LayerCache
@@ -45,9 +46,9 @@ class DynamicPrefill:
         expect_block(nets[f'block_{index}'], shapes, self.rows, more)
 
     def own_values(self, shapes: DecoderShapes) -> int:
-        """Count hidden states and, where the nets take one, the mask."""
+        """Count what the blocks take and, where the nets take one, the mask."""
         mask = self.rows * self.rows if self.takes_mask else 0
-        return 2 * self.rows * shapes.hidden + mask
+        return DynamicBlocks.own_values(shapes, self.rows) + mask
 
     def describe(self) -> str:
         """Say what it is."""
@@ -68,6 +69,11 @@ class DynamicBlocks:
     the net's largest sizes; so K and V are written in place only where as many rows as the longest
     piece has are left in the cache, and over memory of our own at its end.
     """
+
+    @staticmethod
+    def own_values(shapes: DecoderShapes, rows: int) -> int:
+        """Count hidden states, and the way round for K and V."""
+        return 2 * (rows * shapes.hidden + prod(shapes.kv(rows)))
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from edge_vlm_ros.core import ModelFileError
 from edge_vlm_ros.engines.checks import check_stop
@@ -52,8 +53,9 @@ class HistoryPrefill:
         expect_block(nets[f'block_{index}'], shapes, self.rows, [mask, past, past])
 
     def own_values(self, shapes: DecoderShapes) -> int:
-        """Count hidden states and mask."""
-        return 2 * self.rows * shapes.hidden + self.rows * (self.history + self.rows)
+        """Count hidden states, mask, and the way round for K and V."""
+        detour = 2 * prod(shapes.kv(self.rows))
+        return self.rows * (shapes.hidden + self.history + self.rows) + detour
 
     def describe(self) -> str:
         """Say what it is."""
@@ -64,6 +66,24 @@ class HistoryPrefill:
     ) -> HistoryRunner:
         """Bind its nets."""
         return HistoryRunner(runtime, shapes, self, caches)
+
+
+class ShownMask:
+    """Which rows of the mask on the chip are those of a history of a length."""
+
+    def __init__(self) -> None:
+        self._held = -1
+        self._rows = 0
+
+    def lacking(self, held: int, tokens: int) -> range:
+        """Give the rows to send before so many tokens run after so many held ones."""
+        if held != self._held:
+            self._held, self._rows = held, 0
+        return range(min(self._rows, tokens), tokens)
+
+    def note(self, tokens: int) -> None:
+        """Take it that the rows of so many tokens are there now."""
+        self._rows = max(self._rows, tokens)
 
 
 class HistoryRunner:
@@ -91,7 +111,7 @@ class HistoryRunner:
         self._positions = Positions(runtime, shapes)
         mask_shape = (1, 1, form.rows, form.history + form.rows)
         self._mask = runtime.allocate(mask_shape, shapes.half)
-        self._shown: int | None = None
+        self._shown = ShownMask()
         self._kv = shapes.kv(form.rows)
         self._detour = [runtime.allocate(self._kv, shapes.half) for _ in range(2)]
         past = shapes.kv(form.history)
@@ -122,7 +142,7 @@ class HistoryRunner:
     def run(self, run: Run) -> DeviceTensor:
         """Run a piece; see `PrefillRunner`."""
         self._positions.send(run.positions)
-        self._show(run.held)
+        self._show(run)
         fits = run.held + self._form.rows <= self._shapes.context
         layers = zip(self._launches, self._caches, strict=True)
         for layer, (launch, cache) in enumerate(layers):
@@ -134,12 +154,14 @@ class HistoryRunner:
             self.images.add_after(layer, self.hidden)
         return self.hidden
 
-    def _show(self, held: int) -> None:
-        if held != self._shown:
-            self._shown = None
-            form = self._form
-            self._mask.write(history_mask(held, form.rows, form.history, self._shapes.half))
-            self._shown = held
+    def _show(self, run: Run) -> None:
+        """Send the mask's rows of the new tokens; nobody reads what the others give."""
+        form = self._form
+        rows = self._shown.lacking(run.held, run.tokens)
+        if rows:
+            mask = history_mask(run.held, rows, form.rows, form.history, self._shapes.half)
+            self._mask.write(mask.reshape(-1), rows.start * (form.history + form.rows))
+        self._shown.note(run.tokens)
 
     def _run_in_place(self, launch: Launch, cache: LayerCache, held: int) -> None:
         offset = held * self._shapes.row_size

@@ -43,7 +43,7 @@ class StaticPrefill:
 
     def own_values(self, shapes: DecoderShapes) -> int:
         """Count hidden states and mask."""
-        return 2 * self.rows * shapes.hidden + self.rows * self.rows
+        return self.rows * (shapes.hidden + self.rows)
 
     def describe(self) -> str:
         """Say what it is."""

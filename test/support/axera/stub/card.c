@@ -492,11 +492,16 @@ static int32_t place(const Model *model, CardIo *io, const IoInfo *info, Places 
     return 0;
 }
 
-/* Whether buffers are as large as this group's tensors and no other group ran through them. */
+/* Whether buffers are as large as this group's tensors and no other group ran through them; with the
+ * option 2, whether they are nothing but blocks of that size. */
 static bool is_exact(const CardIo *io, const IoInfo *info, uint32_t group) {
     if (io->group != group + 1) return false;
-    for (uint32_t i = 0; i < info->input_count; i++)
-        if (io->tensors[0][i].size != info->inputs[i].size) return false;
+    for (uint32_t i = 0; i < info->input_count; i++) {
+        Bound bound = io->tensors[0][i];
+        const Block *block = block_at(bound.address, bound.size);
+        if (bound.size != info->inputs[i].size) return false;
+        if (options.stale == 2 && (!block || block->size != bound.size)) return false;
+    }
     return true;
 }
 
@@ -508,15 +513,15 @@ static size_t input_bytes(const Model *model, uint32_t groups) {
     return sum;
 }
 
-/* With the option stale, chunks run on what the inputs were at the group's last run (2 = always; 1 =
- * unless buffers are exact). Groups of one token do not. Gives memory to free, or NULL. */
+/* With the option stale, chunks run on what the inputs were at the group's last run (3 = always; 1, 2
+ * = unless buffers are exact). Groups of one token do not. Gives memory to free, or NULL. */
 static uint8_t *make_stale(CardModel *kept, const CardIo *io, uint32_t group, Places *places) {
     Model *model = kept->model;
     const IoInfo *info = &model->groups[group].info;
     if (!kept->snapshots) kept->snapshots = calloc(1, input_bytes(model, model->group_count));
     uint8_t *snapshot = kept->snapshots + input_bytes(model, group);
     size_t size = input_bytes(model, group + 1) - input_bytes(model, group);
-    bool is_stale = options.stale == 2 || !is_exact(io, info, group);
+    bool is_stale = options.stale == 3 || !is_exact(io, info, group);
     uint8_t *old = malloc(size), *at = old;
     memcpy(old, snapshot, size);
     for (uint32_t i = 0; i < info->input_count; i++) {

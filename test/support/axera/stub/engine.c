@@ -44,12 +44,15 @@ int32_t AX_ENGINE_Init(NpuAttr *attr) {
     return code;
 }
 
-/* Fails before Init, as on the chip: callers take that for "not initialised yet". */
+/* Fails before Init, as on the chip: callers take that for "not initialised yet". Where another
+ * program has shared the NPU out, it has initialised it. */
 int32_t AX_ENGINE_GetVNPUAttr(NpuAttr *attr) {
     stub_lock();
     flows.AX_ENGINE_GetVNPUAttr++;
-    int32_t code = !attr ? ERR_NULL : levels.engine_ready ? 0 : ERR_NOT_READY;
+    int32_t mode = stub_vnpu();
+    int32_t code = !attr ? ERR_NULL : levels.engine_ready || mode ? 0 : ERR_NOT_READY;
     if (!code) memset(attr, 0, sizeof *attr);
+    if (!code) attr->hard_mode = mode;
     stub_unlock();
     return code;
 }

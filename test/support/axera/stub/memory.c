@@ -74,6 +74,7 @@ static void remove_block(Block *block) {
 }
 
 int32_t AX_SYS_Init(void) {
+    stub_start();
     stub_lock();
     flows.AX_SYS_Init++;
     levels.sys_ready = 1;

@@ -140,7 +140,8 @@ _Static_assert(offsetof(IoMeta, data_type) == 28 && offsetof(IoMeta, size) == 40
     X(cards)          /* how many there are */ \
     X(npu_kind)       /* the virtual NPU that another program has set on the card */ \
     X(stale)          /* of a card: chunks run on the inputs of the run before; 1 = unless each */ \
-                      /* buffer is exactly as large as the tensor and its IO of one group; 2 = all */ \
+                      /* buffer is as large as the tensor and its IO of one group; 2 = unless its */ \
+                      /* block is as large, too; 3 = whatever is done */ \
     X(refuse_on_device) /* 1 = a card copies nothing from device to device */
 
 #define FIELD(name) uint64_t name;
@@ -161,6 +162,8 @@ extern Options options;
 
 void stub_lock(void);
 void stub_unlock(void);
+void stub_start(void);    /* what the environment wants to go wrong at the start (moods.c) */
+int32_t stub_vnpu(void); /* the mode that another program has set; 0 = none */
 int32_t refuse(enum error code); /* counts a refusal, says why on stderr if AX_STUB_VERBOSE is set */
 
 /* ---- memory (memory.c); the caller holds the lock ------------------------------------------- */

@@ -1,4 +1,4 @@
-"""InternVL: one set of weights, with the configurations of three releases."""
+"""InternVL 2 and 3: one set of weights with the configurations of three releases; InternVL3.5."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from support.internvl_files import SPECIAL_TOKENS, preprocessor_config
 
 from tools.sophgo.compile.checkpoints.checkpoint import Checkpoint, ids_of, tokenizer_config
 from tools.sophgo.compile.checkpoints.decoder import (
+    HEAD,
     HIDDEN,
     VOCABULARY,
     Decoder,
@@ -25,7 +26,14 @@ PHI3_TOKENS: Final = (
     '<unk>', '<s>', '</s>', '<|endoftext|>', '<|assistant|>', '<|system|>', '<|end|>',
     '<|user|>', '<img>', '</img>', '<IMG_CONTEXT>',
 )  # fmt: skip
+QWEN3_TOKENS: Final = (
+    '<|endoftext|>', '<|im_start|>', '<|im_end|>', '<think>', '</think>', '<img>', '</img>',
+    '<IMG_CONTEXT>',
+)  # fmt: skip
 INTERN_VIT: Final = {'width': 64, 'heads': 1, 'mlp': 128, 'layers': 2, 'px': 112, 'patch': 14}
+
+
+_QWEN2: Final = Decoder()
 
 
 def _intern_vit(draw: Draw) -> dict[str, Array]:
@@ -88,11 +96,15 @@ def _internvl_config(language: dict[str, Any], template: str) -> dict[str, Any]:
 
 
 def _internvl(
-    language: dict[str, Any], template: str, tokens: tuple[str, ...], ends: tuple[str, ...]
+    language: dict[str, Any],
+    template: str,
+    tokens: tuple[str, ...],
+    ends: tuple[str, ...],
+    has: Decoder = _QWEN2,
 ) -> Checkpoint:
     draw = Draw(3)
     weights = _intern_vit(draw)
-    weights |= decoder(draw, 'language_model.model.', Decoder())
+    weights |= decoder(draw, 'language_model.model.', has)
     weights['language_model.lm_head.weight'] = draw.matrix(VOCABULARY, HIDDEN, scale=4.0)
     ids = ids_of(tokens)
     bos, pad = ('<s>', '</s>') if '<s>' in ids else ('', '<|endoftext|>')
@@ -112,6 +124,19 @@ def internvl3() -> Checkpoint:
     """Return InternVL3's form: Qwen2 inside."""
     language = {'architectures': ['Qwen2ForCausalLM'], 'model_type': 'qwen2'}
     return _internvl(language, 'internvl2_5', SPECIAL_TOKENS, ('<|im_end|>', '<|endoftext|>'))
+
+
+def internvl35() -> Checkpoint:
+    """Return InternVL3.5's form: Qwen3 inside, with norms of queries and keys and no biases."""
+    language = {
+        'architectures': ['Qwen3ForCausalLM'],
+        'model_type': 'qwen3',
+        'head_dim': HEAD,
+        'attention_bias': False,
+    }
+    ends = ('<|im_end|>', '<|endoftext|>')
+    has = Decoder(bias=False, qk_norm=True)
+    return _internvl(language, 'internvl2_5', QWEN3_TOKENS, ends, has)
 
 
 def internvl2() -> Checkpoint:

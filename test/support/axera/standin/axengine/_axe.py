@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes as c
+import importlib
 import mmap
 import os
 from enum import Enum
@@ -23,6 +24,9 @@ from axengine import _abi, _environment
 from axengine._base_session import Session, check_feed, node_bytes, raw_bytes
 from axengine._node import NodeArg
 from axengine._python_library import PythonEngine, PythonSys
+
+for _name in _environment.needs():
+    importlib.import_module(_name)
 
 _DTYPES = {
     1: np.dtype(np.uint8),
@@ -46,6 +50,14 @@ class ChipType(Enum):
     MC20E = 0
     MC50 = 1
     M57H = 2
+
+
+class ModelType(Enum):
+    """How many of the cores a file is for; of the AX630C 0 is half and 1 is full."""
+
+    SINGLE = 0
+    DUAL = 1
+    TRIPLE = 2
 
 
 class VNPUType(Enum):
@@ -198,6 +210,7 @@ class AXEngineSession(Session):
         if engine_lib.AX_ENGINE_GetModelType(place, size, model_type):
             raise RuntimeError('Failed to get model type.')
         print(f'[INFO] Model type: {model_type[0]}')
+        self._check_mode(model_type[0])
         extra = (_abi.HandleExtra * 1)()
         extra[0].pName = self._model_name.encode()
         if engine_lib.AX_ENGINE_CreateHandleV2(
@@ -207,6 +220,19 @@ class AXEngineSession(Session):
         _handles.add(int(self._handle[0] or 0))
         version = engine_lib.AX_ENGINE_GetModelToolsVersion(self._handle[0])
         print(f'[INFO] Compiler version: {version.decode()}')
+
+    def _check_mode(self, cores: int) -> None:
+        """Refuse files of more cores than the mode gives one program, as the package does."""
+        mode = _vnpu_type()
+        if self._chip_type is ChipType.MC20E:
+            is_allowed = mode is not VNPUType.ENABLED or cores == 0
+        else:
+            most = {VNPUType.DISABLED: 2, VNPUType.ENABLED: 0}.get(mode, 1)
+            is_allowed = cores <= most
+        if not is_allowed:
+            raise ValueError(
+                f"Model type '{ModelType(cores)}' is not allowed when vnpu is inited as {mode}."
+            )
 
     def _group_info(self, number: int) -> Any:
         info = (c.POINTER(_abi.IoInfo) * 1)()

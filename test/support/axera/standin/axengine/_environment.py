@@ -8,6 +8,8 @@ EDGE_VLM_AX_CHIP       'ax650' (by default) or 'ax630c'.
 EDGE_VLM_AX_CARDS      how many cards there are; by default 1.
 EDGE_VLM_AX_BF16       '0' = an SDK that does not know bfloat16.
 EDGE_VLM_AX_CMM_BYTES  memory of the chip; allocating more fails. By default unbounded.
+EDGE_VLM_AX_VNPU       mode of the NPU that another program has set, 1 to 3 (Python's library).
+EDGE_VLM_AX_NEEDS      modules that the first session imports, too; the package imports cffi.
 EDGE_VLM_AX_RUNS       so many runs work and the next ones fail. By default unbounded.
 """
 
@@ -46,6 +48,16 @@ def cards() -> int:
 def knows_bf16() -> bool:
     """Whether the SDK knows bfloat16."""
     return os.environ.get('EDGE_VLM_AX_BF16', '1') != '0'
+
+
+def vnpu_mode() -> int:
+    """Give the virtual mode that another program has set; 0 = none."""
+    return int(os.environ.get('EDGE_VLM_AX_VNPU', '0'))
+
+
+def needs() -> list[str]:
+    """Name the modules that a session needs."""
+    return os.environ.get('EDGE_VLM_AX_NEEDS', '').split()
 
 
 def bound(name: str) -> float:

@@ -191,10 +191,11 @@ class PythonEngine:
         return OK
 
     def AX_ENGINE_GetVNPUAttr(self, attribute: Any) -> int:
-        """Tell the mode; fails before `Init`."""
-        if not LEDGER.is_on:
+        """Tell the mode; fails before `Init`, unless another program had its way."""
+        mode = _environment.vnpu_mode()
+        if not LEDGER.is_on and not mode:
             return FAILED
-        attribute[0].eHardMode = 0
+        attribute[0].eHardMode = mode
         return OK
 
     def AX_ENGINE_Deinit(self) -> int:

@@ -1,0 +1,1 @@
+"""How far a watch's probabilities can be trusted."""
