@@ -162,12 +162,23 @@ class ConfigFile:
         Raises:
             ModelFileError: Something else stands there.
         """
+        return self._whole_numbers(key, 'a token id or a list of them')
+
+    def numbers(self, key: str) -> list[int]:
+        """Return the whole numbers from 0 on at a key; none where it is missing or null.
+
+        Raises:
+            ModelFileError: Something else stands there.
+        """
+        return self._whole_numbers(key, 'a list of whole numbers')
+
+    def _whole_numbers(self, key: str, expected: str) -> list[int]:
         found = self.values.get(key)
         listed = [] if found is None else found if isinstance(found, list) else [found]
         if len(listed) > _MOST_IDS or not all(
-            type(token) is int and 0 <= token <= MOST for token in listed
+            type(number) is int and 0 <= number <= MOST for number in listed
         ):
-            raise self.error(key, 'a token id or a list of them')
+            raise self.error(key, expected)
         return listed
 
     def error(self, key: str, expected: str) -> ModelFileError:

@@ -40,6 +40,8 @@ class EngineLimits:
             (0, 0) = any grid.
         kv_slots: Prompts that the KV cache can hold side by side, one of them selected
             (`Engine.select_kv`).
+        deepstack_layers: Decoder layers, from the first on, after which an image's features of
+            earlier layers of the vision tower are added to its tokens (`Spliced.deepstack`).
     """
 
     context_tokens: int
@@ -60,5 +62,6 @@ class EngineLimits:
     max_grid_side: int = 0
     patch_grid: tuple[int, int] = (0, 0)
     kv_slots: int = 1
+    deepstack_layers: int = 0
     can_truncate: bool = True
     snapshots: int = 0

@@ -23,6 +23,7 @@ GENERATION_NAME = 'generation_config.json'
 PREPROCESSOR_NAME = 'preprocessor_config.json'
 PROCESSOR_NAME = 'processor_config.json'
 _IMAGE_PROCESSOR = 'image_processor'
+_DEEPSTACK = 'deepstack_visual_indexes'
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,15 @@ class ModelConfig:
         names = (PREPROCESSOR_NAME, PROCESSOR_NAME)
         known = self._completion.files if self._completion is not None else {}
         return any(name in known or (self.folder / name).exists() for name in names)
+
+    @property
+    def deepstack_layers(self) -> int:
+        """Decoder layers that the vision tower gives features of their own (Qwen3-VL); 0 = none.
+
+        Raises:
+            ModelFileError: Something else than a list of layers stands there.
+        """
+        return len(self.vision.numbers(_DEEPSTACK))
 
     @property
     def model_type(self) -> str:

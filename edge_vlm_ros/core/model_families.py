@@ -37,6 +37,7 @@ FAMILIES = (
     FamilyRow('mllama', ('mllama',), 'edge_vlm_ros.families.mllama'),
     FamilyRow('qwen2_5_vl', ('qwen2_5_vl',), 'edge_vlm_ros.families.qwen2_5_vl'),
     FamilyRow('qwen2_vl', ('qwen2_vl',), 'edge_vlm_ros.families.qwen2_vl'),
+    FamilyRow('qwen3_vl', ('qwen3_vl',), 'edge_vlm_ros.families.qwen3_vl'),
 )
 """Those of this package."""
 

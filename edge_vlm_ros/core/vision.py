@@ -33,6 +33,8 @@ class VisionInputs:
             even where it is the only one so far, so that a prompt with one more begins with it.
         stamps_ns: When the frames of a clip in it were taken (`Frame.stamp_ns`), oldest first, for
             families that tell the model; () where it is no clip.
+        table_side: Rows, and columns, of the position embeddings that the vision tower stretches
+            to an image's grid (Qwen3-VL); 0 = it has none that are stretched.
     """
 
     pixels: NDArray[np.float32] = field(repr=False)
@@ -42,22 +44,32 @@ class VisionInputs:
     images: int = 1
     shown_as: ShownAs = ShownAs.ALONE
     stamps_ns: tuple[int, ...] = ()
+    table_side: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Spliced:
-    """Features that take the place of placeholder tokens (InternVL, Qwen2-VL).
+    """Features that take the place of placeholder tokens (InternVL, Qwen2-VL, Qwen3-VL).
 
     Attributes:
         rows: (tokens, hidden), float32 or the engine's own dtype; owned by this object.
+        deepstack: As `rows`, of earlier layers of the vision tower: the i-th is added to the
+            hidden states of the same tokens after decoder layer i (Qwen3-VL). As many as
+            `EngineLimits.deepstack_layers`.
     """
 
     rows: NDArray[np.generic] = field(repr=False)
+    deepstack: tuple[NDArray[np.generic], ...] = field(default=(), repr=False)
 
     @property
     def tokens(self) -> int:
         """How many placeholders these features fill."""
         return int(self.rows.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory that is kept."""
+        return sum(int(rows.nbytes) for rows in (self.rows, *self.deepstack))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,11 @@ class CrossAttended:
     def tokens(self) -> int:
         """How many placeholders these features fill: none."""
         return 0
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory that is kept."""
+        return int(self.states.nbytes)
 
 
 VisionFeatures: TypeAlias = 'Spliced | CrossAttended'

@@ -61,14 +61,15 @@ def check_features(features: VisionFeatures) -> None:
     """
     match features:
         case Spliced():
-            used = features.rows
+            used = (features.rows, *features.deepstack)
         case _:
-            used = features.states[: features.rows_used]
-    if used.size and _has_nan(used):
-        raise DeviceError(
-            f'the vision tower gave {used.shape[0]} rows with values that are no numbers: '
-            'the device computed nonsense'
-        )
+            used = (features.states[: features.rows_used],)
+    for rows in used:
+        if rows.size and _has_nan(rows):
+            raise DeviceError(
+                f'the vision tower gave {rows.shape[0]} rows with values that are no numbers: '
+                'the device computed nonsense'
+            )
 
 
 def _has_nan(values: NDArray[Any]) -> bool:
@@ -133,7 +134,10 @@ def check_tiles(inputs: VisionInputs, px: int) -> None:
 
 
 def check_spans(
-    part: PromptPart, features: Mapping[int, VisionFeatures], hidden_size: int
+    part: PromptPart,
+    features: Mapping[int, VisionFeatures],
+    hidden_size: int,
+    deepstack_layers: int = 0,
 ) -> None:
     """Refuse vision spans whose features are missing, too short or of another width.
 
@@ -155,6 +159,11 @@ def check_spans(
                 f'features of image {span.image} are {width} wide, '
                 f'the language model {hidden_size}'
             )
+        if len(found.deepstack) != deepstack_layers:
+            raise EdgeVlmError(
+                f'image {span.image} has features for {len(found.deepstack)} of the first layers, '
+                f'the language model adds them after {deepstack_layers}'
+            )
 
 
 def rows_of(span: VisionSpan, features: Mapping[int, VisionFeatures]) -> NDArray[Any]:
@@ -163,3 +172,13 @@ def rows_of(span: VisionSpan, features: Mapping[int, VisionFeatures]) -> NDArray
     assert isinstance(found, Spliced)
     rows: NDArray[Any] = found.rows[span.first_row : span.first_row + len(span)]
     return rows
+
+
+def deepstack_of(
+    span: VisionSpan, features: Mapping[int, VisionFeatures]
+) -> tuple[NDArray[Any], ...]:
+    """Return what the first layers add to a span's tokens, (tokens, hidden) for each of them."""
+    found = features[span.image]
+    assert isinstance(found, Spliced)
+    stop = span.first_row + len(span)
+    return tuple(rows[span.first_row : stop] for rows in found.deepstack)

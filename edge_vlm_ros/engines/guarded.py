@@ -199,7 +199,8 @@ class GuardedEngine(ABC):
 
     def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
         """Refuse what else cannot be appended: features that are not the prompt's."""
-        check_spans(part, features, self._limits.hidden_size)
+        limits = self._limits
+        check_spans(part, features, limits.hidden_size, limits.deepstack_layers)
 
     @abstractmethod
     def _append(

@@ -37,6 +37,7 @@ from edge_vlm_ros.core import (
     EngineLimits,
     Frame,
     ModelConfig,
+    ModelFileError,
     Positions,
     PromptPart,
     ShownAs,
@@ -99,12 +100,25 @@ class Qwen2VlSettings:
         """Make the family, its images bounded by what the vision tower and the context take.
 
         Raises:
-            ModelFileError: There is no room for even one block of patches.
+            ModelFileError: There is no room for even one block of patches, or the vision tower is
+                another model's.
         """
         return Qwen2VlFamily(self.within(limits))
 
-    def within(self, limits: EngineLimits) -> Qwen2VlSettings:
-        """Bound the images; see `bound_by`."""
+    def within(self, limits: EngineLimits, deepstack_layers: int = 0) -> Qwen2VlSettings:
+        """Bound the images; see `bound_by`.
+
+        Args:
+            limits: The engine's.
+            deepstack_layers: That the model's files speak of. An engine that knows of none of its
+                own, since it has no weights, takes any.
+        """
+        if limits.deepstack_layers not in {0, deepstack_layers}:
+            raise ModelFileError(
+                f'config.json says features for {deepstack_layers} layers beside those in the '
+                f'prompt, the vision tower has some for {limits.deepstack_layers}: these files '
+                f'are not of one model'
+            )
         return replace(self, sizes=self.sizes.bound_by(limits))
 
 
@@ -131,10 +145,11 @@ class Qwen2VlFamily(TemplatedFamily):
 
     Args:
         settings: Within what the engine takes.
+        system_text: Where the question brings none.
     """
 
-    def __init__(self, settings: Qwen2VlSettings) -> None:
-        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens, SYSTEM_TEXT)
+    def __init__(self, settings: Qwen2VlSettings, system_text: str = SYSTEM_TEXT) -> None:
+        super().__init__(settings.tokenizer, CHATML, settings.stop_tokens, system_text)
         self.settings = settings
         self._resize = _RESIZERS[settings.options.resize]
         self._start, self._end = encode_pieces(settings.tokenizer, (VISION_START, VISION_END))

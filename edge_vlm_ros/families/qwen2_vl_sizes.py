@@ -19,9 +19,9 @@ from edge_vlm_ros.core import (
 from edge_vlm_ros.families.options import ResizeFilter
 from edge_vlm_ros.vision import Patching, smart_size
 
-CLIP_MIN_PIXELS = 128 * 28 * 28
-CLIP_MAX_PIXELS = 768 * 28 * 28
-"""Bounds of a video's frame. Source: QwenLM/Qwen2-VL, qwen_vl_utils."""
+CLIP_MIN_TOKENS = 128
+CLIP_MAX_TOKENS = 768
+"""Bounds of a video's frame. Source: QwenLM/Qwen2-VL and Qwen3-VL, qwen_vl_utils."""
 
 CLIP_SHARE = 4
 """A frame of a clip has this part of the pixels of an image alone, so that four pairs (eight
@@ -37,8 +37,8 @@ class Qwen2VlOptions(Options):
 
     Attributes:
         min_pixels: Smaller images are enlarged to this many pixels.
-        max_pixels: Larger images are shrunk to this many pixels. Each 784 pixels cost a token of
-            context.
+        max_pixels: Larger images are shrunk to this many pixels. Each 784 pixels (1024 with
+            Qwen3-VL) cost a token of context.
         clip_pixels: As `max_pixels`, for each of several images and for each frame of a clip;
             0 = a quarter of what an image alone may have.
         resized_width: With `resized_height`, the size of every image, whatever its own; rounded to
@@ -100,10 +100,12 @@ class PatchSizes:
             BadRequestError: No image size is within the bounds.
         """
         alone = _patching_of(config, options)
-        most = options.clip_pixels or min(alone.max_pixels // CLIP_SHARE, CLIP_MAX_PIXELS)
+        token_pixels = alone.unit_px**2
+        bound = min(alone.max_pixels // CLIP_SHARE, CLIP_MAX_TOKENS * token_pixels)
+        fewest = options.min_pixels or CLIP_MIN_TOKENS * token_pixels
         return cls(
             alone=alone,
-            clip=_bounds(alone, options.min_pixels or CLIP_MIN_PIXELS, most),
+            clip=_bounds(alone, fewest, options.clip_pixels or bound),
             fixed_size=(options.resized_width, options.resized_height),
             asked_pixels=max(options.min_pixels, options.max_pixels),
             clip_share=1 if options.clip_pixels else CLIP_SHARE,

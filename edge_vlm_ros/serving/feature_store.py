@@ -11,7 +11,6 @@ from edge_vlm_ros.core import (
     FeatureKey,
     Frame,
     ShownAs,
-    Spliced,
     VisionFeatures,
 )
 from edge_vlm_ros.engines import Engine
@@ -94,7 +93,7 @@ class FeatureStore:
         features = self._engine.encode(prepared.inputs)
         check_features(features)
         self._kept[group.key] = _Kept(features, prepared.without_pixels())
-        return Encoded(_nbytes(features))
+        return Encoded(features.nbytes)
 
     def shown(self, group: FrameGroup) -> ShownFrames:
         """Return a group as a conversation keeps it; it is prepared or encoded."""
@@ -146,8 +145,3 @@ def _decode(group: FrameGroup) -> tuple[list[Frame | None], tuple[BadFrame, ...]
     if len(bad_frames) == len(decoded):
         raise NothingDecodedError(tuple(bad_frames))
     return decoded, tuple(bad_frames)
-
-
-def _nbytes(features: VisionFeatures) -> int:
-    rows = features.rows if isinstance(features, Spliced) else features.states
-    return int(rows.nbytes)

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from edge_vlm_ros.vision.limits import DEPTH_ENCODINGS, MAX_PIXELS
     from edge_vlm_ros.vision.media import MediaFrame, MediaReader, open_media
     from edge_vlm_ros.vision.normalise import Normaliser
-    from edge_vlm_ros.vision.patches import Patching, cut_patches, patch_places, smart_size
+    from edge_vlm_ros.vision.patches import (
+        Patching,
+        cut_patches,
+        patch_places,
+        smart_size,
+        table_places,
+    )
     from edge_vlm_ros.vision.preprocess import (
         pixels_for_canvas,
         pixels_for_grid,
@@ -81,6 +87,7 @@ _MODULES = {
     'resize_exact_lanczos': 'resize',
     'resize_fast': 'resize',
     'smart_size': 'patches',
+    'table_places': 'patches',
     'thumbnail': 'change',
     'window_order': 'windows',
 }
@@ -123,6 +130,7 @@ __all__ = [
     'resize_exact_lanczos',
     'resize_fast',
     'smart_size',
+    'table_places',
     'thumbnail',
     'window_order',
 ]

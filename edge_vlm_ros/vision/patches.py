@@ -138,6 +138,40 @@ def cut_patches(
     return patches.reshape(count, patching.row_length)
 
 
+def table_places(
+    rows: int, columns: int, side: int, merge: int = 2
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return where each patch lies in a square table of position embeddings (Qwen3-VL).
+
+    The table is stretched over the image, corner to corner, so a patch lies between four of its
+    embeddings, or on fewer.
+
+    Args:
+        rows: Of patches; a multiple of `merge`.
+        columns: Likewise.
+        side: Of the table: it has side * side embeddings, row by row.
+        merge: Patches along either side of a block.
+
+    Returns:
+        int32, (rows * columns, 4): numbers of the embeddings upper left, upper right, lower left
+        and lower right of each patch, in the order of `patch_places`; float32, of the same shape:
+        the part of each, together 1.
+    """
+    places = patch_places(rows, columns, merge)
+    top, bottom, down = (line[places[:, 0]] for line in _between(rows, side))
+    left, right, across = (line[places[:, 1]] for line in _between(columns, side))
+    corners = [top * side + left, top * side + right, bottom * side + left, bottom * side + right]
+    weights = [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
+    return np.stack(corners, 1).astype(np.int32), np.stack(weights, 1).astype(np.float32)
+
+
+def _between(count: int, side: int) -> tuple[NDArray[np.float32], ...]:
+    """Spread `count` places over `side`: those before and after each, and how far it is past."""
+    at = np.arange(count, dtype=np.float32) * np.float32(side - 1) / np.float32(max(count - 1, 1))
+    before = np.floor(at)
+    return before, np.minimum(before + 1, side - 1), at - before
+
+
 def patch_places(rows: int, columns: int, merge: int = 2) -> NDArray[np.int32]:
     """Return where each patch lies in its image: what the vision tower turns into its positions.
 

@@ -93,6 +93,19 @@ QWEN2_5_VL = {
         'window_size': 112,
     },
 }
+QWEN3_VL = {
+    'architectures': ['Qwen3VLForConditionalGeneration'],
+    'model_type': 'qwen3_vl',
+    'text_config': {'model_type': 'qwen3_vl_text', 'hidden_size': 64},
+    'vision_config': {
+        'deepstack_visual_indexes': [5, 11, 17],
+        'in_channels': 3,
+        'num_position_embeddings': 2304,
+        'patch_size': 16,
+        'spatial_merge_size': 2,
+        'temporal_patch_size': 2,
+    },
+}
 MLLAMA = {
     'architectures': ['MllamaForConditionalGeneration'],
     'model_type': 'mllama',
@@ -160,6 +173,29 @@ def qwen2_5_vl_folder(qwen2_vl_folder):
 
     def make(config=QWEN2_5_VL, **changes):
         return qwen2_vl_folder(config, **changes)
+
+    return make
+
+
+@pytest.fixture
+def qwen3_vl_folder(tmp_path, special_json):
+    """Make a Qwen3-VL folder; keywords change preprocessor_config.json."""
+
+    def make(config=QWEN3_VL, generation=None, **changes):
+        preprocessor = {
+            'size': {'shortest_edge': 65536, 'longest_edge': 16777216},
+            'patch_size': 16,
+            'merge_size': 2,
+            'temporal_patch_size': 2,
+            'image_mean': [0.5, 0.5, 0.5],
+            'image_std': [0.5, 0.5, 0.5],
+            **changes,
+        }
+        kept = {key: value for key, value in preprocessor.items() if value is not ...}
+        files = {'config': config, 'preprocessor_config': kept}
+        if generation is not None:
+            files['generation_config'] = generation
+        return _write(tmp_path, special_json, **files)
 
     return make
 

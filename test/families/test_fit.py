@@ -31,7 +31,7 @@ def frame(side=300):
 def test_the_types_of_models_that_are_known():
     idefics3, internvl = ('idefics3', 'smolvlm'), ('internvl', 'internvl_chat')
     assert known_model_types() == tuple(
-        sorted((*idefics3, *internvl, 'mllama', 'qwen2_5_vl', 'qwen2_vl'))
+        sorted((*idefics3, *internvl, 'mllama', 'qwen2_5_vl', 'qwen2_vl', 'qwen3_vl'))
     )
 
 

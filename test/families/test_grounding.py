@@ -148,6 +148,15 @@ def test_a_box_that_cannot_be_is_dropped_and_counted(internvl, frame_of_1000, nu
     assert (whole.x, whole.y, whole.width, whole.height) == (0, 0, 640, 480)
 
 
+def test_a_box_of_qwen3_vl_is_in_thousandths_and_json(qwen3_vl_folder):
+    family = load_family(qwen3_vl_folder())
+    frame, _ = painted((800, 600), (0.1, 0.1, 0.2, 0.2))
+    answer = '{"bbox_2d": [100, 200, 300, 600], "label": "cup"}'
+    (found,) = family.grounding.detect(answer, family.preprocess(frame), (800, 600)).found
+    assert found.label == 'cup'
+    assert (found.x, found.y, found.width, found.height) == (80, 120, 160, 240)
+
+
 def test_a_point_has_no_size(qwen):
     frame, _ = painted((560, 560), (0.1, 0.1, 0.2, 0.2))
     inputs = qwen.preprocess(frame)

@@ -26,6 +26,7 @@ from edge_vlm_ros.core import (
     StoredFrame,
     join_parts,
 )
+from edge_vlm_ros.families.qwen3_vl import Qwen3VlFamily
 from edge_vlm_ros.serving.kv_record import KvRecord
 from edge_vlm_ros.serving.shown_frames import group_frames
 
@@ -63,6 +64,7 @@ FAMILIES = {
     'the demo model': lambda _: load_family(resources.files('edge_vlm_ros') / 'demo' / 'model'),
     'Qwen2-VL': lambda get: load_family(get('qwen2_vl_folder')()),
     'Qwen2.5-VL': lambda get: load_family(get('qwen2_5_vl_folder')()),
+    'Qwen3-VL': lambda get: load_family(get('qwen3_vl_folder')()),
     'SmolVLM': lambda get: load_family(get('smolvlm_folder')()),
     'Llama 3.2 Vision': lambda get: load_family(get('mllama_folder')()),
 }
@@ -73,7 +75,7 @@ def family(request):
     return FAMILIES[request.param](request.getfixturevalue)
 
 
-@pytest.fixture(params=['Qwen2-VL', 'Qwen2.5-VL'])
+@pytest.fixture(params=['Qwen2-VL', 'Qwen2.5-VL', 'Qwen3-VL'])
 def qwen2_vl(request):
     return FAMILIES[request.param](request.getfixturevalue)
 
@@ -152,7 +154,7 @@ def test_a_lone_frame_of_internvl_is_labelled_among_others_and_not_alone(model_f
     assert spelt(one_of) == f'<|im_start|>user\nImage-1: {block}'
 
 
-# --- clips of Qwen2-VL and its successor ---------------------------------------------------------
+# --- clips of Qwen2-VL and its successors --------------------------------------------------------
 
 
 def stored(number):
@@ -172,17 +174,22 @@ def render_clip(family, count):
     return family.render_prefix(inputs, ''), [group.key for group in groups]
 
 
+def closing_tokens(family):
+    """Tokens that end a clip as a whole: Qwen3-VL ends each pair."""
+    return 0 if isinstance(family, Qwen3VlFamily) else 1
+
+
 @pytest.mark.parametrize('inputs', range(1, 5))
 def test_a_video_grows_by_whole_inputs_and_keeps_all_but_its_closing_token(qwen2_vl, inputs):
     step = qwen2_vl.frames_per_input
     assert step == 2
     shorter, keys = render_clip(qwen2_vl, inputs * step)
     longer, more_keys = render_clip(qwen2_vl, (inputs + 1) * step)
-    assert_begins_with(longer, shorter, but=1)
+    assert_begins_with(longer, shorter, but=closing_tokens(qwen2_vl))
     assert shorter.tokens[-1] == qwen2_vl.tokenizer.token_id('<|vision_end|>')
     record = KvRecord()
     record.append(shorter, keys)
-    assert record.shared(longer, more_keys) == len(shorter) - 1
+    assert record.shared(longer, more_keys) == len(shorter) - closing_tokens(qwen2_vl)
 
 
 def test_a_video_whose_last_input_is_filled_up_starts_again_there(qwen2_vl):

@@ -21,8 +21,8 @@ NAMES = (
 
 
 @pytest.fixture(
-    params=['model', 'qwen2_vl', 'qwen2_5_vl', 'mllama', 'smolvlm'],
-    ids=['internvl', 'qwen2_vl', 'qwen2_5_vl', 'mllama', 'idefics3'],
+    params=['model', 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'mllama', 'smolvlm'],
+    ids=['internvl', 'qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'mllama', 'idefics3'],
 )
 def folder(request):
     """Make a model folder of each family, with every file that may be there."""

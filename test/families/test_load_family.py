@@ -94,7 +94,14 @@ def test_what_the_files_say_wrongly_is_named(model_folder, changes, complaint):
 
 
 @pytest.mark.parametrize(
-    'kind', ['model_folder', 'qwen2_vl_folder', 'qwen2_5_vl_folder', 'mllama_folder']
+    'kind',
+    [
+        'model_folder',
+        'qwen2_vl_folder',
+        'qwen2_5_vl_folder',
+        'qwen3_vl_folder',
+        'mllama_folder',
+    ],
 )
 def test_a_folder_that_transformers_5_saved_gives_the_same_family(request, kind):
     folder = request.getfixturevalue(kind)()

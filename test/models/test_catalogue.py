@@ -33,15 +33,18 @@ PUBLISHED = {
         'internvl3.5-1b', 'internvl3.5-2b', 'internvl3.5-4b', 'internvl3.5-8b',
         'qwen2.5-vl-3b', 'qwen2.5-vl-7b', 'qwen2.5-vl-7b-8192', 'qwen2.5-vl-3b-history',
         'qwen2.5-vl-3b-dynamic',
+        'qwen3-vl-2b', 'qwen3-vl-4b', 'qwen3-vl-8b',
     },
     'bm1688': {
         'internvl2-2b', 'internvl3-2b', 'qwen2-vl-2b', 'qwen2.5-vl-3b', 'qwen2.5-vl-7b',
         'internvl3.5-1b', 'internvl3.5-2b',
+        'qwen3-vl-2b', 'qwen3-vl-4b',
     },
     'ax650': {
         'internvl3-2b', 'internvl3-2b-9groups', 'internvl3-1b', 'internvl2.5-1b',
         'internvl2.5-1b-mpo', 'qwen2.5-vl-3b', 'qwen2.5-vl-3b-308', 'qwen2.5-vl-3b-int4',
         'qwen2.5-vl-7b', 'qwen2.5-vl-7b-video', 'internvl3.5-2b', 'internvl3.5-1b-int4',
+        'qwen3-vl-2b', 'qwen3-vl-2b-int4', 'qwen3-vl-4b', 'qwen3-vl-8b',
     },
     'ax630c': {
         'internvl3-1b', 'internvl2.5-1b', 'internvl2.5-1b-mpo', 'internvl3.5-1b-int4',

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_vlm_ros.engines.axera.deepstack import Deepstack
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup
 from edge_vlm_ros.engines.base import StopCheck
 
@@ -57,13 +58,14 @@ class LayerBackend(Protocol):
         """
         ...
 
-    def prefill(
+    def prefill(  # noqa: PLR0913, PLR0917 (what a chunk is, and where it goes)
         self,
         group: PrefillGroup,
         embeds: NDArray[np.uint16],
         positions: NDArray[np.uint32],
         first_row: int,
         should_stop: StopCheck,
+        deepstack: Deepstack | None = None,
     ) -> None:
         """Run one chunk through all layers; its last token's hidden state is kept for `head`.
 
@@ -76,6 +78,7 @@ class LayerBackend(Protocol):
             positions: (tokens,), or (3, tokens) where the model takes M-RoPE.
             first_row: Rows that the caches hold already.
             should_stop: Asked before each layer.
+            deepstack: What is added between the first layers; None = nothing is.
 
         Raises:
             CancelledError: `should_stop` said so.
@@ -89,6 +92,7 @@ class LayerBackend(Protocol):
         embed: NDArray[np.uint16],
         position: NDArray[np.uint32],
         row: int,
+        deepstack: Deepstack | None = None,
     ) -> None:
         """Run one token through all layers; its hidden state is kept for `head`.
 
@@ -97,6 +101,7 @@ class LayerBackend(Protocol):
             embed: (hidden,).
             position: (1,) or (3, 1); all alike where the group takes one row.
             row: The row of every cache that is written; rows [0, row) are seen.
+            deepstack: What is added between the first layers, to one token; None = nothing is.
 
         Raises:
             DeviceError: The chip failed.

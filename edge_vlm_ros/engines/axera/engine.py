@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -30,6 +31,7 @@ from edge_vlm_ros.engines.axera.choose_backend import (
     tell_copies,
 )
 from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
+from edge_vlm_ros.engines.axera.deepstack import Deepstack, deepstack_rows
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable, rows_of_table
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
 from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
@@ -40,6 +42,7 @@ from edge_vlm_ros.engines.axera.runtime import open_device
 from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
+    check_deepstack,
     count_layers,
 )
 from edge_vlm_ros.engines.axera.vision import open_tower
@@ -82,6 +85,7 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
         shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
         vision = read_vision(opened.look_into(files.weights['vision_encoder']), shapes.hidden)
         check_config(config, files, shapes, vision)
+        check_deepstack(config, files, shapes, vision)
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
         opening.callback(table.close)
         return describe(files, shapes, vision, limits_of(shapes, vision, table.rows))
@@ -125,6 +129,7 @@ def limits_of(
         max_patches=vision.patches,
         patch_grid=vision.grid,
         kv_slots=slots,
+        deepstack_layers=len(vision.deepstack),
     )
 
 
@@ -138,6 +143,21 @@ class _Progress:
     def one(self) -> None:
         self._loaded += 1
         self._on_loaded(self._loaded, self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What one piece gives the layers.
+
+    Attributes:
+        embeds: bfloat16 bit patterns, (tokens, hidden).
+        positions: (tokens,) or (3, tokens).
+        deepstack: What is added after the first layers; None = nothing.
+    """
+
+    embeds: NDArray[np.uint16]
+    positions: NDArray[np.uint32]
+    deepstack: Deepstack | None
 
 
 class AxeraEngine(GuardedEngine):
@@ -180,6 +200,7 @@ class AxeraEngine(GuardedEngine):
             opening.callback(vision_session.close)
             self._vision = open_tower(vision_session, self._shapes.hidden, config)
             check_config(config, files, self._shapes, self._vision.shapes)
+            check_deepstack(config, files, self._shapes, self._vision.shapes)
             self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
             opening.callback(self._table.close)
             progress.one()
@@ -221,7 +242,7 @@ class AxeraEngine(GuardedEngine):
         Returns:
             Rows of bfloat16 bit patterns (uint16).
         """
-        return Spliced(self._vision.encode(inputs))
+        return self._vision.encode(inputs)
 
     def _usable_prefix(
         self, shared: int, prompt: PromptPart, at_hand: Container[int] | None
@@ -252,7 +273,8 @@ class AxeraEngine(GuardedEngine):
         at = 0
         for piece in self._pieces(part, row):
             rows = slice(at, at + piece.tokens)
-            self._run_piece(piece, embeds[rows], positions[..., rows], row + at, should_stop)
+            tokens = _Tokens(embeds[rows], positions[..., rows], self._added(part, rows, features))
+            self._run_piece(piece, tokens, row + at, should_stop)
             at += piece.tokens
 
     def _check_piece(self, part: PromptPart, features: Mapping[int, VisionFeatures]) -> None:
@@ -273,23 +295,31 @@ class AxeraEngine(GuardedEngine):
         at = 0
         for piece in pieces:
             places = part.positions[:, at : at + piece.tokens]
-            if piece.group is not None or (places == places[0]).all():
+            is_word = (places == places[0]).all(axis=0)
+            if piece.group is not None or is_word.all():
                 found.append(piece)
             else:
-                chunks = self._planner.by_chunks(row + at, piece.tokens)
-                if not chunks:
-                    raise PromptTooLongError(
-                        f'an image after {row + at} tokens: this build takes one within the first '
-                        f'{self._shapes.prefill[-1].history} tokens only'
-                    )
-                found += chunks
+                found += self._around_images(is_word, row + at)
             at += piece.tokens
         return tuple(found)
+
+    def _around_images(self, is_word: NDArray[np.bool_], row: int) -> list[Piece]:
+        """Have images go through chunks, and the words before and after them through steps."""
+        images = np.flatnonzero(~is_word)
+        first, stop = int(images[0]), int(images[-1]) + 1
+        chunks = self._planner.by_chunks(row + first, stop - first)
+        if not chunks:
+            raise PromptTooLongError(
+                f'an image after {row + first} tokens: this build takes one within the first '
+                f'{self._shapes.prefill[-1].history} tokens only'
+            )
+        words = [Piece(count, None) if count else None for count in (first, len(is_word) - stop)]
+        return [piece for piece in (words[0], *chunks, words[1]) if piece is not None]
 
     def _step(self, token: int, position: int) -> None:
         rows = self._shapes.position_rows
         place = np.full((rows, 1) if rows > 1 else 1, position, np.uint32)
-        self._run_step(self._table.row(token), place, self.kv.length)
+        self._run_step(self._table.row(token), place, self.kv.length, None)
 
     def _head(self, sampling: SamplingOptions) -> Logits:
         """Run the head; `sampling` is the caller's business."""
@@ -300,23 +330,35 @@ class AxeraEngine(GuardedEngine):
     def _close(self) -> None:
         self._closing.close()
 
-    def _run_piece(
-        self,
-        piece: Piece,
-        embeds: NDArray[np.uint16],
-        positions: NDArray[np.uint32],
-        row: int,
-        should_stop: StopCheck,
-    ) -> None:
+    def _run_piece(self, piece: Piece, tokens: _Tokens, row: int, should_stop: StopCheck) -> None:
         if piece.group is not None:
-            self._backend.prefill(piece.group, embeds, positions, row, should_stop)
+            self._backend.prefill(
+                piece.group, tokens.embeds, tokens.positions, row, should_stop, tokens.deepstack
+            )
             return
-        for i, embed in enumerate(embeds):
+        for i, embed in enumerate(tokens.embeds):
             check_stop(should_stop)
-            self._run_step(embed, positions[..., i : i + 1], row + i)
+            deepstack = tokens.deepstack and tokens.deepstack.only(i)
+            self._run_step(embed, tokens.positions[..., i : i + 1], row + i, deepstack)
 
-    def _run_step(self, embed: NDArray[np.uint16], position: NDArray[np.uint32], row: int) -> None:
-        self._backend.step(self._planner.decode_group(row), embed, position, row)
+    def _run_step(
+        self,
+        embed: NDArray[np.uint16],
+        position: NDArray[np.uint32],
+        row: int,
+        deepstack: Deepstack | None,
+    ) -> None:
+        self._backend.step(self._planner.decode_group(row), embed, position, row, deepstack)
+
+    def _added(
+        self, part: PromptPart, rows: slice, features: Mapping[int, VisionFeatures]
+    ) -> Deepstack | None:
+        """Gather what the first layers add to some tokens of a part; None = nothing."""
+        layers = self.limits.deepstack_layers
+        if not layers:
+            return None
+        piece = part.slice(rows.start, rows.stop)
+        return deepstack_rows(piece, features, layers, self._shapes.hidden)
 
     def _splice(
         self, part: PromptPart, features: Mapping[int, VisionFeatures]

@@ -27,12 +27,14 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import DeviceError, ModelFileError, ModelFiles
 from edge_vlm_ros.engines.axera.backend import OnFile, nothing
 from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBinding, ChipBlock, ChipModel
+from edge_vlm_ros.engines.axera.deepstack import Deepstack
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.memory_guard import KEPT_FREE
-from edge_vlm_ros.engines.axera.rows import RowWriterType, Stage, bf16
+from edge_vlm_ros.engines.axera.rows import BeforeLayer, RowWriterType, Stage, bf16
 from edge_vlm_ros.engines.axera.stack_memory import StackMemory
-from edge_vlm_ros.engines.base import StopCheck
+from edge_vlm_ros.engines.base import StopCheck, never
 from edge_vlm_ros.engines.bf16 import widen_bf16
+from edge_vlm_ros.engines.checks import check_stop
 
 
 class InPlaceBackend:
@@ -123,13 +125,14 @@ class InPlaceBackend:
                 self._opening.callback(taking.pop_all().close)
         self._stages = self._slots[slot]
 
-    def prefill(
+    def prefill(  # noqa: PLR0913, PLR0917 (what a chunk is, and where it goes)
         self,
         group: PrefillGroup,
         embeds: NDArray[np.uint16],
         positions: NDArray[np.uint32],
         first_row: int,
         should_stop: StopCheck,
+        deepstack: Deepstack | None = None,
     ) -> None:
         """Run one chunk through all layers; see `LayerBackend.prefill`."""
         tokens = len(embeds)
@@ -139,7 +142,8 @@ class InPlaceBackend:
         self._embeds[tokens : group.chunk] = 0
         self._first.flush(0, group.chunk * self._row_bytes)
         self._memory.inputs[group.index].write(positions, first_row)
-        self._rows.prefill(self._stages[group.index], first_row, tokens, should_stop)
+        before_layer = self._between(should_stop, deepstack)
+        self._rows.prefill(self._stages[group.index], first_row, tokens, before_layer)
         self._keep(tokens - 1)
 
     def step(
@@ -148,6 +152,7 @@ class InPlaceBackend:
         embed: NDArray[np.uint16],
         position: NDArray[np.uint32],
         row: int,
+        deepstack: Deepstack | None = None,
     ) -> None:
         """Run one token through all layers; see `LayerBackend.step`."""
         self._is_kept = False
@@ -155,7 +160,8 @@ class InPlaceBackend:
         self._embed[:] = embed
         self._first.flush(0, self._row_bytes)
         self._memory.inputs[group.index].write(position, row)
-        self._rows.step(self._stages[group.index], row)
+        before_layer = None if deepstack is None else self._between(never, deepstack)
+        self._rows.step(self._stages[group.index], row, before_layer)
         self._is_kept = True
 
     def head(self) -> NDArray[np.float32]:
@@ -176,6 +182,26 @@ class InPlaceBackend:
             self._chip.attach()
         finally:
             self._opening.close()
+
+    def _between(self, should_stop: StopCheck, deepstack: Deepstack | None) -> BeforeLayer:
+        """Say what is done before each layer: asked whether to stop, and added to its input."""
+        layers = 0 if deepstack is None else len(deepstack)
+
+        def before_layer(layer: int) -> None:
+            check_stop(should_stop)
+            if deepstack is not None and 0 < layer <= layers:
+                self._add(layer, deepstack)
+
+        return before_layer
+
+    def _add(self, layer: int, deepstack: Deepstack) -> None:
+        """Add to what the layer before gave, where `layer` reads it."""
+        block, rows = self._memory.hidden[layer % 2], deepstack.tokens
+        start, nbytes = rows.start * self._row_bytes, (rows.stop - rows.start) * self._row_bytes
+        block.invalidate(start, nbytes)
+        hidden = block.view(np.uint16, block.nbytes // self._row_bytes, self._shapes.hidden)
+        deepstack.add(layer - 1, hidden[rows])
+        block.flush(start, nbytes)
 
     def _keep(self, row: int) -> None:
         """Move a chunk's last hidden state to where the head reads, and a step would leave it."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edge_vlm_ros.core import ModelFiles
 from edge_vlm_ros.engines.axera.backend import OnFile, nothing
+from edge_vlm_ros.engines.axera.deepstack import Deepstack
 from edge_vlm_ros.engines.axera.graphs import (
     DecodeGroup,
     LayerTensors,
@@ -53,6 +54,7 @@ class _Run:
         mask: As the group takes it, but for the shape.
         positions: (tokens,) or (3, tokens).
         first_row: Of the cache, where the new rows go.
+        deepstack: What is added between layers; None = nothing is.
     """
 
     group: int
@@ -61,6 +63,7 @@ class _Run:
     mask: NDArray[np.uint16]
     positions: NDArray[np.uint32]
     first_row: int
+    deepstack: Deepstack | None
 
 
 class PortableBackend:
@@ -125,13 +128,14 @@ class PortableBackend:
         caches = self._slots[slot]
         self._keys, self._values = caches.keys, caches.values
 
-    def prefill(
+    def prefill(  # noqa: PLR0913, PLR0917 (what a chunk is, and where it goes)
         self,
         group: PrefillGroup,
         embeds: NDArray[np.uint16],
         positions: NDArray[np.uint32],
         first_row: int,
         should_stop: StopCheck,
+        deepstack: Deepstack | None = None,
     ) -> None:
         """Run one chunk through all layers; see `LayerBackend.prefill`."""
         tokens = len(embeds)
@@ -139,7 +143,7 @@ class PortableBackend:
         mask.update(first_row, tokens)
         hidden: NDArray[np.uint16] = np.zeros((1, group.chunk, self._shapes.hidden), np.uint16)
         hidden[0, :tokens] = embeds
-        run = _Run(group.index, group.history, hidden, mask.bits, positions, first_row)
+        run = _Run(group.index, group.history, hidden, mask.bits, positions, first_row, deepstack)
         self._run_layers(run, should_stop)
 
     def step(
@@ -148,11 +152,14 @@ class PortableBackend:
         embed: NDArray[np.uint16],
         position: NDArray[np.uint32],
         row: int,
+        deepstack: Deepstack | None = None,
     ) -> None:
         """Run one token through all layers; see `LayerBackend.step`."""
         mask = self._decode_masks[group.index]
         mask.update(row)
-        run = _Run(group.index, group.capacity, embed[None, None], mask.bits, position, row)
+        run = _Run(
+            group.index, group.capacity, embed[None, None], mask.bits, position, row, deepstack
+        )
         self._run_layers(run, never)
 
     def head(self) -> NDArray[np.float32]:
@@ -195,6 +202,8 @@ class PortableBackend:
             hidden = results[tensors.output]
             # Nor do they go on to the next layer: NaN there would spread through hidden columns.
             hidden[0, tokens:] = 0
+            if run.deepstack is not None and i < len(run.deepstack):
+                run.deepstack.add(i, hidden[0, run.deepstack.tokens])
         self._kept[:] = hidden[0, tokens - 1]
 
 

@@ -31,6 +31,7 @@ def describe(
     window = max(group.history + group.chunk for group in shapes.prefill)
     cache = 2 * _BF16_BYTES * shapes.layers * shapes.capacity * shapes.kv_width
     free = free_chip_bytes()
+    layers = len(vision.deepstack)
     takes = f'{needed_bytes(files) / _MIB:.0f} MiB, {file_bytes(files) / _MIB:.0f} MiB of files'
     pixels = 'bytes' if vision.takes_bytes else 'float32'
     facts = [
@@ -43,6 +44,7 @@ def describe(
         ('prompt in chunks', f'{window} tokens; longer ones go on through decode steps'),
         ('images in a prompt', f'{limits.max_images}'),
         ('image', f'{_size(vision)}, {vision.rows} tokens, {pixels}'),
+        *([('deepstack', f'features for the first {layers} layers')] if layers else []),
         ('SDK', f'{SDK_WITH_BF16.get(files.chip, "?")} or newer'),
         ('chip memory', f'{takes}, {cache / _MIB:.0f} MiB KV'),
         ('free chip memory', 'not reported' if free is None else f'{free / _MIB:.0f} MiB'),

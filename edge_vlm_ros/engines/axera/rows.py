@@ -10,8 +10,6 @@ import numpy as np
 from edge_vlm_ros.engines.axera.chip import CachePair, Chip, ChipBinding
 from edge_vlm_ros.engines.axera.graphs import DecodeGroup, PrefillGroup, StackShapes
 from edge_vlm_ros.engines.axera.library import failed
-from edge_vlm_ros.engines.base import StopCheck, never
-from edge_vlm_ros.engines.checks import check_stop
 
 _CACHE_LINE = 64
 BF16_BYTES = 2
@@ -47,6 +45,10 @@ class Stage:
         """What the layers are called, for messages."""
 
 
+BeforeLayer: TypeAlias = Callable[[int], None]
+"""Called with the number of each layer before it runs; what it raises ends the run."""
+
+
 class RowWriter(Protocol):
     """Runs all layers so that their new rows come to lie in their caches.
 
@@ -57,16 +59,16 @@ class RowWriter(Protocol):
 
     copies_history: bool
 
-    def prefill(self, stage: Stage, row: int, tokens: int, should_stop: StopCheck) -> None:
+    def prefill(self, stage: Stage, row: int, tokens: int, before_layer: BeforeLayer) -> None:
         """Run a chunk; cache rows [row, row + tokens) hold the new keys and values afterwards.
 
         Raises:
-            CancelledError: `should_stop`, asked before each layer, said so.
+            CancelledError: `before_layer` gave it up.
             DeviceError: The chip failed.
         """
         ...
 
-    def step(self, stage: Stage, row: int) -> None:
+    def step(self, stage: Stage, row: int, before_layer: BeforeLayer | None = None) -> None:
         """Run one token; cache row `row` holds its keys and values afterwards.
 
         Raises:
@@ -96,12 +98,12 @@ class CopiedRows:
         self._row_bytes = shapes.kv_width * BF16_BYTES
         self._scratch = scratch
 
-    def prefill(self, stage: Stage, row: int, tokens: int, should_stop: StopCheck) -> None:
+    def prefill(self, stage: Stage, row: int, tokens: int, before_layer: BeforeLayer) -> None:
         """Run and copy a chunk; see `RowWriter.prefill`."""
         at, nbytes = row * self._row_bytes, tokens * self._row_bytes
         keys, values = self._scratch.keys, self._scratch.values
         for i, call in enumerate(stage.calls):
-            check_stop(should_stop)
+            before_layer(i)
             if stage.history is not None:
                 self._copy_history(stage.history, stage.caches[i])
             code = call()
@@ -110,9 +112,9 @@ class CopiedRows:
             stage.caches[i].keys.take(keys, 0, at, nbytes)
             stage.caches[i].values.take(values, 0, at, nbytes)
 
-    def step(self, stage: Stage, row: int) -> None:
+    def step(self, stage: Stage, row: int, before_layer: BeforeLayer | None = None) -> None:
         """Run and copy one token; see `RowWriter.step`."""
-        self.prefill(stage, row, 1, never)
+        self.prefill(stage, row, 1, before_layer or _nothing)
 
     @staticmethod
     def _copy_history(history: CachePair, caches: CachePair) -> None:
@@ -153,32 +155,43 @@ class DirectRows:
         self._row_bytes = shapes.kv_width * BF16_BYTES
         self._capacity = shapes.capacity
 
-    def prefill(self, stage: Stage, row: int, tokens: int, should_stop: StopCheck) -> None:
+    def prefill(self, stage: Stage, row: int, tokens: int, before_layer: BeforeLayer) -> None:
         """Run a chunk, outputs in the caches where they fit; see `RowWriter.prefill`."""
         group = stage.group
         assert isinstance(group, PrefillGroup), group
         if group.history > row or row + group.chunk > self._capacity:
             stage.aim.at_scratch()
-            self._copied.prefill(stage, row, tokens, should_stop)
+            self._copied.prefill(stage, row, tokens, before_layer)
             return
         stage.aim.at_caches(row * self._row_bytes)
-        for i, call in enumerate(stage.calls):
-            check_stop(should_stop)
-            code = call()
-            if code:
-                raise failed('the run', code, stage.files[i])
+        _run(stage, before_layer)
 
-    def step(self, stage: Stage, row: int) -> None:
+    def step(self, stage: Stage, row: int, before_layer: BeforeLayer | None = None) -> None:
         """Run one token, outputs in the caches; see `RowWriter.step`.
 
         This loop is what a token costs the host besides its head: nothing in it is Python but the
         loop itself.
         """
         stage.aim.at_caches(row * self._row_bytes)
+        if before_layer is not None:
+            _run(stage, before_layer)
+            return
         for i, call in enumerate(stage.calls):
             code = call()
             if code:
                 raise failed('the run', code, stage.files[i])
+
+
+def _run(stage: Stage, before_layer: BeforeLayer) -> None:
+    for i, call in enumerate(stage.calls):
+        before_layer(i)
+        code = call()
+        if code:
+            raise failed('the run', code, stage.files[i])
+
+
+def _nothing(layer: int) -> None:
+    del layer
 
 
 def takes_direct_rows(shapes: StackShapes) -> bool:

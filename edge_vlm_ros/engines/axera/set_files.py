@@ -28,6 +28,7 @@ class DeclaredSizes:
         ratio: What the pixel shuffle leaves of a row of patches.
         mean: Of normalised pixels, by channel.
         std: Likewise.
+        deepstack: Decoder layers that the vision tower gives features of their own.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class DeclaredSizes:
     ratio: float = 0.5
     mean: tuple[float, float, float] = _IMAGENET_MEAN
     std: tuple[float, float, float] = _IMAGENET_STD
+    deepstack: int = 0
 
     @classmethod
     def of(cls, config: ModelConfig) -> DeclaredSizes:
@@ -59,6 +61,7 @@ class DeclaredSizes:
             ratio=config.model.fraction('downsample_ratio', 0.5),
             mean=mean,
             std=std,
+            deepstack=config.deepstack_layers,
         )
 
 
@@ -118,6 +121,27 @@ def check_config(
             f'{files.weights["vision_encoder"]}: expected images of {config.tile_px} px '
             f'({config.path}), found {vision.tile_px}: another model, or one compiled for another '
             f'size; then set force_image_size to {vision.tile_px} there'
+        )
+
+
+def check_deepstack(
+    config: DeclaredSizes, files: ModelFiles, shapes: StackShapes, vision: VisionShapes
+) -> None:
+    """Refuse a vision tower with features for other layers than there are to add them after.
+
+    Raises:
+        ModelFileError: config.json says another number, or the decoder has too few layers.
+    """
+    if len(vision.deepstack) != config.deepstack:
+        raise ModelFileError(
+            f'{files.weights["vision_encoder"]}: expected features for {config.deepstack} of the '
+            f'first layers ({config.path}), found some for {len(vision.deepstack)}: these files '
+            'are not of one model'
+        )
+    if len(vision.deepstack) >= shapes.layers:
+        raise ModelFileError(
+            f'{files.weights["vision_encoder"]}: features for {len(vision.deepstack)} layers '
+            f'beside those of the prompt, the decoder has {shapes.layers} to add them between'
         )
 
 

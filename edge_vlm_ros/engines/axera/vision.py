@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import DeviceError, EdgeVlmError, VisionInputs
+from edge_vlm_ros.core import DeviceError, EdgeVlmError, Spliced, VisionInputs
 from edge_vlm_ros.engines.axera.runtime import BFLOAT16, Session
 from edge_vlm_ros.engines.axera.set_files import DeclaredSizes
 from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes, read_vision
@@ -27,7 +27,7 @@ class VisionTower(Protocol):
 
     shapes: VisionShapes
 
-    def encode(self, inputs: VisionInputs) -> NDArray[np.uint16]:
+    def encode(self, inputs: VisionInputs) -> Spliced:
         """Encode an image into bfloat16 bit patterns, (tokens, hidden).
 
         Raises:
@@ -75,15 +75,22 @@ class _Tower:
         """Free the chip's memory; safe to call twice."""
         self._session.close()
 
-    def _run(self, values: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """Run on normalised (..., colours, values), as the tower has it: (rows, hidden)."""
+    def _run(self, values: NDArray[np.float32]) -> list[NDArray[np.uint16]]:
+        """Run on normalised (..., colours, values), as the tower has it.
+
+        Returns:
+            (rows, hidden) of the features for the prompt, then of those for the first layers.
+        """
         group = self._session.groups[0]
         image = group.inputs[0]
         feed = self._feed(values).reshape(image.shape)
-        features = self._session.run(0, {image.name: feed})[self.shapes.output]
+        results = self._session.run(0, {image.name: feed})
+        places = (self.shapes.output, *self.shapes.deepstack)
+        return [self._rows(results[i], group.outputs[i].dtype) for i in places]
+
+    def _rows(self, features: NDArray[Any], dtype: str) -> NDArray[np.uint16]:
         features = features.reshape(-1, self.shapes.width)
-        is_bf16 = group.outputs[self.shapes.output].dtype == BFLOAT16
-        rows: NDArray[np.uint16] = features if is_bf16 else to_bf16(features)
+        rows: NDArray[np.uint16] = features if dtype == BFLOAT16 else to_bf16(features)
         if has_nan(rows):
             # Such rows would stay in the caches' stale part and poison every later answer.
             raise DeviceError(f'{self._session.path.name}: the features are not numbers (NaN)')
@@ -102,17 +109,17 @@ class _Tower:
 class TileTower(_Tower):
     """One tile a run, as the files are compiled: (tiles, 3, px, px)."""
 
-    def encode(self, inputs: VisionInputs) -> NDArray[np.uint16]:
+    def encode(self, inputs: VisionInputs) -> Spliced:
         """Encode the tiles one after the other; see `VisionTower.encode`."""
         check_tiles(inputs, self.shapes.tile_px)
         tiles = inputs.pixels.reshape(-1, _COLOURS, self.shapes.tile_px**2)
-        return np.concatenate([self._run(tile) for tile in tiles])
+        return _joined([self._run(tile) for tile in tiles])
 
 
 class PatchTower(_Tower):
     """All patches of an image, or of one pair of frames, a run: (pairs * patches, values)."""
 
-    def encode(self, inputs: VisionInputs) -> NDArray[np.uint16]:
+    def encode(self, inputs: VisionInputs) -> Spliced:
         """Encode the pairs one after the other; see `VisionTower.encode`."""
         shapes, pairs = self.shapes, inputs.grid[0]
         expected = (pairs * shapes.patches, shapes.patch_values)
@@ -122,4 +129,10 @@ class PatchTower(_Tower):
                 f'{expected} in {shapes.grid}'
             )
         moments = inputs.pixels.reshape(pairs, shapes.patches, _COLOURS, -1)
-        return np.concatenate([self._run(moment) for moment in moments])
+        return _joined([self._run(moment) for moment in moments])
+
+
+def _joined(runs: list[list[NDArray[np.uint16]]]) -> Spliced:
+    """Put the rows of an image's tiles or moments after each other."""
+    rows, *deepstack = (np.concatenate(part) for part in zip(*runs, strict=True))
+    return Spliced(rows, tuple(deepstack))

@@ -1,14 +1,17 @@
 """What a vision tower of a set takes and gives, read off its tensors' shapes.
 
     tiles     (1, 3, px, px) or (1, px, px, 3) -> rows of the language model's width
-    patches   (1, n, values, 3) or (1, n, 3 * values) -> n / 4 rows: Qwen2.5-VL and its successors
+    patches   (1, n, values, 3) or (1, n, 3 * values) -> n / 4 rows: Qwen2.5-VL and its successors;
+              Qwen3-VL's with as many rows again for each of the first decoder layers
 
 Values of a patch: frame, row, column, then colour; without an axis of colours they are those of
 the published processors, colour first. Where its patches lie, in which windows they attend and in
 which order rows come out is compiled into the tower: it knows one grid, and that is a square.
 
 Source: AXERA-TECH/Qwen2.5-VL-3B-Instruct.axera (python/preprocess.py, model_convert) and the
-vendor's run logs of it: (1, 1024, 392, 3) -> (256, 2048), (1, 484, 392, 3) -> (121, 2048).
+vendor's run logs of it: (1, 1024, 392, 3) -> (256, 2048), (1, 484, 392, 3) -> (121, 2048);
+AXERA-TECH/Qwen3-VL.AXERA (python, model_convert): (1, 576, 512, 3) -> hidden_states_out and
+deepstack_feature_0 to 2.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from edge_vlm_ros.engines.axera.runtime import BFLOAT16, TensorInfo
 
 _MERGED = 4
 _COLOURS = 3
+_DEEPSTACK = 'deepstack'
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class VisionShapes:
         is_channels_last: Colours are the innermost axis.
         takes_bytes: uint8 pixels, normalised inside, and not normalised float32.
         output: Place of the features among the outputs.
+        deepstack: Places of those that the first decoder layers add (Qwen3-VL), in their order.
         patches: Of one run; 0 = it takes tiles.
         patch_values: Of one patch, all colours of all frames.
     """
@@ -46,6 +51,7 @@ class VisionShapes:
     output: int
     patches: int = 0
     patch_values: int = 0
+    deepstack: tuple[int, ...] = ()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -98,7 +104,18 @@ def read_vision(vision: Declared, hidden: int) -> VisionShapes:
         output=place,
         patches=patches,
         patch_values=values,
+        deepstack=_deepstack(vision, features),
     )
+
+
+def _deepstack(vision: Declared, features: TensorInfo) -> tuple[int, ...]:
+    """Find the outputs that are named as deepstack features; all are like the features."""
+    outputs = vision.groups[0].outputs
+    places = [i for i, output in enumerate(outputs) if _DEEPSTACK in output.name]
+    for output in (outputs[i] for i in places):
+        if (output.shape, output.dtype) != (features.shape, features.dtype):
+            raise misfit(vision, output.name, f'{features}', f'{output}')
+    return tuple(places)
 
 
 def _tile_px(image: TensorInfo) -> int:

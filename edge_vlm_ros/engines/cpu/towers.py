@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import EdgeVlmError, ModelConfig, VisionInputs
+from edge_vlm_ros.core import EdgeVlmError, ModelConfig, ModelFileError, VisionInputs
 from edge_vlm_ros.engines.cpu.expect import (
     declared_input,
     declared_output,
@@ -74,6 +74,11 @@ def open_tower(graph: Graph, config: ModelConfig, declared: DeclaredSizes) -> Vi
         ModelFileError: It is none, or not the one that config.json describes.
         DeviceError: It loads, but cannot run.
     """
+    if config.deepstack_layers:
+        raise ModelFileError(
+            f'{config.model.path}: the first {config.deepstack_layers} decoder layers add '
+            'features of an image (deepstack); ONNX graphs have no place to add them in'
+        )
     if any(name in graph.inputs for name in _GRID_NAMES):
         return PatchEncoder(graph, config)
     return VisionEncoder(graph, declared)

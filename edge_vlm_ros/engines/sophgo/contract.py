@@ -20,6 +20,7 @@ from math import prod
 
 from edge_vlm_ros.core import EngineLimits, ModelFileError
 from edge_vlm_ros.engines.sophgo.cross import CrossPrefill
+from edge_vlm_ros.engines.sophgo.deepstack import check_add
 from edge_vlm_ros.engines.sophgo.expect import (
     expect,
     expect_dtype,
@@ -42,6 +43,7 @@ from edge_vlm_ros.engines.sophgo.prefill.form import PrefillForm
 from edge_vlm_ros.engines.sophgo.prefill.history import HistoryPrefill
 from edge_vlm_ros.engines.sophgo.prefill.static import StaticPrefill
 from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
+from edge_vlm_ros.engines.sophgo.towers.deepstack import DeepstackTower, StaticDeepstackTower
 from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
@@ -62,11 +64,13 @@ _TOWERS: tuple[type[Tower], ...] = (
     PatchTower,
     AspectTower,
     WindowTower,
+    DeepstackTower,
+    StaticDeepstackTower,
 )
 
 _KNOWN_NETS = re.compile(
     r'(intern_)?vit|embedding(_cache)?|lm_head|greedy_head|(penalty_)?sample_head'
-    r'|block(_cache|_kv)?_\d+'
+    r'|block(_cache|_kv)?_\d+|add'
 )
 
 
@@ -106,7 +110,8 @@ class Contract:
         """
         decoder = self.decoder
         cache = 0 if decoder.cache_in_net else decoder.cache_bytes
-        values = self.prefill.own_values(decoder)
+        deepstack = decoder.deepstack * self.prefill.rows * decoder.hidden
+        values = self.prefill.own_values(decoder) + deepstack
         return decoder.half.nbytes * values + self.tower_bytes + cache
 
     def limits(self, vocab: int) -> EngineLimits:
@@ -123,6 +128,7 @@ class Contract:
             vocab_size=vocab,
             hidden_size=decoder.hidden,
             hidden_dtype=decoder.half.value,
+            deepstack_layers=decoder.deepstack,
         )
         return limits if self.tower is None else self.tower.limit(limits)
 
@@ -135,6 +141,7 @@ def read_contract(nets: Nets) -> Contract:
     """
     decoder = read_layers(nets)
     prefill = _read_prefill(nets, decoder)
+    check_add(nets, decoder, prefill.rows)
     for i, kind in enumerate(decoder.kinds):
         prefill.check_layer(nets, i, decoder)
         if kind is LayerKind.SELF:

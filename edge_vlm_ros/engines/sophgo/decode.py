@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_vlm_ros.engines.sophgo.caches import LayerCache
+from edge_vlm_ros.engines.sophgo.deepstack import add_to_row
 from edge_vlm_ros.engines.sophgo.images import Images
 from edge_vlm_ros.engines.sophgo.layers import DecoderShapes, LayerKind
 from edge_vlm_ros.engines.sophgo.masks import blocked, decode_mask
@@ -80,12 +84,15 @@ class DecodeStack:
         self._capacities = smallest_first
         self._row = list(shapes.kv(1))
 
-    def run(self, held: int, position: NDArray[np.int32]) -> None:
+    def run(
+        self, held: int, position: NDArray[np.int32], deepstack: Sequence[NDArray[Any]] = ()
+    ) -> None:
         """Run the token in `hidden` through all layers; its K and V become row `held`.
 
         Args:
             held: Tokens the cache holds; all of them are seen.
             position: int32, (1,) or (3,).
+            deepstack: What is added after the first layers, (hidden,) for each of them.
 
         Raises:
             DeviceError: The chip failed.
@@ -96,13 +103,15 @@ class DecodeStack:
         row, offset = self._row, held * self._shapes.row_size
         has_image = self._images.has_image
         layers = zip(self._stages[stage], self._caches, self._shapes.kinds, strict=True)
-        for launch, cache, kind in layers:
+        for layer, (launch, cache, kind) in enumerate(layers):
             if kind is LayerKind.SELF:
                 launch.bind_output_run(1, cache.keys, row, offset)
                 launch.bind_output_run(2, cache.values, row, offset)
             elif not has_image:
                 continue
             launch.run()
+            if layer < len(deepstack):
+                add_to_row(self.hidden, deepstack[layer])
 
     def _bind(self, runtime: Runtime, capacity: int, mask: StageMask) -> list[Launch]:
         """Bind the nets of one stage; the hidden state is changed in place."""

@@ -156,8 +156,8 @@ class SophgoEngine(GuardedEngine):
         positions = np.broadcast_to(part.positions, shape).astype(np.int32)
         is_shown = parts.images.show(part, features, held)
         if len(part) == 1 and not is_shown:
-            row = parts.images.row_of(part, features)
-            self._run_step(int(part.tokens[0]), row, positions[:, 0])
+            rows = parts.images.rows_of_token(part, features)
+            self._run_step(int(part.tokens[0]), rows, positions[:, 0])
             return
         parts.embedding.prompt(part.tokens, parts.prefill.hidden)
         parts.images.splice(part, features, parts.prefill.hidden)
@@ -166,7 +166,7 @@ class SophgoEngine(GuardedEngine):
         self._row = hidden.view((1, width), (len(part) - 1) * width)
 
     def _step(self, token: int, position: int) -> None:
-        self._run_step(token, None, np.full(self._position_rows, position, np.int32))
+        self._run_step(token, (), np.full(self._position_rows, position, np.int32))
 
     def _head(self, sampling: SamplingOptions) -> NextToken:
         assert self._row is not None
@@ -182,16 +182,16 @@ class SophgoEngine(GuardedEngine):
         self._runtime.close()
 
     def _run_step(
-        self, token: int, feature_row: NDArray[Any] | None, positions: NDArray[np.int32]
+        self, token: int, features: tuple[NDArray[Any], ...], positions: NDArray[np.int32]
     ) -> None:
-        """Run one token, or the feature that takes its place, through the decode nets."""
+        """Run one token, or the features that take its place, through the decode nets."""
         parts, held = self._parts, self.kv.length
         parts.images.settle(held)
-        if feature_row is None:
-            parts.embedding.step(token)
+        if features:
+            parts.decode.hidden.write(features[0])
         else:
-            parts.decode.hidden.write(feature_row)
-        parts.decode.run(held, positions)
+            parts.embedding.step(token)
+        parts.decode.run(held, positions, features[1:])
         self._row = parts.decode_row
 
     def _measure(self, files: ModelFiles) -> RunCosts:

@@ -13,7 +13,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from edge_vlm_ros.core import PromptPart, VisionFeatures
-from edge_vlm_ros.engines.checks import check_spans, rows_of
+from edge_vlm_ros.engines.checks import check_spans, deepstack_of, rows_of
+from edge_vlm_ros.engines.sophgo.deepstack import Deepstack
+from edge_vlm_ros.engines.sophgo.layers import DecoderShapes
+from edge_vlm_ros.engines.sophgo.runtime import Runtime
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 
 
@@ -57,10 +60,14 @@ class Images(Protocol):
         """Write features over the embeddings of their placeholders, (1, rows, hidden)."""
         ...
 
-    def row_of(
+    def rows_of_token(
         self, piece: PromptPart, features: Mapping[int, VisionFeatures]
-    ) -> NDArray[Any] | None:
-        """Return the feature that takes the place of a single token; None = it is a word."""
+    ) -> tuple[NDArray[Any], ...]:
+        """Return what stands for a single token instead of a word; () = it is a word.
+
+        Returns:
+            (hidden,) each: in place of its embedding, then what is added after the first layers.
+        """
         ...
 
     def settle(self, held: int) -> None:
@@ -73,18 +80,30 @@ class SplicedImages:
 
     Args:
         hidden_size: Width of the language model.
+        deepstack: What is added to the same tokens after the first layers; None = nothing is.
     """
 
     masks: Mapping[int, DeviceTensor] = MappingProxyType({})
     has_image = False
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, deepstack: Deepstack | None = None) -> None:
         self._hidden_size = hidden_size
+        self._deepstack = deepstack
+
+    @classmethod
+    def start(cls, runtime: Runtime, shapes: DecoderShapes, rows: int) -> SplicedImages:
+        """Take what memory it needs for pieces of up to `rows` tokens."""
+        deepstack = Deepstack(runtime, shapes, rows) if shapes.deepstack else None
+        return cls(shapes.hidden, deepstack)
+
+    @property
+    def _layers(self) -> int:
+        return 0 if self._deepstack is None else self._deepstack.layers
 
     def check(self, part: PromptPart, features: Mapping[int, VisionFeatures], held: int) -> None:
         """Refuse features that are not the prompt's; see `Images`."""
         del held
-        check_spans(part, features, self._hidden_size)
+        check_spans(part, features, self._hidden_size, self._layers)
 
     def usable_prefix(self, shared: int, prompt: PromptPart) -> int:
         """Go on from all of it: an image may stand anywhere."""
@@ -102,15 +121,22 @@ class SplicedImages:
         """Write the features over the embeddings of their placeholders."""
         for span in piece.spans:
             hidden.write(rows_of(span, features), span.start * self._hidden_size)
+        if self._deepstack is not None:
+            self._deepstack.send(piece, features)
 
-    def row_of(
+    def add_after(self, layer: int, hidden: DeviceTensor) -> None:
+        """Add to a piece's hidden states what follows a layer, where something does."""
+        if self._deepstack is not None:
+            self._deepstack.add_after(layer, hidden)
+
+    def rows_of_token(
         self, piece: PromptPart, features: Mapping[int, VisionFeatures]
-    ) -> NDArray[Any] | None:
-        """Return the feature that takes the place of a single token."""
+    ) -> tuple[NDArray[Any], ...]:
+        """Return what stands for a single token instead of a word."""
         for span in piece.spans:
-            row: NDArray[Any] = rows_of(span, features)[0]
-            return row
-        return None
+            rows = (rows_of(span, features), *deepstack_of(span, features))
+            return tuple(one[0] for one in rows)
+        return ()
 
     def settle(self, held: int) -> None:
         """Forget nothing: what was cut off went with its rows."""

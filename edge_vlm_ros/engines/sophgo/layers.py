@@ -70,6 +70,7 @@ class DecoderShapes:
         blocks_alias: Whether a prefill block may write into a history that it reads: the runtime
             copies what it reads before the run.
         cross: Of the cross-attention layers; None = there are none.
+        deepstack: Layers, from the first on, after which the net `add` adds features of an image.
     """
 
     kinds: tuple[LayerKind, ...]
@@ -83,6 +84,7 @@ class DecoderShapes:
     cache_in_net: bool
     blocks_alias: bool
     cross: CrossShapes | None
+    deepstack: int
 
     @property
     def first(self) -> int:
@@ -138,6 +140,7 @@ def read_layers(nets: Nets) -> DecoderShapes:
         cache_in_net=_cache_in_net(nets, layers),
         blocks_alias=block.address_mode is AddressMode.BASIC and not block.is_dynamic,
         cross=_cross_shapes(nets, kinds),
+        deepstack=_deepstack(nets),
     )
 
 
@@ -219,6 +222,12 @@ def _cache_in_net(nets: Nets, layers: int) -> bool:
         f'nets block_cache_<i>: expected address mode 1 (io_alone) or 0 (basic) in all layers, '
         f'found {found}'
     )
+
+
+def _deepstack(nets: Nets) -> int:
+    """Count what the vision tower gives beside the features that stand in the prompt."""
+    tower = nets.get('vit')
+    return len(tower.outputs) - 1 if tower is not None and tower.outputs else 0
 
 
 def _cross_shapes(nets: Nets, kinds: Sequence[LayerKind]) -> CrossShapes | None:

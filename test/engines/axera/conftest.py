@@ -18,6 +18,7 @@ STAND_IN = Path(__file__).parents[3] / 'test' / 'support' / 'axera' / 'standin'
 def write_set(tmp_path_factory):
     """Write a set of the test bench by kind, once: `write_set('tiny-17')` gives its folder."""
     pytest.importorskip('onnx', reason='the sets are written with onnx (test extra)')
+    from support.axera.qwen3_sets import write_qwen3_vl
     from support.axera.qwen_sets import write_qwen2_5_vl, write_qwen2_5_vl_3b
     from support.axera.sets import KINDS
 
@@ -25,6 +26,7 @@ def write_set(tmp_path_factory):
         **KINDS,
         'tiny-qwen2_5-vl': write_qwen2_5_vl,
         'qwen2.5-vl-3b': write_qwen2_5_vl_3b,
+        'tiny-qwen3-vl': write_qwen3_vl,
     }
     root = tmp_path_factory.mktemp('axmodels')
     written = {}

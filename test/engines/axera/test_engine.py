@@ -237,10 +237,10 @@ class Recorder:
     def __init__(self):
         self.positions = []
 
-    def prefill(self, group, embeds, positions, first_row, should_stop):
+    def prefill(self, group, embeds, positions, first_row, should_stop, *_):
         self.positions.append(positions.tolist())
 
-    def step(self, group, embed, position, row):
+    def step(self, group, embed, position, row, deepstack=None):
         self.positions.append(position.tolist())
 
     def head(self):

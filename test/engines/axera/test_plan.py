@@ -212,7 +212,7 @@ class TimedBackend:
         self.warm.add((layer, group.index))
         self.now += 1e-3 * (ms + slow)
 
-    def prefill(self, group, embeds, positions, first_row, should_stop):
+    def prefill(self, group, embeds, positions, first_row, should_stop, *_):
         assert len(embeds) == positions.shape[-1] <= group.chunk
         assert first_row <= group.history
         for i in range(self.layers):
@@ -221,7 +221,7 @@ class TimedBackend:
             self.runs += 1
             self._run(i, group, self.prefill_ms(group))
 
-    def step(self, group, embed, position, row):
+    def step(self, group, embed, position, row, deepstack=None):
         assert row < group.capacity
         for i in range(self.layers):
             self._run(i, group, self.decode_ms)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -130,10 +131,14 @@ def test_a_config_of_another_model_is_refused(files, tmp_path, changes, message)
         open_engine('bm1684x', other)
 
 
-QWEN = {'qwen2_vl': 'qwen2vl_convert_bf16_bm1684x', 'qwen2_5_vl': 'qwen2_5vl_static_bf16_bm1684x'}
+QWEN = {
+    'qwen2_vl': 'qwen2vl_convert_bf16_bm1684x',
+    'qwen2_5_vl': 'qwen2_5vl_static_bf16_bm1684x',
+    'qwen3_vl': 'qwen3vl_static_bf16_bm1684x',
+}
 
 
-@pytest.mark.parametrize(('nets', 'other'), [tuple(QWEN), tuple(QWEN)[::-1]])
+@pytest.mark.parametrize(('nets', 'other'), list(permutations(QWEN, 2)))
 def test_a_bmodel_of_a_relatives_family_is_refused(bmodel, nets, other):
     path = bmodel(QWEN[nets])
     texts = FIXTURES[QWEN[other]].config_folder()
@@ -151,6 +156,16 @@ def test_windows_of_another_size_are_refused(bmodel, tmp_path):
     files = ModelFiles('m', 'bm1684x', tmp_path, texts, {'model': bmodel(name)})
     with pytest.raises(ModelFileError, match='window_size is 56, expected 112'):
         open_engine('bm1684x', files)
+
+
+def test_what_a_tower_with_features_for_the_first_layers_takes_is_reported(bmodel):
+    name = QWEN['qwen3_vl']
+    facts = dict(inspect_model('bm1684x', model_files(FIXTURES[name], bmodel(name))).facts)
+    assert facts['family'] == 'qwen3_vl'
+    assert facts['nets not used'] == 'none'
+    assert facts['vision tower'] == (
+        'vit: up to 64 patches (padded), features for 3 layers beside the prompt'
+    )
 
 
 def test_what_a_tower_with_windows_takes_is_reported(bmodel):

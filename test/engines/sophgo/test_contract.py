@@ -19,6 +19,7 @@ from edge_vlm_ros.engines.sophgo.prefill.history import HistoryPrefill
 from edge_vlm_ros.engines.sophgo.prefill.static import StaticPrefill
 from edge_vlm_ros.engines.sophgo.report import report_of
 from edge_vlm_ros.engines.sophgo.towers.aspect import AspectTower
+from edge_vlm_ros.engines.sophgo.towers.deepstack import DeepstackTower
 from edge_vlm_ros.engines.sophgo.towers.fixed_grid import FixedGridTower
 from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
 from edge_vlm_ros.engines.sophgo.towers.tile import TileTower
@@ -62,6 +63,13 @@ def changed(net, side, index, **changes):
         ('qwen2vl_v2_bf16_bm1684x', 'qwen2_vl', StaticPrefill(64), BF16),
         ('qwen2vl_v4_f16_bm1684x', 'qwen2_vl', StaticPrefill(64), F16),
         ('qwen2vl_convert_bf16_bm1684x', 'qwen2_vl', StaticPrefill(128), BF16),
+        ('qwen3vl_static_bf16_bm1684x', 'qwen3_vl', StaticPrefill(128), BF16),
+        (
+            'qwen3vl_dynamic_bf16_bm1684x',
+            'qwen3_vl',
+            DynamicPrefill(128, takes_mask=False),
+            BF16,
+        ),
         ('mllama_2024_bf16_bm1684x', 'mllama', CrossPrefill(64), BF16),
         ('mllama_convert_bf16_bm1684x', 'mllama', CrossPrefill(64), BF16),
     ],
@@ -246,11 +254,11 @@ def with_input(net, index, **changes):
         (3, {'dtype': BF16}, 'expected float32, found bfloat16'),
         (4, {'shapes': ((64,),)}, r'expected \(16,\) int32, found \(64,\)'),
         (4, {'dtype': DType.FLOAT32}, r'expected \(16,\) int32'),
-        # A patch of 16 px: five inputs are not always Qwen2.5-VL.
+        # Another patch: five inputs are not always Qwen2.5-VL.
         (
             0,
-            {'shapes': ((64, 1536),)},
-            r'5 inputs, the first \(64, 1536\): .*Qwen2\.5-VL',
+            {'shapes': ((64, 1024),)},
+            r'5 inputs, the first \(64, 1024\): .*Qwen2\.5-VL',
         ),
     ],
 )
@@ -308,6 +316,73 @@ def test_one_more_tower_is_a_class_and_a_row(nets_of, bmodel, monkeypatch):
     report = report_of(read_bmodel(bmodel('qwen2vl_convert_bf16_bm1684x')), contract, limits)
     assert dict(report.facts)['vision tower'] == f'{patches} patches in pairs'
     assert contract.tower.start('runtime', 'half') == ('runtime', 'half')
+
+
+@pytest.mark.parametrize('form', ['static', 'dynamic'])
+def test_features_for_the_first_layers_are_read_from_the_tower(nets_of, bmodel, form):
+    name = f'qwen3vl_{form}_bf16_bm1684x'
+    contract = read_contract(nets_of(name))
+    assert isinstance(contract.tower, DeepstackTower)
+    assert (contract.tower.patches, contract.tower.layers) == (64, 3)
+    assert contract.tower.is_dynamic is (form == 'dynamic')
+    limits = contract.limits(384)
+    assert (limits.deepstack_layers, limits.max_patches) == (3, 64)
+    decoder = contract.decoder
+    masks = 128 * 128 if form == 'static' else 0
+    assert contract.own_bytes == 2 * ((2 + 3) * 128 * decoder.hidden + masks)
+    report = dict(report_of(read_bmodel(bmodel(name)), contract, limits).facts)
+    assert 'features for 3 layers beside the prompt' in report['vision tower']
+    assert report['nets not used'] == 'none'
+
+
+def _without_add(nets):
+    del nets['add']
+
+
+def _with_a_shorter_add(nets):
+    for index in (0, 1):
+        nets['add'] = changed(nets['add'], 'inputs', index, shapes=((64 * 128,),))
+    nets['add'] = changed(nets['add'], 'outputs', 0, shapes=((64 * 128,),))
+
+
+def _with_too_few_layers(nets):
+    del nets['block_3'], nets['block_cache_3']
+
+
+def _with_a_dynamic_mask(nets):
+    nets['vit'] = replace(nets['vit'], is_dynamic=True)
+
+
+def _with_narrow_features(nets):
+    nets['vit'] = changed(nets['vit'], 'outputs', 2, shapes=((16, 64),))
+
+
+def _without_more_outputs(nets):
+    del nets['add']
+    nets['vit'] = replace(nets['vit'], outputs=nets['vit'].outputs[:1])
+
+
+def _with_places_of_floats(nets):
+    nets['vit'] = changed(nets['vit'], 'inputs', 2, dtype=F32)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (_without_add, 'expected a net add, found none'),
+        (_with_a_shorter_add, r'net add: input0: expected 128 rows of 128, found \(8192,\)'),
+        (_with_too_few_layers, 'features for 3 layers .* the decoder has 3 layers'),
+        (_with_a_dynamic_mask, 'expected a mask in a static net and none in a dynamic one'),
+        (_with_narrow_features, r'net vit: .*list\.1.*: expected \(16, 128\), found \(16, 64\)'),
+        (_without_more_outputs, 'this is not Qwen3-VL but a later model'),
+        (_with_places_of_floats, 'net vit: pos_idx: expected int32, found float32'),
+    ],
+)
+def test_features_that_cannot_be_added_are_refused(nets_of, damage, message):
+    nets = nets_of('qwen3vl_static_bf16_bm1684x')
+    damage(nets)
+    with pytest.raises(ModelFileError, match=message):
+        read_contract(nets)
 
 
 @pytest.mark.parametrize(

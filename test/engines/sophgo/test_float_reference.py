@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 from support.sophgo.fixtures import FIXTURES
-from support.sophgo.reference import Decoder, qwen2_5vl_vision
+from support.sophgo.reference import Decoder, qwen2_5vl_vision, qwen3vl_vision
 
 from edge_vlm_ros.engines.sophgo.masks import patch_positions
 
 pytestmark = [pytest.mark.reference, pytest.mark.timeout(300)]
 
 NAME = 'qwen2_5vl_static_bf16_bm1684x'
+QWEN3 = 'qwen3vl_static_bf16_bm1684x'
 
 
 @pytest.fixture(scope='module')
@@ -65,3 +66,42 @@ def test_scores_with_positions_on_three_axes(published):
     expected = made.logits[0].numpy()
     found = decoder.run(embeddings, positions).logits
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.fixture(scope='module')
+def published_qwen3():
+    """The published class of Qwen3-VL with the fixture's weights."""
+    torch = pytest.importorskip('torch')
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    fixture = FIXTURES[QWEN3]
+    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**fixture.load_config())).float()
+    weights = {name: torch.from_numpy(array) for name, array in fixture.load_weights().items()}
+    model.load_state_dict(weights, strict=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize('grid', [(4, 6), (2, 2), (8, 8)])
+def test_features_of_qwen3_vl_are_added_where_the_published_class_adds_them(published_qwen3, grid):
+    torch = pytest.importorskip('torch')
+    fixture, (rows, columns) = FIXTURES[QWEN3], grid
+    patches = np.random.default_rng(4).standard_normal((rows * columns, 1536)).astype(np.float32)
+    config, weights = fixture.load_config(), fixture.load_weights()
+    seen, deepstack = qwen3vl_vision(config, weights, patches, patch_positions(1, *grid))
+    ids = [30, 31, config['vision_start_token_id'], *[config['image_token_id']] * len(seen), 40]
+    mask, tokens = np.array(ids) == config['image_token_id'], torch.tensor([ids])
+    shown = {
+        'input_ids': tokens,
+        'mm_token_type_ids': torch.from_numpy(mask)[None].int(),
+        'image_grid_thw': torch.tensor([[1, *grid]]),
+    }
+    with torch.inference_mode():
+        made = published_qwen3(**shown, pixel_values=torch.from_numpy(patches))
+        positions, _ = published_qwen3.model.get_rope_index(*shown.values())
+    decoder = Decoder(config, weights)
+    levels = [decoder.embed(ids), *(np.zeros((len(ids), 128), np.float32) for _ in deepstack)]
+    for level, found in zip(levels, [seen, *deepstack], strict=True):
+        level[mask] = found
+    trace = decoder.run(levels[0], positions[:, 0].numpy(), None, levels[1:])
+    expected = made.logits[0].numpy()
+    np.testing.assert_allclose(trace.logits, expected, atol=1e-4 * np.abs(expected).max())

@@ -35,6 +35,8 @@ RUNS = {
     'qwen2vl_convert_bf16_bm1684x': (*ALL, 'clip'),
     'qwen2vl_convert_bf16_bm1688': ('talk', 'by_steps'),
     'qwen2vl_dynamic_bf16_bm1684x': ('talk', 'clip'),
+    'qwen3vl_static_bf16_bm1684x': ('talk', 'full', 'clip', 'inside'),
+    'qwen3vl_dynamic_bf16_bm1684x': ('images', 'inside'),
     'qwen2vl_v2_bf16_bm1684x': (*ALL, 'clip', 'sampled'),
     'qwen2vl_v3_w4bf16_bm1684x': TALK,
     'qwen2vl_v4_f16_bm1684x': TALK,
@@ -104,7 +106,7 @@ def test_engine_and_float_reference_agree_over_whole_conversations(name, bmodel)
 
 def check_step(name, step):
     """4 bytes of position on each axis, 2 of mask, up; 4 of token, down; no copy of the cache."""
-    axes = 3 if name.startswith('qwen2') else 1
+    axes = 3 if name.startswith('qwen') else 1
     token = 4  # sent only where it is not the one that the head left on the chip
     assert step['d2s'] == {'calls': 1, 'bytes': 4}
     assert step['s2d']['bytes'] <= 4 * axes + 2 + token

@@ -19,9 +19,14 @@ BUILDS = {
     'internvl3_history_bf16_bm1688': 0.3,
     'internvl3_dynamic_bf16_bm1684x': 0.03,
     'qwen2vl_convert_bf16_bm1688': 0.03,
+    'qwen3vl_static_bf16_bm1684x': 0.03,
 }
 
-ALIKE = ('internvl3_dynamic_bf16_bm1684x', 'internvl3_oldhistory_bf16_bm1688')
+ALIKE = (
+    'internvl3_dynamic_bf16_bm1684x',
+    'internvl3_oldhistory_bf16_bm1688',
+    'qwen3vl_static_bf16_bm1684x',
+)
 """Prefill as the static build does it, or as the newer history build does."""
 
 
@@ -30,16 +35,15 @@ def watched(name, path, step_s, seed):
     engine = open_fixture(name, path)
     # What runs took on the emulator says nothing, and must not choose the way.
     engine.plan_by(RunCosts(((engine.limits.context_tokens, step_s),), 1.0))
-    axes = engine._position_rows
+    axes, tower = engine._position_rows, engine._parts.contract.tower
 
     def scene(number):
         """Frames in pairs that differ in one block of pixels."""
         random = np.random.default_rng([seed, number // 2])
         if axes == 3:
-            patches = random.standard_normal((24, 1176)).astype(np.float32)
+            patches = random.standard_normal((24, tower.columns)).astype(np.float32)
             patches[: 4 * (number % 2)] *= -1  # the patches of one token
-            return VisionInputs(patches, (1, 4, 6), 6)
-        tower = engine._parts.contract.tower
+            return VisionInputs(patches, (1, 4, 6), 6, table_side=6)
         pixels = random.standard_normal((1, 3, tower.tile_px, tower.tile_px)).astype(np.float32)
         return VisionInputs(
             block_changed(pixels, number, tower.tile_px // 2), (1, 1, 1), tower.rows

@@ -32,6 +32,7 @@ def shapes(*kinds, cross=None):
         cache_in_net=True,
         blocks_alias=False,
         cross=cross,
+        deepstack=0,
     )
 
 

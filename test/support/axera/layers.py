@@ -73,6 +73,10 @@ def open_compute(model: Axmodel) -> Compute:
     """Give the function that runs a model's groups."""
     if not model.arrays:
         return _nothing
+    if model.kind == 'vit' and 'deepstack' in model.arrays:
+        from support.axera.deep_tower import DeepTower
+
+        return DeepTower(model.arrays, model.groups[0]).run
     if model.kind == 'vit':
         return partial(_run_vision, _VisionTower(model.arrays), model)
     return partial(_run_layer if model.kind == 'layer' else _run_post, model)
@@ -189,20 +193,25 @@ class Turn:
 
     Attributes:
         positions: (rows, tokens): one row, or three where the model takes M-RoPE.
-        sections: How many of a head's speeds turn by each row; () = there is one row.
+        axes: Which row each of a head's speeds turns by; () = there is one row.
     """
 
     positions: NDArray[np.integer[Any]]
-    sections: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, arrays: Arrays, positions: NDArray[np.integer[Any]]) -> Turn:
-        """Read a layer's sections; a group of one row has a token at one place on all axes."""
-        sections = arrays.get('sections')
-        assert (len(positions) == 1) or sections is not None, positions.shape
-        if sections is None or len(positions) == 1:
+        """Read a layer's axes; a group of one row has a token at one place on all of them.
+
+        They are given one by one ('axes'), or as so many of each side by side ('sections').
+        """
+        axes, sections = arrays.get('axes'), arrays.get('sections')
+        if axes is None and sections is not None:
+            axes = np.repeat(np.arange(len(sections)), sections)
+        assert len(positions) == 1 or axes is not None, positions.shape
+        if axes is None or len(positions) == 1:
             return cls(positions)
-        return cls(positions, tuple(int(size) for size in sections))
+        return cls(positions, tuple(axes.tolist()))
 
 
 def rotate(value: Floats, turn: Turn, heads: int, theta: float) -> Floats:
@@ -210,7 +219,7 @@ def rotate(value: Floats, turn: Turn, heads: int, theta: float) -> Floats:
     cut = value.reshape(len(value), heads, -1)
     half = cut.shape[-1] // 2
     speeds = theta ** (-np.arange(half, dtype=np.float64) / half)
-    rows = np.repeat(np.arange(len(turn.positions)), turn.sections or (half,))
+    rows = np.array(turn.axes or (0,) * half)
     angles = turn.positions.astype(np.float64)[rows].T[:, None] * speeds
     cosine, sine = (
         np.cos(angles).astype(np.float32, copy=False),

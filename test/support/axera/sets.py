@@ -71,19 +71,24 @@ CLIP_DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], np.float3
 
 def write_set(folder: Path, weights: Weights, layout: Layout) -> Path:
     """Write layers, head, table and vision tower of one build; return the folder."""
+    write_layers(folder, weights, layout)
+    vision = _vision(weights, layout)
+    write_axmodel(folder / layout.vision_name, vision)
+    return folder
+
+
+def write_layers(folder: Path, weights: Weights, layout: Layout) -> None:
+    """Write all of one build but the vision tower."""
     groups = layer_groups(layout, weights.hidden, weights.kv_width)
     for i, arrays in enumerate(weights.layers):
         model = Axmodel('layer', layout.chip, groups, arrays)
         write_axmodel(folder / layout.layer_name(i), model)
     write_axmodel(folder / layout.post_name, _post(weights, layout))
-    vision = _vision(weights, layout)
-    write_axmodel(folder / layout.vision_name, vision)
     table = folder / layout.table_name
     if layout.is_table_raw:
         weights.table.astype(ml_dtypes.bfloat16).tofile(table)
     else:
         np.save(table, weights.table)
-    return folder
 
 
 def _post(weights: Weights, layout: Layout) -> Axmodel:

@@ -2,10 +2,10 @@
 
     python -m support.reference.golden test/families/data
 
-writes qwen2_vl.npz, qwen2_5_vl.npz and mllama.npz. Needs transformers with torch, Pillow before
-13 (the models were trained with its order of passes) and torchvision, which transformers asks for
-to cut videos. The versions stand in the files. Nothing is downloaded: the processors are made from
-the values of the published preprocessor_config.json.
+writes qwen2_vl.npz, qwen2_5_vl.npz, qwen3_vl.npz and mllama.npz. Needs transformers with torch,
+Pillow before 13 (the models were trained with its order of passes) and torchvision, which
+transformers asks for to cut videos. The versions stand in the files. Nothing is downloaded: the
+processors are made from the values of the published preprocessor_config.json.
 
 Which pictures, and what is kept of the arrays: golden_cases.py.
 """
@@ -30,14 +30,19 @@ from support.reference.golden_cases import (
     QWEN2_5_VL_PROMPTS,
     QWEN2_VL_IMAGES,
     QWEN2_VL_VIDEOS,
+    QWEN3_VL_OPENING,
+    QWEN3_VL_PROMPTS,
     QWEN_CLOSING,
     QWEN_OPENING,
     QWEN_QUESTION,
+    TABLE_GRIDS,
     WINDOW_GRIDS,
     Shown,
     picture,
     summary,
 )
+
+_VIDEO_MARKS = '<|vision_start|><|video_pad|><|vision_end|>'
 
 
 def _save(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -124,13 +129,63 @@ def _qwen2_5_vl(folder: Path) -> None:
     _save(folder / 'qwen2_5_vl.npz', arrays)
 
 
-def _published_inputs(shown: Sequence[Shown]) -> dict[str, Any]:
+def _qwen3_vl(folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+        Qwen2VLImageProcessorPil,
+    )
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+    from transformers.vision_utils import get_vision_interpolation_indices_and_weights
+
+    from support.reference.qwen2_5_vl import template_tokenizer
+    from support.reference.qwen3_vl import rope_positions
+
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # untyped there
+        tokenizer_object=template_tokenizer()
+    )
+    normal = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'patch_size': 16}
+    processor: Any = Qwen3VLProcessor(  # type: ignore[no-untyped-call]  # as above
+        Qwen2VLImageProcessorPil(min_pixels=1024, max_pixels=16777216, **normal),
+        tokenizer,
+        Qwen3VLVideoProcessor(
+            size={'shortest_edge': 32 * 32, 'longest_edge': 25165824},
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,
+            **normal,
+        ),
+    )
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, shown in enumerate(QWEN3_VL_PROMPTS):
+        given = _published_inputs(shown, QWEN3_VL_OPENING)
+        # The release that published the model replaced the template's marks around a video, too;
+        # later ones leave them around all of it, which the model was not trained with.
+        given['text'] = [text.replace(_VIDEO_MARKS, '<|video_pad|>') for text in given['text']]
+        made = processor(**given, return_tensors='pt')
+        arrays[f'prompt{number}_ids'] = made['input_ids'][0].numpy()
+        arrays[f'prompt{number}_positions'] = rope_positions(made)
+        for kind in ('pixel_values', 'pixel_values_videos'):
+            for key, value in summary(made[kind].numpy()).items() if kind in made else ():
+                arrays[f'prompt{number}_{kind}_{key}'] = value
+    for number, (rows, columns, side) in enumerate(TABLE_GRIDS):
+        corners, weights = get_vision_interpolation_indices_and_weights(
+            torch.tensor([[1, rows, columns]]),
+            num_grid_per_side=side,
+            align_corners=True,
+            spatial_merge_size=2,
+        )
+        arrays[f'table{number}_corners'] = corners.numpy()
+        arrays[f'table{number}_weights'] = weights.numpy()
+    _save(folder / 'qwen3_vl.npz', arrays)
+
+
+def _published_inputs(shown: Sequence[Shown], opening: str = QWEN_OPENING) -> dict[str, Any]:
     """Write a prompt about images and clips as the chat template renders it."""
     marks = ''.join(
         f'<|vision_start|><|{"video" if each.frames else "image"}_pad|><|vision_end|>'
         for each in shown
     )
-    given: dict[str, Any] = {'text': [f'{QWEN_OPENING}{marks}{QWEN_QUESTION}{QWEN_CLOSING}']}
+    given: dict[str, Any] = {'text': [f'{opening}{marks}{QWEN_QUESTION}{QWEN_CLOSING}']}
     images = [each for each in shown if not each.frames]
     clips = [each for each in shown if each.frames]
     if images:
@@ -141,7 +196,12 @@ def _published_inputs(shown: Sequence[Shown]) -> dict[str, Any]:
             for each in clips
         ]
         given['video_metadata'] = [
-            {'fps': each.fps, 'total_num_frames': each.frames} for each in clips
+            {
+                'fps': each.fps,
+                'total_num_frames': each.frames,
+                'frames_indices': list(range(each.frames)),
+            }
+            for each in clips
         ]
     return given
 
@@ -183,5 +243,5 @@ def _mllama(folder: Path) -> None:
 
 if __name__ == '__main__':
     DECLARED = _declare_torchvision()  # kept: it ends with this object
-    for make in (_qwen2_vl, _qwen2_5_vl, _mllama):
+    for make in (_qwen2_vl, _qwen2_5_vl, _qwen3_vl, _mllama):
         make(Path(sys.argv[1]))

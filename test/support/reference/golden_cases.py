@@ -85,6 +85,28 @@ WINDOW_GRIDS = (
     (3, 6, 20),
     (4, 18, 10),
 )
+QWEN3_VL_OPENING = '<|im_start|>user\n'
+QWEN3_VL_PROMPTS = (
+    (Shown(96, 64),),
+    (Shown(96, 64), Shown(64, 128)),
+    (Shown(160, 64, 8, 2.0),),
+    (Shown(96, 64, 5, 1.0),),
+    (Shown(64, 96, 4, 0.1),),
+    (Shown(64, 64, 6, 3.0),),
+    (Shown(64, 96), Shown(128, 64, 4, 1.0), Shown(96, 64)),
+    (Shown(64, 64, 2, 1.0), Shown(96, 64, 4, 2.0)),
+)
+TABLE_GRIDS = (
+    # rows and columns of patches, side of the table
+    (2, 2, 48),
+    (24, 24, 48),
+    (48, 48, 48),
+    (30, 40, 48),
+    (96, 10, 48),
+    (4, 6, 6),
+    (6, 6, 6),
+    (2, 4, 1),
+)
 MLLAMA_IMAGES = (
     # width, height, tile
     (640, 480, 560),

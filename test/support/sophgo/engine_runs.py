@@ -6,6 +6,7 @@ give back plain numbers, which the tests judge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from support.sophgo.reference import (
     mllama_vision,
     qwen2_5vl_vision,
     qwen2vl_vision,
+    qwen3vl_vision,
     sampling_head,
 )
 
@@ -56,6 +58,7 @@ _GRIDS: Final = {
     # Patches of images, one after the other; of Qwen2.5-VL's more than one window each.
     'qwen2_vl': ((4, 6), (4, 4)),
     'qwen2_5_vl': ((4, 12), (2, 10)),
+    'qwen3_vl': ((4, 6), (4, 4)),
 }
 _PATCH_VISION: Final = {'qwen2_vl': qwen2vl_vision, 'qwen2_5_vl': qwen2_5vl_vision}
 
@@ -150,6 +153,7 @@ class Talk:
         spans: Where images stand.
         next_position: Of the token after the last.
         image: What a cross-attention model looks at.
+        deepstack: What is added after each of the first layers, by token: () = a word.
     """
 
     axes: int
@@ -159,6 +163,7 @@ class Talk:
     spans: list[VisionSpan] = field(default_factory=list)
     next_position: int = 0
     image: Image | None = None
+    deepstack: list[tuple[Array, ...]] = field(default_factory=list)
 
     def part(self, start: int, stop: int) -> PromptPart:
         """Return the tokens [start, stop) for the engine."""
@@ -182,7 +187,18 @@ class Talk:
             spans,
             max(max(place) for place in self.positions[:length]) + 1,
             self.image,
+            self.deepstack[:length],
         )
+
+    def added(self) -> list[Array]:
+        """Return what is added after each of the first layers, (tokens, width)."""
+        layers = max(len(rows) for rows in self.deepstack)
+        width = len(self.rows[0])
+        nothing = np.zeros(width, np.float32)
+        return [
+            np.array([rows[i] if rows else nothing for rows in self.deepstack])
+            for i in range(layers)
+        ]
 
 
 class Bench:
@@ -203,6 +219,7 @@ class Bench:
         self.engine = open_fixture(name, path)
         self._features: dict[int, VisionFeatures] = {}
         self._made: dict[int, tuple[VisionInputs, Array]] = {}
+        self._deep: dict[int, list[Array]] = {}
         self.points: list[Point] = []
         self.plans: dict[str, tuple[int, ...]] = {}
         self.refusals: dict[str, tuple[str, str]] = {}
@@ -253,6 +270,16 @@ class Bench:
         self._prefill(talk, 0, 'ahead', first)
         self._prefill(talk, first, 'the rest')
         self._compare(talk, 'ahead')
+
+    def inside(self) -> None:
+        """What an image's own tokens become: two of them last in a piece, one after a step."""
+        talk = self._talk()
+        self._say(talk, 3)
+        self._show(talk, 0)
+        stop = talk.spans[0].stop
+        for start, end in ((0, stop - 2), (stop - 2, stop - 1)):
+            self._prefill(talk, start, f'inside, up to {end}', end)
+            self._compare(talk.cut(end), f'inside, up to {end}')
 
     def by_steps(self) -> None:
         """A short prompt, image and all, through the decode nets from an empty cache."""
@@ -330,14 +357,12 @@ class Bench:
         """Two frames in one launch of the vision tower: each sees only itself."""
         height, width = _GRIDS[self._kind][1]
         each = height * width
-        patches = self._normal(2 * each, 1176)
-        inputs = VisionInputs(patches, (2, height, width), each // 2)
+        patches = self._normal(2 * each, self._patch_values)
+        inputs = VisionInputs(patches, (2, height, width), each // 2, table_side=self._table_side)
         found = self.engine.encode(inputs)
         places = np.concatenate([_patch_places(height, width)] * 2)
-        vision = _PATCH_VISION[self._kind]
-        expected = vision(self._config, self._weights, patches, places, (each, each))
-        score = cosine(_float_rows(found, self.engine.limits), expected)
-        self.points.append(Point('clip: vision', score, 0, 0, 0.0))
+        rows, deep = self._patch_vision(patches, places, (each, each))
+        self._note_vision('clip: vision', found, rows, deep)
 
     def sampled(self) -> None:
         """Tokens drawn on the chip, against the head's own rule on the very same logits."""
@@ -391,6 +416,7 @@ class Bench:
     def _add_token(self, talk: Talk, token: int) -> None:
         talk.ids.append(token)
         talk.rows.append(self._decoder.embed([token])[0])
+        talk.deepstack.append(())
         talk.positions.append((talk.next_position,) * talk.axes)
         talk.next_position += 1
 
@@ -408,8 +434,7 @@ class Bench:
             inputs, expected = self._made[number]
             found = self.engine.encode(inputs)
             self._features[number] = found
-            score = cosine(_float_rows(found, self.engine.limits), expected)
-            self.points.append(Point(f'vision {number}', score, 0, 0, 0.0))
+            self._note_vision(f'vision {number}', found, expected, self._deep.get(number, []))
         inputs, rows = self._made[number]
         start = len(talk.ids)
         if self._kind == 'mllama':
@@ -418,12 +443,15 @@ class Bench:
             talk.image = Image(states, inputs.grid[1] * inputs.grid[2], start)
             self._add_token(talk, _IMAGE_TOKEN)
         else:
-            self._splice(talk, inputs, rows)
+            self._splice(talk, inputs, rows, self._deep.get(number, []))
         talk.spans.append(VisionSpan(number, start, len(talk.ids)))
 
-    def _splice(self, talk: Talk, inputs: VisionInputs, rows: Array) -> None:
+    def _splice(
+        self, talk: Talk, inputs: VisionInputs, rows: Array, deep: Sequence[Array]
+    ) -> None:
         talk.ids += [_PLACEHOLDER] * len(rows)
         talk.rows += list(rows)
+        talk.deepstack += [tuple(layer[i] for layer in deep) for i in range(len(rows))]
         first = talk.next_position
         if talk.axes == 1:
             talk.positions += [(first + i,) for i in range(len(rows))]
@@ -437,10 +465,11 @@ class Bench:
     def _make_image(self, number: int) -> tuple[VisionInputs, Array]:
         if self._kind in _GRIDS:
             height, width = _GRIDS[self._kind][number]
-            patches = self._normal(height * width, 1176)
+            patches = self._normal(height * width, self._patch_values)
             places = _patch_places(height, width)
-            rows = _PATCH_VISION[self._kind](self._config, self._weights, patches, places)
-            return VisionInputs(patches, (1, height, width), len(rows)), rows
+            rows, self._deep[number] = self._patch_vision(patches, places)
+            grid, side = (1, height, width), self._table_side
+            return VisionInputs(patches, grid, len(rows), table_side=side), rows
         sizes = self._config['vision_config']
         px = sizes['image_size']
         if self._kind == 'mllama':
@@ -487,12 +516,43 @@ class Bench:
     def _note(self, where: str, talk: Talk, token: int) -> Trace:
         axes = np.array(talk.positions).T
         positions = axes if talk.axes > 1 else axes[0]
-        trace = self._decoder.run(np.array(talk.rows, np.float32), positions, talk.image)
+        rows = np.array(talk.rows, np.float32)
+        trace = self._decoder.run(rows, positions, talk.image, talk.added())
         row = self.engine.last_hidden()
         # Newer compilers put the final norm into the last block, older ones into the head.
         score = max(cosine(row, trace.normed[-1]), cosine(row, trace.hidden[-1][-1]))
         self.points.append(Point(where, score, token, trace.tokens[-1], trace.gap()))
         return trace
+
+    @property
+    def _patch_values(self) -> int:
+        sizes = self._config['vision_config']
+        values: int = 3 * sizes['temporal_patch_size'] * sizes['patch_size'] ** 2
+        return values
+
+    @property
+    def _table_side(self) -> int:
+        return math.isqrt(self._config['vision_config'].get('num_position_embeddings', 0))
+
+    def _patch_vision(
+        self,
+        patches: Array,
+        places: NDArray[np.int32],
+        groups: Sequence[int] = (),
+    ) -> tuple[Array, list[Array]]:
+        vision = _PATCH_VISION.get(self._kind)
+        if vision is not None:
+            return vision(self._config, self._weights, patches, places, groups), []
+        return qwen3vl_vision(self._config, self._weights, patches, places, groups)
+
+    def _note_vision(
+        self, where: str, found: VisionFeatures, rows: Array, deep: Sequence[Array]
+    ) -> None:
+        """Note the worst cosine among the rows in the prompt and those for the first layers."""
+        limits = self.engine.limits
+        kept = [_float_rows(found, limits), *_float_deepstack(found, limits)]
+        scores = [cosine(a, b) for a, b in zip(kept, [rows, *deep], strict=True)]
+        self.points.append(Point(where, min(scores), 0, 0, 0.0))
 
     def _token(self) -> int:
         chosen = self.engine.next_token(GREEDY)
@@ -539,7 +599,15 @@ def _patch_places(height: int, width: int) -> NDArray[np.int32]:
 
 def _float_rows(features: VisionFeatures, limits: EngineLimits) -> Array:
     kept: Any = features  # spliced features have rows, cross-attended ones states
-    rows: NDArray[Any] = kept.rows if hasattr(kept, 'rows') else kept.states
+    return _floats(kept.rows if hasattr(kept, 'rows') else kept.states, limits)
+
+
+def _float_deepstack(features: VisionFeatures, limits: EngineLimits) -> list[Array]:
+    kept: Any = features
+    return [_floats(rows, limits) for rows in getattr(kept, 'deepstack', ())]
+
+
+def _floats(rows: NDArray[Any], limits: EngineLimits) -> Array:
     if limits.hidden_dtype == 'bfloat16':
         return (rows.astype(np.uint32) << 16).view(np.float32)
     return rows.astype(np.float32)

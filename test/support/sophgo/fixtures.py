@@ -137,6 +137,8 @@ _ALL: Final = (
     _own('qwen2_5vl_static_bf16_bm1684x', 'qwen2_5vl'),
     _own('qwen2_5vl_dynamic_bf16_bm1684x', 'qwen2_5vl'),
     _own('qwen2_5vl_history_bf16_bm1688', 'qwen2_5vl'),
+    _own('qwen3vl_static_bf16_bm1684x', 'qwen3vl'),
+    _own('qwen3vl_dynamic_bf16_bm1684x', 'qwen3vl'),
     _own('mllama_2024_bf16_bm1684x', 'mllama'),
     _own('mllama_2024_w4bf16_bm1684x', 'mllama'),
     _own('mllama_convert_bf16_bm1684x', 'mllama'),

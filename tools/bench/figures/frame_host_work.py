@@ -8,6 +8,7 @@ builds (672 x 896 px).
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,19 +19,20 @@ import numpy as np
 from tools.bench.figure import Figure
 from tools.bench.timing import pairs_of
 
-_PATCHES = 672 * 896 // 14**2
+_PIXELS = 672 * 896
 _HIDDEN = 2048
 _CONTEXT = 2048
 _FRAMES = 8
 _ROUNDS = 15
 _MODEL = 'qwen2_vl'
-_MASKS = {'qwen2_vl': 1, 'qwen2_5_vl': 2}
+_MODELS = (_MODEL, 'qwen2_5_vl', 'qwen3_vl')
+_DEEPSTACK = 3
 
 
 def measure() -> Iterator[Figure]:
     """Time each successor and Qwen2-VL in turn."""
     with tempfile.TemporaryDirectory(prefix='edge_vlm_bench_') as folder:
-        work = {model: _Host(model, Path(folder) / model) for model in _MASKS}
+        work = {model: _Host(model, Path(folder) / model) for model in _MODELS}
         for model, host in work.items():
             if model == _MODEL:
                 continue
@@ -69,19 +71,19 @@ class _Host:
 
     def __init__(self, model: str, folder: Path) -> None:
         from support.families import limits
-        from support.tiny_model.qwen2_vl import TinyQwen2Vl, write_texts
 
         from edge_vlm_ros.core import ModelConfig
         from edge_vlm_ros.engines.sophgo.nets import DType
-        from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
-        from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
         from edge_vlm_ros.families import read_family
-        from tools.bench.sophgo.host_memory import HostRuntime, tower_net
+        from tools.bench.sophgo.host_memory import HostRuntime
 
-        write_texts(folder, TinyQwen2Vl(model_type=model))
-        net = tower_net(_PATCHES, _MASKS[model], _HIDDEN)
-        tower = (WindowTower if _MASKS[model] > 1 else PatchTower).read(net)
-        bounds = tower.limit(limits(context_tokens=_CONTEXT, longest_prompt=_CONTEXT))
+        layers = _DEEPSTACK if model == 'qwen3_vl' else 0
+        write = _write_qwen3_texts if layers else _write_texts
+        write(folder, model)
+        tower, net = _tower(model)
+        bounds = tower.limit(
+            limits(context_tokens=_CONTEXT, longest_prompt=_CONTEXT, deepstack_layers=layers)
+        )
         self._family = read_family(ModelConfig(folder)).bound_by(bounds)
         runtime: Any = HostRuntime(net)  # as much of a runtime as a tower asks for
         self._runner = tower.start(runtime, DType.BFLOAT16)
@@ -103,6 +105,33 @@ class _Host:
         """Do so with an image of another size than the one before it."""
         self._upright.reverse()
         self._runner.encode(self._family.preprocess(self._upright[0]))
+
+
+def _tower(model: str) -> tuple[Any, Any]:
+    """Describe a model's published tower and its net."""
+    from edge_vlm_ros.engines.sophgo.towers.deepstack import StaticDeepstackTower
+    from edge_vlm_ros.engines.sophgo.towers.patch import PatchTower
+    from edge_vlm_ros.engines.sophgo.towers.window import WindowTower
+    from tools.bench.sophgo.host_memory import deepstack_net, tower_net
+
+    if model == 'qwen3_vl':
+        net = deepstack_net(_PIXELS // 16**2, _DEEPSTACK, _HIDDEN)
+        return StaticDeepstackTower.read(net), net
+    windows = model == 'qwen2_5_vl'
+    net = tower_net(_PIXELS // 14**2, 2 if windows else 1, _HIDDEN)
+    return (WindowTower if windows else PatchTower).read(net), net
+
+
+def _write_texts(folder: Path, model: str) -> None:
+    from support.tiny_model.qwen2_vl import TinyQwen2Vl, write_texts
+
+    write_texts(folder, TinyQwen2Vl(model_type=model))
+
+
+def _write_qwen3_texts(folder: Path, model: str) -> None:
+    from support.sophgo.fixtures import FOLDER
+
+    shutil.copytree(FOLDER / 'config' / model.replace('_', ''), folder)
 
 
 def _frame(seed: int, *, upright: bool = False) -> Any:

@@ -93,6 +93,7 @@ CASES = (
     ),
     Case('qwen2vl_convert', 'qwen2vl_convert_bf16_bm1684x'),
     Case('qwen2_5vl', 'qwen2_5vl_static_bf16_bm1684x'),
+    Case('qwen3vl', 'qwen3vl_static_bf16_bm1684x'),
     Case(
         'mllama_2024',
         'mllama_2024_bf16_bm1684x',

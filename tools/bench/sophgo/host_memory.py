@@ -64,11 +64,28 @@ def tower_net(patches: int, masks: int, hidden: int) -> NetInfo:
     ]
     if masks > 1:
         inputs.append(('reverse_index', DType.INT32, (patches // 4,)))
-    outputs = [('rows', DType.BFLOAT16, (patches // 4, hidden))]
+    return _static_net(inputs, [(patches // 4, hidden)])
+
+
+def deepstack_net(patches: int, layers: int, hidden: int) -> NetInfo:
+    """Describe Qwen3-VL's static tower as `llm_convert` makes it."""
+    inputs = [
+        ('input_states', DType.FLOAT32, (patches, 1536)),
+        ('position_ids', DType.INT32, (patches, 2)),
+        ('pos_idx', DType.INT32, (patches, 4)),
+        ('pos_weight', DType.FLOAT32, (patches, 4)),
+        ('attention_mask', DType.FLOAT32, (1, 1, patches, patches)),
+    ]
+    return _static_net(inputs, [(patches // 4, hidden)] * (1 + layers))
+
+
+def _static_net(inputs: Sequence[tuple[str, DType, Shape]], outputs: Sequence[Shape]) -> NetInfo:
     return NetInfo(
         name='vit',
         is_dynamic=False,
         address_mode=AddressMode.BASIC,
         inputs=tuple(TensorInfo(name, dtype, (shape,)) for name, dtype, shape in inputs),
-        outputs=tuple(TensorInfo(name, dtype, (shape,)) for name, dtype, shape in outputs),
+        outputs=tuple(
+            TensorInfo(f'rows_{i}', DType.BFLOAT16, (shape,)) for i, shape in enumerate(outputs)
+        ),
     )

@@ -96,6 +96,7 @@ _HISTORY: Final = ('-s', '256', '--use_history_kv', '--chunk_length', '64')
 _OLD_HISTORY: Final = Shapes(context=192, prompt=64, history=128)
 _DEMO: Final = ('-s', '256')
 _QWEN: Final = (*_STATIC, '--max_pixels', '112,112')
+_QWEN3: Final = (*_STATIC, '--max_pixels', '128,128')
 # Qwen2-VL's vision net through the ages; numbers as in the samples' history.
 _VIT_V2: Final = ('--quantize', 'F16', '--high_precision')
 _VIT_V3: Final = (
@@ -149,6 +150,8 @@ RECIPES: Final[Mapping[str, Convert | FromParts]] = {
     'qwen2_5vl_history_bf16_bm1688': Convert(
         'qwen2_5vl', 'bm1688', (*_HISTORY, '--max_pixels', '112,112')
     ),
+    'qwen3vl_static_bf16_bm1684x': Convert('qwen3vl', 'bm1684x', _QWEN3),
+    'qwen3vl_dynamic_bf16_bm1684x': Convert('qwen3vl', 'bm1684x', (*_QWEN3, '--dynamic')),
     'mllama_2024_bf16_bm1684x': FromParts('mllama', 'mllama', 'bm1684x'),
     'mllama_2024_w4bf16_bm1684x': FromParts('mllama', 'mllama', 'bm1684x', language=_W4),
     'mllama_convert_bf16_bm1684x': Convert('mllama', 'bm1684x', ('-s', '64')),
@@ -321,7 +324,7 @@ def write_sources() -> None:
     for name, make in CHECKPOINTS.items():
         checkpoint = make()
         checkpoint.write_config(FOLDER / 'config' / name)
-        if name in ('internvl3', 'internvl35', 'qwen2vl', 'qwen2_5vl', 'mllama'):
+        if name in ('internvl3', 'internvl35', 'qwen2vl', 'qwen2_5vl', 'qwen3vl', 'mllama'):
             halves = {k: v.astype(np.float16) for k, v in checkpoint.weights.items()}
             _save(FOLDER / 'weights' / f'{name}.npz.xz', halves)
 

@@ -89,8 +89,8 @@ class ChunkRunner:
         self._form = form
         self._shapes = shapes
         self._caches = caches
-        self.images = SplicedImages(shapes.hidden)
-        self._blocks = DynamicBlocks(runtime, shapes, form.rows, caches)
+        self.images = SplicedImages.start(runtime, shapes, form.rows)
+        self._blocks = DynamicBlocks(runtime, shapes, form.rows, caches, self.images)
         self._histories = [
             runtime.compiled_inputs(f'block_kv_{i}')[2:4] for i in range(len(caches))
         ]

@@ -76,9 +76,15 @@ class DynamicBlocks:
         return 2 * (rows * shapes.hidden + prod(shapes.kv(rows)))
 
     def __init__(
-        self, runtime: Runtime, shapes: DecoderShapes, rows: int, caches: Sequence[LayerCache]
+        self,
+        runtime: Runtime,
+        shapes: DecoderShapes,
+        rows: int,
+        caches: Sequence[LayerCache],
+        images: SplicedImages,
     ) -> None:
         self._runtime = runtime
+        self._images = images
         self._shapes = shapes
         self._rows = rows
         self._caches = caches
@@ -103,6 +109,7 @@ class DynamicBlocks:
             inputs = [hidden[i % 2], at, *extra(i)]
             self._runtime.launch(f'{prefix}_{i}', inputs, [hidden[1 - i % 2], *places])
             self._bring_home(cache, run)
+            self._images.add_after(i, self.buffers[1 - i % 2])
         return self.buffers[len(self._caches) % 2]
 
     def _fits(self, held: int) -> bool:
@@ -142,8 +149,8 @@ class DynamicRunner:
     ) -> None:
         self._form = form
         self._half = shapes.half
-        self.images = SplicedImages(shapes.hidden)
-        self._blocks = DynamicBlocks(runtime, shapes, form.rows, caches)
+        self.images = SplicedImages.start(runtime, shapes, form.rows)
+        self._blocks = DynamicBlocks(runtime, shapes, form.rows, caches, self.images)
         self._mask: DeviceTensor | None = None
         if form.takes_mask:
             self._mask = runtime.allocate((1, 1, form.rows, form.rows), shapes.half)

@@ -106,7 +106,7 @@ class HistoryRunner:
         self._form = form
         self._shapes = shapes
         self._caches = caches
-        self.images = SplicedImages(shapes.hidden)
+        self.images = SplicedImages.start(runtime, shapes, form.rows)
         self.hidden = runtime.allocate((1, form.rows, shapes.hidden), shapes.half)
         self._positions = Positions(runtime, shapes)
         mask_shape = (1, 1, form.rows, form.history + form.rows)
@@ -144,12 +144,14 @@ class HistoryRunner:
         self._positions.send(run.positions)
         self._show(run)
         fits = run.held + self._form.rows <= self._shapes.context
-        for launch, cache in zip(self._launches, self._caches, strict=True):
+        layers = zip(self._launches, self._caches, strict=True)
+        for layer, (launch, cache) in enumerate(layers):
             check_stop(run.should_stop)
             if fits:
                 self._run_in_place(launch, cache, run.held)
             else:
                 self._run_round(launch, cache, run)
+            self.images.add_after(layer, self.hidden)
         return self.hidden
 
     def _show(self, run: Run) -> None:

@@ -70,7 +70,7 @@ class StaticRunner:
         caches: Sequence[LayerCache],
     ) -> None:
         self._rows = form.rows
-        self.images = SplicedImages(shapes.hidden)
+        self.images = SplicedImages.start(runtime, shapes, form.rows)
         self.hidden = runtime.allocate((1, form.rows, shapes.hidden), shapes.half)
         self._positions = Positions(runtime, shapes)
         mask = send_mask(runtime, causal_mask(form.rows, shapes.half), shapes.half)
@@ -93,7 +93,8 @@ class StaticRunner:
         """Run a piece; see `PrefillRunner`."""
         assert run.held == 0
         self._positions.send(run.positions)
-        for launch in self._launches:
+        for layer, launch in enumerate(self._launches):
             check_stop(run.should_stop)
             launch.run()
+            self.images.add_after(layer, self.hidden)
         return self.hidden

@@ -18,7 +18,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.engines.sophgo.expect import input_of, misfit, output_of
 from edge_vlm_ros.engines.sophgo.masks import patch_mask, patch_positions
-from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo
+from edge_vlm_ros.engines.sophgo.nets import DType, NetInfo, Shape
 from edge_vlm_ros.engines.sophgo.runtime import Runtime
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor
 from edge_vlm_ros.engines.sophgo.towers.tower import (
@@ -29,7 +29,6 @@ from edge_vlm_ros.engines.sophgo.towers.tower import (
     make_input,
 )
 
-_MATRIX = 2
 _OLD_ROTARY_ROWS = 100
 """Rows of the rotary table in Qwen2-VL vision towers that were exported for video."""
 
@@ -44,6 +43,7 @@ class PatchTower:
         mask: Type of the attention mask.
         is_dynamic: Whether it runs the real number of patches.
         most_side: Most patches along one side; 0 = any.
+        layers: Features that the first decoder layers add, beside those in the prompt.
     """
 
     net: str
@@ -51,7 +51,9 @@ class PatchTower:
     mask: DType
     is_dynamic: bool
     most_side: int
+    layers: int = 0
 
+    columns: ClassVar = PATCH_COLUMNS
     signature: ClassVar[tuple[int, ...]] = (3, 2)
     models: ClassVar = 'Qwen2-VL'
     family: ClassVar = 'qwen2_vl'
@@ -81,16 +83,20 @@ class PatchTower:
         return PatchRunner(runtime, self, half)
 
 
-def check_patch_net(net: NetInfo) -> int:
+def check_patch_net(net: NetInfo, columns: int = PATCH_COLUMNS) -> int:
     """Check pixels, positions and features; return how many patches the net takes.
+
+    Args:
+        net: The tower's.
+        columns: Values of one patch.
 
     Raises:
         ModelFileError: One is not what a tower for patches has.
     """
     pixels, positions, features = input_of(net, 0), input_of(net, 1), output_of(net, 0)
     patches = pixels.shape[0]
-    if pixels.shape[1] != PATCH_COLUMNS:
-        raise misfit(net, pixels, f'(patches, {PATCH_COLUMNS})', f'{pixels.shape}')
+    if pixels.shape[1] != columns:
+        raise misfit(net, pixels, f'(patches, {columns})', f'{pixels.shape}')
     if positions.shape != (patches, 2) or positions.dtype is not DType.INT32:
         raise misfit(net, positions, f'({patches}, 2) int32', f'{positions.shape}')
     if prod(features.shape[:-1]) * MERGED != patches:
@@ -122,34 +128,39 @@ class PatchRunner:
         self._tower = tower
         count = len(runtime.nets[tower.net].inputs)
         self._inputs = [make_input(runtime, tower.net, i) for i in range(count)]
-        self._features = Features(runtime, tower.net, half)
+        self._features = [Features(runtime, tower.net, half, i) for i in range(1 + tower.layers)]
         self._sent: tuple[int, int, int] | None = None
 
     def encode(self, inputs: VisionInputs) -> Spliced:
-        """Encode (time * height * width, 1176)."""
+        """Encode (time * height * width, values of a patch)."""
         time, height, width = inputs.grid
         each = height * width
-        check_patches(inputs)
+        check_patches(inputs, self._tower.columns)
         most = self._tower.most_side
         if most and max(height, width) > most:
             raise BadRequestError(
                 f'the image has {height} x {width} patches, the vision tower takes {most} a side'
             )
-        together = self._tower.patches // each
-        if not together:
+        if each > self._tower.patches:
             raise PromptTooLongError(
                 f'the image has {each} patches, the vision tower takes {self._tower.patches}'
             )
-        rows = []
+        together = self._together(each)
+        parts = []
         for start in range(0, time, together):
             count = min(together, time - start)
             patches = inputs.pixels[start * each : (start + count) * each]
-            rows.append(self._encode_frames(patches, count, height, width))
-        return Spliced(np.concatenate(rows))
+            parts.append(self._encode_frames(patches, count, height, width))
+        rows, *deepstack = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Spliced(rows, tuple(deepstack))
+
+    def _together(self, each: int) -> int:
+        """Say how many frames of `each` patches go into one launch, at least 1."""
+        return self._tower.patches // each
 
     def _encode_frames(
         self, patches: NDArray[np.float32], count: int, height: int, width: int
-    ) -> NDArray[Any]:
+    ) -> list[NDArray[Any]]:
         used = len(patches)
         grid = (count, height, width)
         if grid != self._sent:  # what belongs to the grid lies there since the last image
@@ -160,8 +171,9 @@ class PatchRunner:
         inputs = self._inputs
         if self._tower.is_dynamic:
             inputs = [_shorter(tensor, used) for tensor in inputs]
-        self._runtime.launch(self._tower.net, inputs, [self._features.tensor])
-        return self._features.read(used // MERGED)
+        outputs = [features.tensor for features in self._features]
+        self._runtime.launch(self._tower.net, inputs, outputs)
+        return [features.read(used // MERGED) for features in self._features]
 
     def _send_pixels(self, patches: NDArray[np.float32]) -> None:
         """Send the patches of one launch."""
@@ -177,11 +189,12 @@ class PatchRunner:
 def _shorter(tensor: DeviceTensor, used: int) -> DeviceTensor:
     """Say that an input has the patches that are used, and no more.
 
-    That is told by its rank: a row for each block of patches, a row for each patch, or a mask.
+    That is told by its shape: a row for each block of patches, a mask, or a row for each patch.
     """
-    *leading, last = tensor.shape
-    shape = {
-        1: (used // MERGED,),
-        _MATRIX: (used, last),
-    }.get(len(tensor.shape), (*leading[:-1], used, used))
+    first, *others = tensor.shape
+    shape: Shape = (used, *others)
+    if not others:
+        shape = (used // MERGED,)
+    elif first == 1:
+        shape = (*tensor.shape[:-2], used, used)
     return tensor.shorter(shape, tensor.size)

@@ -77,10 +77,10 @@ class Tower(Protocol):
 
 
 class Features:
-    """A tower's output, read in the language model's half type."""
+    """One of a tower's outputs, the first unless said, in the language model's half type."""
 
-    def __init__(self, runtime: Runtime, net: str, half: DType) -> None:
-        info = runtime.nets[net].outputs[0]
+    def __init__(self, runtime: Runtime, net: str, half: DType, index: int = 0) -> None:
+        info = runtime.nets[net].outputs[index]
         self._half = half
         self.tensor = runtime.allocate(info.shape, info.dtype)
 
@@ -101,14 +101,14 @@ def make_input(runtime: Runtime, net: str, index: int) -> DeviceTensor:
     return runtime.allocate(info.shape, info.dtype)
 
 
-def check_patches(inputs: VisionInputs) -> None:
-    """Refuse pixels that are not the patches of their grid.
+def check_patches(inputs: VisionInputs, columns: int = PATCH_COLUMNS) -> None:
+    """Refuse pixels that are not the patches of their grid, `columns` values each.
 
     Raises:
         EdgeVlmError: They have another shape, or the grid has an odd side.
     """
     time, height, width = inputs.grid
-    expected = (time * height * width, PATCH_COLUMNS)
+    expected = (time * height * width, columns)
     if inputs.pixels.shape != expected or height % 2 or width % 2:
         raise EdgeVlmError(
             f'pixels have shape {inputs.pixels.shape}, the grid {inputs.grid} wants {expected} '

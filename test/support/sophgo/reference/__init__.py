@@ -12,6 +12,7 @@ from support.sophgo.reference.vision import (
     mllama_vision,
     qwen2_5vl_vision,
     qwen2vl_vision,
+    qwen3vl_vision,
 )
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     'mllama_vision',
     'qwen2_5vl_vision',
     'qwen2vl_vision',
+    'qwen3vl_vision',
     'sampling_head',
 ]

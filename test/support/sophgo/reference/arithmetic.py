@@ -37,6 +37,12 @@ def gelu(x: Array) -> Array:
     return result.astype(np.float32)
 
 
+def tanh_gelu(x: Array) -> Array:
+    """Return the GELU by way of tanh."""
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return np.asarray(0.5 * x * (1 + np.tanh(inner)), np.float32)
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 

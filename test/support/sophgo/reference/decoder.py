@@ -16,6 +16,7 @@ _PREFIXES: Final = {
     'internvl_chat': ('language_model.model.', 'language_model.lm_head.weight'),
     'qwen2_vl': ('model.', 'lm_head.weight'),
     'qwen2_5_vl': ('model.', 'lm_head.weight'),
+    'qwen3_vl': ('model.language_model.', 'lm_head.weight'),
     'mllama': ('language_model.model.', 'language_model.lm_head.weight'),
 }
 
@@ -80,7 +81,8 @@ class Decoder:
         self.layers = int(self.config['num_hidden_layers'])
         self._heads = int(self.config['num_attention_heads'])
         self._kv_heads = int(self.config['num_key_value_heads'])
-        self._head = int(self.config['hidden_size']) // self._heads
+        plain = int(self.config['hidden_size']) // self._heads
+        self._head = int(self.config.get('head_dim', plain))
         self._cross = tuple(self.config.get('cross_attention_layers', ()))
 
     def embed(self, tokens: Sequence[int]) -> Array:
@@ -93,6 +95,7 @@ class Decoder:
         embeddings: Array,
         positions: NDArray[np.integer[Any]] | None = None,
         image: Image | None = None,
+        deepstack: Sequence[Array] = (),
     ) -> Trace:
         """Compute a whole sequence.
 
@@ -100,6 +103,8 @@ class Decoder:
             embeddings: (tokens, width), vision rows in their places.
             positions: (tokens,) or (3, tokens); None counts from 0.
             image: Of a family with cross-attention; None leaves those layers out.
+            deepstack: What is added after each of the first layers, (tokens, width); zeros at
+                words.
         """
         count = len(embeddings)
         positions = np.arange(count) if positions is None else positions
@@ -113,6 +118,8 @@ class Decoder:
                 x, k, v = self._cross_layer(layer, x, image)
             else:
                 x, k, v = self._self_layer(layer, x, turn)
+            if layer < len(deepstack):
+                x = x + deepstack[layer]
             hidden.append(x)
             keys.append(k)
             values.append(v)
@@ -130,11 +137,21 @@ class Decoder:
         inverse = self.config['rope_theta'] ** -(np.arange(half) / half)
         angles = positions[..., None] * inverse
         if positions.ndim == 2:
-            sections = self.config['rope_scaling']['mrope_section']
-            axis = np.repeat(np.arange(3), sections)
+            axis = self._axes(half)
             angles = angles[axis, :, np.arange(half)].T
         angles = np.concatenate([angles, angles], -1)[:, None]
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+    def _axes(self, half: int) -> NDArray[np.integer[Any]]:
+        """Say which axis turns each pair of a head: side by side, or taken in turns."""
+        scaling = self.config['rope_scaling']
+        sections = scaling['mrope_section']
+        if not scaling.get('mrope_interleaved'):
+            return np.repeat(np.arange(3), sections)
+        axis = np.zeros(half, np.int64)
+        for which in (1, 2):
+            axis[which : 3 * sections[which] : 3] = which
+        return axis
 
     def _self_layer(
         self, layer: int, x: Array, turn: tuple[Array, Array]

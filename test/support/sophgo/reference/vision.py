@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from support.sophgo.reference.arithmetic import Array, Weights, attention, gelu, rotate
+from support.sophgo.reference.arithmetic import Array, Weights, attention, gelu, rotate, tanh_gelu
 
 _HIDDEN: Final = -1e9
 
@@ -171,6 +171,72 @@ def _only_alike(marks: NDArray[np.integer[Any]]) -> Array:
     """Return a mask that lets rows with the same marks see each other."""
     alike = (marks[:, None] == marks[None]).all(-1)
     return np.where(alike, 0, _HIDDEN).astype(np.float32)
+
+
+def qwen3vl_vision(
+    config: Mapping[str, Any],
+    weights: Weights,
+    patches: Array,
+    positions: NDArray[np.integer[Any]],
+    groups: Sequence[int] = (),
+) -> tuple[Array, list[Array]]:
+    """Return the rows that stand in the prompt, and those for the first layers.
+
+    Args:
+        config: config.json.
+        weights: By the publisher's names.
+        patches: (patches, 1536), in blocks of 2x2.
+        positions: (patches, 2): row and column of each patch.
+        groups: Patches of each temporal group, which see only each other; () = all are one.
+
+    Returns:
+        (patches / 4, width) each.
+    """
+    sizes = config['vision_config']
+    width, heads = sizes['hidden_size'], sizes['num_heads']
+    tower, root = _Tower(weights, 1e-6), 'model.visual.'
+    turn = _patch_rotation(positions, width // heads)
+    group = np.repeat(np.arange(len(groups) or 1), groups or [len(patches)])
+    mask = _only_alike(group[:, None])
+    x = patches @ weights[f'{root}patch_embed.proj.weight'].reshape(width, -1).T
+    x = x + weights[f'{root}patch_embed.proj.bias']
+    x = x + _stretched(weights[f'{root}pos_embed.weight'], positions)
+    deepstack = []
+    for i in range(sizes['depth']):
+        at = f'{root}blocks.{i}.'
+        q, k, v = tower.qkv(tower.norm(x, f'{at}norm1'), f'{at}attn.qkv', heads)
+        y = attention(rotate(q, turn), rotate(k, turn), v, mask).reshape(len(x), width)
+        x = x + tower.linear(y, f'{at}attn.proj')
+        y = tower.linear(tower.norm(x, f'{at}norm2'), f'{at}mlp.linear_fc1')
+        x = x + tower.linear(tanh_gelu(y), f'{at}mlp.linear_fc2')
+        if i in sizes['deepstack_visual_indexes']:
+            level = sizes['deepstack_visual_indexes'].index(i)
+            joined = x.reshape(len(x) // 4, -1)
+            at = f'{root}deepstack_merger_list.{level}'
+            deepstack.append(_merged(tower, tower.norm(joined, f'{at}.norm'), at))
+    joined = tower.norm(x, f'{root}merger.norm').reshape(len(x) // 4, -1)
+    return _merged(tower, joined, f'{root}merger'), deepstack
+
+
+def _merged(tower: _Tower, joined: Array, at: str) -> Array:
+    y = gelu(tower.linear(joined, f'{at}.linear_fc1'))
+    return tower.linear(y, f'{at}.linear_fc2').astype(np.float32)
+
+
+def _stretched(table: Array, positions: NDArray[np.integer[Any]]) -> Array:
+    """Read a square table of position embeddings between its places, patch by patch."""
+    side = math.isqrt(len(table))
+    square = table.reshape(side, side, -1)
+    grid = positions.max(0) + 1
+    result = []
+    for row, column in positions:
+        y, x = (i * (side - 1) / (n - 1) for i, n in zip((row, column), grid, strict=True))
+        top, left = min(int(y), side - 2), min(int(x), side - 2)
+        down, across = y - top, x - left
+        upper = (1 - across) * square[top, left] + across * square[top, left + 1]
+        lower = (1 - across) * square[top + 1, left] + across * square[top + 1, left + 1]
+        result.append((1 - down) * upper + down * lower)
+    return np.array(result, np.float32)
 
 
 def mllama_vision(

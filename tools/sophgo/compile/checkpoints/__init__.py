@@ -14,6 +14,7 @@ from tools.sophgo.compile.checkpoints.internvl import (
 from tools.sophgo.compile.checkpoints.mllama import mllama
 from tools.sophgo.compile.checkpoints.qwen2_5vl import qwen2_5vl
 from tools.sophgo.compile.checkpoints.qwen2vl import qwen2vl
+from tools.sophgo.compile.checkpoints.qwen3vl import qwen3vl
 
 __all__ = ['CHECKPOINTS', 'Checkpoint']
 
@@ -24,5 +25,6 @@ CHECKPOINTS: Final = {
     'internvl35': internvl35,
     'qwen2vl': qwen2vl,
     'qwen2_5vl': qwen2_5vl,
+    'qwen3vl': qwen3vl,
     'mllama': mllama,
 }
