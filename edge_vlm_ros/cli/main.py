@@ -34,11 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: Bad usage (2), or only help was asked for (0).
     """
-    args = parse(argv)
+    return run(parse(argv), is_alone=argv is None)
+
+
+def run(args: Namespace, *, is_alone: bool = True) -> int:
+    """Run a command whose words are parsed; returns as `main`.
+
+    Args:
+        args: As the parser made them.
+        is_alone: The process is there for this command.
+    """
     _survive_odd_characters()
-    if argv is None and args.command in _WATCHED:
+    if is_alone and args.command in _WATCHED:
         return _run_watched(args)
-    return _run_here(args, is_alone=argv is None)
+    return _run_here(args, is_alone=is_alone)
 
 
 def _run_here(args: Namespace, *, is_alone: bool) -> int:

@@ -129,7 +129,7 @@ def _listed(entry: ModelEntry, dirs: list[Path], home: Path, *, is_default: bool
         device_memory_mb=entry.device_memory_mb,
         host_memory_mb=entry.host_memory_mb,
         cost=None,
-        note=entry.note,
+        note=' '.join(filter(None, (str(entry.speed or ''), entry.note))),
     )
 
 

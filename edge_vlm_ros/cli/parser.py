@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_vlm_ros.cli.argument_types import number
+from edge_vlm_ros.cli.mcp_options import add_mcp
 from edge_vlm_ros.cli.replay_options import add_replay
 from edge_vlm_ros.cli.server_options import (
     add_fallback_options,
@@ -65,10 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_ask(commands)
-    _add_doctor(commands)
+    add_doctor(commands)
     _add_inspect(commands)
-    _add_models(commands)
+    add_models(commands)
     add_web(commands, epilog=EXIT_CODES, add_model_options=_add_model_options)
+    add_mcp(commands, epilog=EXIT_CODES, add_model_options=_add_model_options)
     add_replay(commands, _add_model_options, EXIT_CODES)
     return parser
 
@@ -294,7 +296,8 @@ def _add_device_id(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_doctor(commands: argparse._SubParsersAction[Any]) -> None:
+def add_doctor(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `doctor`; `ros2 vlm` does so, too."""
     doctor = commands.add_parser(
         'doctor',
         prog='edge-vlm doctor',
@@ -342,7 +345,8 @@ def _add_inspect(commands: argparse._SubParsersAction[Any]) -> None:
     _add_device_id(inspect)
 
 
-def _add_models(commands: argparse._SubParsersAction[Any]) -> None:
+def add_models(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `models`; `ros2 vlm` does so, too."""
     models = commands.add_parser(
         'models',
         prog='edge-vlm models',

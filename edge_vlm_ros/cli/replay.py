@@ -55,6 +55,8 @@ def run(args: Namespace) -> int:
     specs = [spec for text in args.watch for spec in watches_of(text)]
     _check_names(specs)
     labels = read_labels(args.labels) if args.labels else {}
+    for name in labels.keys() - {spec.name for spec in specs}:
+        complain(f'{args.labels} has labels of {name}, which is not played')
     baseline: Any = read_values(args.baseline) if args.baseline else None
     if baseline is not None and not isinstance(baseline, dict):
         raise BadRequestError(f'{args.baseline} is no report of a replay')

@@ -30,3 +30,8 @@ class PublishedSpeed:
                 raise TypeError(f'speed: numbers are wanted, not {number!r}')
         if not self.tokens_per_s > 0 or min(numbers) < 0 or max(numbers) > 1e6:
             raise ValueError(f'speed: {numbers} are no speeds')
+
+    def __str__(self) -> str:
+        first = f'{self.first_token_s} s to the first token about one image, '
+        where = f' ({self.where})' if self.where else ''
+        return f'{first if self.first_token_s else ""}{self.tokens_per_s} tokens/s{where}.'

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     Sight: TypeAlias = 'Scene | Missed'
 
 CHECK_S = 0.1
-"""How often it is looked whether a look is due; only while the node is active."""
+"""How often it is looked whether a look is due; only while the node is active and watches."""
 
 NOT_ACTIVE = 'the node is not active'
 
@@ -93,7 +93,7 @@ class Watches:
         self._voice = WatchVoice(node, node.parameters)
         self._given = {spec.name: spec for spec in read_watches(node)}
         self._store = watch_store(node)
-        self._is_looking = False
+        self._is_open = self._is_looking = False
         self._number = 0
         self._timer: Any = None
         self._board.stop(self._now(), NOT_ACTIVE)
@@ -111,26 +111,36 @@ class Watches:
 
     def open(self) -> None:
         """Begin to look: the node is active."""
+        self._is_open = True
         self._board.go_on(self._now())
-        self._timer = self._node.create_timer(
-            CHECK_S,
-            self._check,
-            callback_group=self._group,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        self._set_timer()
 
     def close(self) -> None:
         """Look no more; events that are on end. Safe to call twice."""
-        if self._timer is None:
+        if not self._is_open:
             return
-        self._node.destroy_timer(self._timer)
-        self._timer = None
+        self._is_open = False
+        self._set_timer()
         self._say(self._board.stop(self._now(), NOT_ACTIVE))
         self._voice.publish_states(self._facts(), self._time.now())
 
     def clear(self) -> None:
         """Forget what was seen: the node's clock has jumped."""
         self._board.forget_scenes()
+
+    def _set_timer(self) -> None:
+        """Have a timer while there is anything to look at, and none while there is not."""
+        is_wanted = self._is_open and len(self._board) > 0
+        if is_wanted and self._timer is None:
+            self._timer = self._node.create_timer(
+                CHECK_S,
+                self._check,
+                callback_group=self._group,
+                clock=Clock(clock_type=ClockType.STEADY_TIME),
+            )
+        elif not is_wanted and self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
 
     def facts(self) -> list[WatchFacts]:
         """Return how the watches do now."""
@@ -140,8 +150,6 @@ class Watches:
 
     def _check(self) -> None:
         """Have those looked that are due."""
-        if not len(self._board):
-            return
         try:
             for watch in self._board.due(self._now()):
                 self._have_looked(watch)
@@ -208,7 +216,7 @@ class Watches:
         finally:
             self._is_looking = False
         self._say(events)
-        if self._timer is not None:
+        if self._is_open:
             self._check()
 
     # --- services --------------------------------------------------------------------------------
@@ -259,6 +267,7 @@ class Watches:
         problem = self._store.save(own, removed)
         if problem:
             self._node.get_logger().error(problem)
+        self._set_timer()
         self._voice.keep([spec.name for spec in specs])
         self._voice.publish_states(self._facts(), self._time.now(), at_once=True)
         return f'; it is not kept over a restart: {problem}' if problem else ''

@@ -10,24 +10,23 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 from rclpy.exceptions import ParameterException
 from rclpy.logging import get_logger
-from rclpy.task import Future
 
 from edge_vlm_ros.core import EdgeVlmError
 from edge_vlm_ros.nodes.declaring import SettingsError, one_line
 from edge_vlm_ros.nodes.ros_process import ros_process
-from edge_vlm_ros.nodes.spinning import STOP_SIGNALS, end_wait, spin_until
+from edge_vlm_ros.nodes.ros_thread import RosThread
+from edge_vlm_ros.nodes.spinning import STOP_SIGNALS
 from edge_vlm_ros.nodes.web_robot import RosRobot, WebNode
 from edge_vlm_ros.web.door import open_door
 from edge_vlm_ros.web.hub import Hub
 from edge_vlm_ros.web.server import Address, WebServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rclpy.executors import Executor
 
@@ -73,7 +72,7 @@ async def _serve(node: WebNode, executor: Executor) -> str:
     hub = Hub(RosRobot(node, loop), read_only=settings.read_only)
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, end, '')
-    ros = _RosThread(executor, lambda problem: loop.call_soon_threadsafe(end, problem))
+    ros = RosThread(executor, lambda problem: loop.call_soon_threadsafe(end, problem))
     try:
         server = WebServer(hub, door.guard)
         async with server.serve(Address(settings.host, settings.port)) as address:
@@ -87,47 +86,6 @@ async def _serve(node: WebNode, executor: Executor) -> str:
         node.inbox.put(node.close)  # After what the pages have left to do.
         node.inbox.put(ros.end)
         ros.stop()
-
-
-class _RosThread:
-    """Spins an executor on a thread.
-
-    Args:
-        executor: Is spun.
-        on_end: Called with what went wrong when it ends by itself, on that thread: a page whose
-            robot is deaf must not look alive.
-    """
-
-    def __init__(self, executor: Executor, on_end: Callable[[str], object]) -> None:
-        self._executor = executor
-        self._on_end = on_end
-        self._stop: Future[int] = Future()
-        self._thread = threading.Thread(target=self._spin, name='ros', daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Have it look at what is new; from any thread."""
-        end_wait(self._executor)
-
-    def end(self) -> None:
-        """Have it end; on its own thread."""
-        self._stop.set_result(0)
-
-    def stop(self) -> None:
-        """Wait for its end, which something has been told to bring about."""
-        self.wake()
-        self._thread.join()
-
-    def _spin(self) -> None:
-        problem = 'ROS was shut down'
-        try:
-            spin_until(self._executor, self._stop)
-        except Exception as error:  # noqa: BLE001 - it ends the thread, and must be told
-            problem = f'{type(error).__name__}: {error}'
-        except SystemExit:
-            pass
-        if not self._stop.done():
-            self._on_end(problem)
 
 
 if __name__ == '__main__':

@@ -46,7 +46,9 @@ def draw(
         ) from error
     figure = Figure(figsize=(11, 1.2 + 1.7 * len(specs) + 1.8), layout='constrained')
     heights = [1.0] * len(specs) + [1.1]
-    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    axes = figure.subplots(
+        len(heights), 1, sharex=True, squeeze=False, gridspec_kw={'height_ratios': heights}
+    )
     share = sum(played.costs_s) / max(played.seconds, 1e-9)
     figure.suptitle(
         f'{Path(played.source).name}: {played.seconds:.0f} s, {played.model} on {played.chip}, '
@@ -102,7 +104,7 @@ def _explain(axis: Axes) -> None:
     meanings = {'says the event': YES, 'says not': NO, 'unsure': UNSURE}
     for meaning, colour in meanings.items():
         axis.plot([], [], linestyle='', marker='o', color=colour, label=f'a look {meaning}')
-    axis.legend(fontsize=7, loc='upper left', ncols=3)
+    axis.legend(fontsize=7, loc='upper left', ncol=3)
 
 
 def _draw_costs(axis: Axes, played: Played) -> None:

@@ -8,7 +8,7 @@ seconds ago, and looks that were missed meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from edge_vlm_ros.core import (
@@ -47,8 +47,10 @@ from edge_vlm_ros.watch.standing import Events
 CHECK_NS: Final = NS_PER_S // 10
 """How often it is looked whether a look is due, as the node does."""
 
-BUFFER_SECONDS: Final = 60.0
-BUFFER_BYTES: Final = 512 << 20
+BUFFER_SECONDS: Final = 1.0
+"""Frames that are kept at least; of clips as many as the longest is."""
+
+BUFFER_BYTES: Final = 1 << 30
 
 Ask = Callable[[Question], Answer]
 
@@ -84,11 +86,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Camera:
-    buffer: FrameBuffer = field(
-        default_factory=lambda: FrameBuffer(
-            max_frames=10_000, max_seconds=BUFFER_SECONDS, max_bytes=BUFFER_BYTES
-        )
-    )
+    buffer: FrameBuffer
     newest: Arrival | None = None
 
 
@@ -122,7 +120,9 @@ class Player:
         self._settings = settings
         self._on_progress = on_progress
         self._waiting = list(questions)
-        self._cameras = {name: _Camera() for name in recording.cameras}
+        windows_s = [s.last_seconds for s in specs] + [q.last_seconds for q in questions]
+        longest_s = max(BUFFER_SECONDS, *windows_s, 0.0)
+        self._cameras = {name: _Camera(_buffer(longest_s)) for name in recording.cameras}
         self._board = WatchBoard()
         self._job: _Job | None = None
         self._now_ns = 0
@@ -287,6 +287,10 @@ class Player:
         for event in events:
             self.played.records.append(event_record(event))
             self.played.note(event)
+
+
+def _buffer(seconds: float) -> FrameBuffer:
+    return FrameBuffer(max_frames=100_000, max_seconds=seconds, max_bytes=BUFFER_BYTES)
 
 
 def _look_at(frame: StoredFrame) -> Thumbnail | None:

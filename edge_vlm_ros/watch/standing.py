@@ -312,7 +312,8 @@ class StandingQuestion:
 
     def _event(self, kind: EventKind, now: Now, text: str, *, by_look: bool = True) -> WatchEvent:
         verdict, has_event = self._verdict, self._event_on or kind is EventKind.END
-        since_ns = verdict.evidence_ns - self._begun_ns if verdict and has_event else 0
+        # A clock that was set back makes no event shorter than nothing.
+        since_ns = max(0, verdict.evidence_ns - self._begun_ns) if verdict and has_event else 0
         return WatchEvent(
             kind=kind,
             watch=self.spec.name,

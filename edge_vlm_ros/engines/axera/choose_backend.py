@@ -92,6 +92,10 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
         stale = trial.stale
     elif device.is_card:
         stale = find_stale_chunks(open_portable, shapes)
+    if stale and shapes.steps_words_only:
+        raise DeviceError(
+            f'card {device.index}: {stale}, and the single steps of this build take no images'
+        )
     backend = PortableBackend(open_session, files, shapes, on_file)
     if stale:
         backend.takes_chunks = False

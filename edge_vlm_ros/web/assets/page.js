@@ -365,7 +365,8 @@ function watch_row(watch) {
   const row = el('div', 'row', '', dot, el('b', '', watch.spec.name), el('span', 'tag', state),
     el('span', 'end', watch.verdict ? `${watch.verdict}${percent(watch.probability)}` : ''));
   row.dataset.level = WATCH_LEVELS[watch.state] || '';
-  const facts = [`${watch.looks} looks`, `${watch.unchanged} unchanged`, `${watch.events} events`];
+  const facts = [`${watch.looks} ${watch.looks === 1 ? 'look' : 'looks'}`, `${watch.unchanged} unchanged`,
+    `${watch.events} ${watch.events === 1 ? 'event' : 'events'}`];
   if (watch.missed_share > 0) facts.push(`${Math.round(watch.missed_share * 100)} % missed`);
   const about = el('div', 'quiet', `${watch.spec.question} · ${facts.join(', ')}`);
   return el('li', '', '', row, about, ...(watch.message ? [el('div', 'quiet', watch.message)] : []));
@@ -376,8 +377,8 @@ function hear_event({ event }) {
   const kind = EVENT_KINDS[event.kind] || String(event.kind), tag = el('span', 'tag', kind);
   if (event.kind === 4) tag.dataset.level = 'bad';
   const row = el('div', 'row', '', el('b', '', event.watch), tag, el('span', 'end', clock(event.decided)));
-  const verdict = event.verdict ? ` · ${event.verdict}${percent(event.probability)}` : '';
-  $('events').prepend(el('li', '', '', row, el('div', 'quiet', `${event.text || event.question}${verdict}`)));
+  const sure = event.verdict && event.probability !== null ? ` (${percent(event.probability).trim()})` : '';
+  $('events').prepend(el('li', '', '', row, el('div', 'quiet', `${event.text || event.question}${sure}`)));
   trim($('events'), MOST_EVENTS);
 }
 

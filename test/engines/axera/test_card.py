@@ -342,6 +342,18 @@ class TestTrial:
         assert any('prefill group' in said for said in warnings(caplog))
         are_right(engine, right)
 
+    def test_positions_in_three_rows_reach_the_card(self, card, set_files):
+        """Of Qwen2.5-VL, whose decode groups take one row and its chunks three."""
+        found = []
+        for option in ('in_place', 'portable'):
+            files = set_files('tiny-qwen2_5-vl')
+            with closing(open_engine('ax650', files, options={'backend': option})) as engine:
+                found.append([tokens for tokens, _ in answers(engine, (5, 21))])
+        assert found[0] == found[1]
+        card.set(stale=3)
+        with pytest.raises(DeviceError, match='the single steps of this build take no images'):
+            open_engine('ax650', files)
+
     def test_what_was_asked_for_and_does_not_work_is_refused(self, card, load):
         card.set(refuse_sharing=1)
         with pytest.raises(DeviceError, match='backend in_place was asked for'):
