@@ -328,8 +328,11 @@ def test_features_for_the_first_layers_are_read_from_the_tower(nets_of, bmodel, 
     limits = contract.limits(384)
     assert (limits.deepstack_layers, limits.max_patches) == (3, 64)
     decoder = contract.decoder
-    masks = 128 * 128 if form == 'static' else 0
-    assert contract.own_bytes == 2 * ((2 + 3) * 128 * decoder.hidden + masks)
+    kv = decoder.kv_heads * decoder.head_dim
+    own = decoder.hidden + 128 if form == 'static' else 2 * (decoder.hidden + kv)
+    values = 128 * (own + limits.deepstack_layers * decoder.hidden)
+    cache = 0 if decoder.cache_in_net else decoder.cache_bytes
+    assert contract.own_bytes == 2 * values + contract.tower_bytes + cache
     report = dict(report_of(read_bmodel(bmodel(name)), contract, limits).facts)
     assert 'features for 3 layers beside the prompt' in report['vision tower']
     assert report['nets not used'] == 'none'

@@ -72,6 +72,8 @@ def own_memory(name, path):
         OLD_HISTORY,
         'qwen2vl_convert_bf16_bm1684x',
         'mllama_convert_bf16_bm1684x',
+        'qwen3vl_static_bf16_bm1684x',
+        'qwen3vl_dynamic_bf16_bm1684x',
     ],
 )
 class TestOwn:
