@@ -101,7 +101,7 @@ def is_alive(pid: int) -> bool:
     """Return whether a process runs; one that waits to be reaped does not."""
     try:
         stat = Path(f'/proc/{pid}/stat').read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second while it is read
         return False
     return stat.rpartition(')')[2].split()[0] != 'Z'
 

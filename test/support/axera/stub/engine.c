@@ -39,7 +39,10 @@ int32_t AX_ENGINE_Init(NpuAttr *attr) {
     flows.AX_ENGINE_Init++;
     if (!attr) code = refuse(ERR_NULL);
     else if (!levels.sys_ready) code = refuse(ERR_NOT_READY);
-    else levels.engine_ready = 1;
+    else {
+        if (!levels.engine_ready) ledger_add(LEDGER_ENGINE, 0, 0);
+        levels.engine_ready = 1;
+    }
     stub_unlock();
     return code;
 }
@@ -62,6 +65,7 @@ int32_t AX_ENGINE_Deinit(void) {
     flows.AX_ENGINE_Deinit++;
     int32_t code = levels.engine_ready ? 0 : refuse(ERR_NOT_READY);
     levels.engine_ready = 0;
+    ledger_remove(LEDGER_ENGINE, 0);
     stub_unlock();
     return code;
 }
@@ -90,8 +94,10 @@ static int32_t create(void **handle, const void *data, uint32_t bytes, const Han
     Model *model = NULL;
     if (!handle || !data || !extra) return refuse(ERR_NULL);
     if (!levels.engine_ready) return refuse(ERR_NOT_READY);
+    if (!ledger_has_room(bytes)) return refuse(ERR_NO_MEMORY);
     enum error code = model_open(data, bytes, &model);
     if (code) return refuse(code);
+    ledger_add(LEDGER_HANDLE, model->id, bytes);
     model->next = models;
     models = model;
     flows.handles_created++;
@@ -105,6 +111,7 @@ static int32_t destroy(Model *model) {
     while (*link && *link != model) link = &(*link)->next;
     if (!*link) return refuse(ERR_BAD_HANDLE);
     *link = model->next;
+    ledger_remove(LEDGER_HANDLE, model->id);
     model_free(model);
     flows.handles_destroyed++;
     levels.handles--;
@@ -113,6 +120,7 @@ static int32_t destroy(Model *model) {
 
 int32_t AX_ENGINE_CreateHandleV2(void **handle, const void *data, uint32_t bytes,
                                  HandleExtra *extra) {
+    load_slowly();
     stub_lock();
     flows.AX_ENGINE_CreateHandleV2++;
     int32_t code = create(handle, data, bytes, extra);
@@ -359,6 +367,7 @@ static int32_t run(void *handle, void *context, uint32_t index, const Io *io, bo
     uint64_t delays = options.delays;
     stub_unlock();
     if (code) return code;
+    hang_while_told();
     code = execute(model, index, &at);
     if (delays) take_time(model->groups[index].delay_us, started_ns, delays != 2);
     return code;

@@ -67,6 +67,7 @@ static Block *add_block(uint32_t size) {
 
 static void remove_block(Block *block) {
     levels.bytes -= block->size;
+    ledger_remove(LEDGER_BLOCK, block->phy);
     free(block->cpu);
     free(block->device);
     memmove(block, block + 1, (size_t)(blocks + block_count - (block + 1)) * sizeof *block);
@@ -77,6 +78,7 @@ int32_t AX_SYS_Init(void) {
     stub_start();
     stub_lock();
     flows.AX_SYS_Init++;
+    if (!levels.sys_ready) ledger_add(LEDGER_SYS, 0, 0);
     levels.sys_ready = 1;
     stub_unlock();
     return 0;
@@ -87,6 +89,7 @@ int32_t AX_SYS_Deinit(void) {
     flows.AX_SYS_Deinit++;
     int32_t code = levels.sys_ready ? 0 : refuse(ERR_NOT_READY);
     levels.sys_ready = 0;
+    ledger_remove(LEDGER_SYS, 0);
     stub_unlock();
     return code;
 }
@@ -95,11 +98,12 @@ static int32_t allocate(uint64_t *phy, void **vir, uint32_t size, uint32_t align
     if (!levels.sys_ready) return refuse(ERR_NOT_READY);
     if (!phy || !vir || !size) return refuse(ERR_NULL);
     if (align > PAGE || (align & (align - 1))) return refuse(ERR_BAD_ADDRESS);
-    if (levels.bytes + size > options.cmm_bytes) return refuse(ERR_NO_MEMORY);
+    if (levels.bytes + size > options.cmm_bytes || !ledger_has_room(size)) return refuse(ERR_NO_MEMORY);
     Block *block = add_block(size);
     if (!block) return refuse(ERR_NO_MEMORY);
     *phy = block->phy;
     *vir = block->cpu;
+    ledger_add(LEDGER_BLOCK, block->phy, size);
     flows.blocks_allocated++;
     levels.blocks = block_count;
     levels.bytes += size;

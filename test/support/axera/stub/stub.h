@@ -178,6 +178,16 @@ typedef struct {
 
 Block *block_at(uint64_t phy, uint64_t bytes); /* NULL unless all of it lies in one block */
 
+/* ---- what outlives a process (ledger.c); the caller holds the lock --------------------------- */
+
+enum ledger_kind { LEDGER_HANDLE = 1, LEDGER_BLOCK = 2, LEDGER_SYS = 3, LEDGER_ENGINE = 4 };
+
+void ledger_add(enum ledger_kind kind, uint64_t key, uint64_t bytes);
+void ledger_remove(enum ledger_kind kind, uint64_t key); /* of this process */
+bool ledger_has_room(uint64_t bytes); /* true without a ledger */
+void load_slowly(void);      /* both without the lock */
+void hang_while_told(void);
+
 /* ---- models (model.c) ----------------------------------------------------------------------- */
 
 typedef struct {

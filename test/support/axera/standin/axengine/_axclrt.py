@@ -53,6 +53,7 @@ class AXCLRTSession(Session):
         print(f'[INFO] SOC Name: {_environment.chip().upper()}')
         print('[INFO] VNPU type: VNPUType.DISABLED')
         self._model_id = [0]
+        _environment.wait_for_card()
         self._model = _read(source)
         self._compute = open_compute(self._model)
         self._model_id[0] = id(self)

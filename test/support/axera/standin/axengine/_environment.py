@@ -8,6 +8,8 @@ EDGE_VLM_AX_CHIP       'ax650' (by default) or 'ax630c'.
 EDGE_VLM_AX_CARDS      how many cards there are; by default 1.
 EDGE_VLM_AX_BF16       '0' = an SDK that does not know bfloat16.
 EDGE_VLM_AX_CMM_BYTES  memory of the chip; allocating more fails. By default unbounded.
+EDGE_VLM_AX_HANG       a file: while it exists, a card does not come to the end of loading; beside
+                       it one with '.waits' after its name says that it waits.
 EDGE_VLM_AX_VNPU       mode of the NPU that another program has set, 1 to 3 (Python's library).
 EDGE_VLM_AX_NEEDS      modules that the first session imports, too; the package imports cffi.
 EDGE_VLM_AX_RUNS       so many runs work and the next ones fail. By default unbounded.
@@ -16,6 +18,7 @@ EDGE_VLM_AX_RUNS       so many runs work and the next ones fail. By default unbo
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 
@@ -48,6 +51,14 @@ def cards() -> int:
 def knows_bf16() -> bool:
     """Whether the SDK knows bfloat16."""
     return os.environ.get('EDGE_VLM_AX_BF16', '1') != '0'
+
+
+def wait_for_card() -> None:
+    """Load for as long as that is asked for."""
+    named = os.environ.get('EDGE_VLM_AX_HANG', '')
+    while named and Path(named).exists():
+        Path(f'{named}.waits').touch()
+        time.sleep(0.01)
 
 
 def vnpu_mode() -> int:

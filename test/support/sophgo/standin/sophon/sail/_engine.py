@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sophon import _ledger
 from sophon._counters import MisuseError
 from sophon.sail import _options
 from sophon.sail._abi import (
@@ -101,6 +102,7 @@ class EngineLLM:
         if not done:
             raise SailEngineError('EngineLLM related error!')
         self._model_bytes = size
+        _ledger.note(_ledger.HANDLE, id(self), size)
         self._device.model_bytes += size
 
     @property
@@ -110,6 +112,12 @@ class EngineLLM:
 
     def close(self) -> None:
         """Unload the model, as `del` does. Not in the real binding."""
+        if self._runtime is not None:
+            _ledger.strike(_ledger.HANDLE, id(self))
+        self.unload()
+
+    def unload(self) -> None:
+        """Unload it, whoever asks for it. Not in the real binding."""
         runtime, self._runtime = self._runtime, None
         if runtime is not None:
             self._device.model_bytes -= getattr(self, '_model_bytes', 0)

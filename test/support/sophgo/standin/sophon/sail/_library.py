@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sophon import _ledger
 from sophon._counters import MisuseError, counters
 from sophon.sail import _options
 from sophon.sail._abi import BMLIB, BMRT, DeviceMemory, Pointer, declare
@@ -108,7 +109,7 @@ class Loaded(Protocol):
         """Whether it is still loaded."""
         ...
 
-    def close(self) -> None:
+    def unload(self) -> None:
         """Unload it."""
         ...
 
@@ -201,10 +202,16 @@ class Device:
             raise RuntimeError('no enough device memory')
         address = int(memory.address)
         self._live[address] = memory
+        _ledger.note(_ledger.BLOCK, address, size)
         counters().allocations.add(size)
         block = Block(self, memory, lambda: self._live.get(address) is memory)
         self.fill(block.range(0, size), bytes(4 if size % 4 == 0 else 1))
-        return block, lambda: self._free(address, memory)
+        return block, lambda: self._give_back(address, memory)
+
+    def _give_back(self, address: int, memory: DeviceMemory) -> None:
+        if self._live.get(address) is memory:
+            _ledger.strike(_ledger.BLOCK, address)
+            self._free(address, memory)
 
     def _free(self, address: int, memory: DeviceMemory) -> None:
         if self._live.get(address) is memory:
@@ -290,7 +297,7 @@ class Device:
     def _close(self) -> None:
         """Give everything back at the end: the emulator ends a process that does not with 255."""
         for engine in self.engines():
-            engine.close()
+            engine.unload()
         for address, memory in list(self._live.items()):
             self._free(address, memory)
         self._bmlib.bm_dev_free(self.handle)

@@ -32,3 +32,9 @@ def memory_bytes() -> int:
 def is_old_release() -> bool:
     """Return whether to behave as the oldest release that the engine supports."""
     return os.environ.get('EDGE_VLM_SAIL_RELEASE', '') == OLD_RELEASE
+
+
+def ledger_file() -> Path | None:
+    """Return where what is held stays on record after a process; None = nowhere."""
+    name = os.environ.get('EDGE_VLM_SAIL_LEDGER', '')
+    return Path(name) if name else None

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sophon import _ledger
 from sophon._counters import MisuseError
 from sophon.sail import _options
 from sophon.sail._abi import DeviceMemory
@@ -33,6 +34,11 @@ class Handle:
 
     def __init__(self, dev_id: int) -> None:
         self.device: Device = Library.of_this_process().device(dev_id)
+        _ledger.note(_ledger.SYS, id(self))
+
+    def __del__(self) -> None:
+        if hasattr(self, 'device'):
+            _ledger.strike(_ledger.SYS, id(self))
 
     def get_device_id(self) -> int:
         """Return the chip's number."""
