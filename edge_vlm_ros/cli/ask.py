@@ -10,7 +10,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from edge_vlm_ros.cli.exits import exit_code_of
 from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
 from edge_vlm_ros.cli.machine import this_machine
 from edge_vlm_ros.cli.main import complain
+from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.cli.speed_here import Run, why_slower
@@ -39,7 +40,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.models import is_path, load_catalogue
-from edge_vlm_ros.serving import AnswerStream, Backend, ModelInfo, ModelSpec, open_backend
+from edge_vlm_ros.serving import AnswerStream, Backend, ModelInfo, ModelSpec
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 
 DEFAULT_FRAMES = 8
@@ -71,7 +72,7 @@ def run(args: Namespace) -> int:
         if args.verbose:
             _note(f'loading {args.model} on {args.chip} ...')
         started_s = time.monotonic()
-        with closing(open_backend(spec)) as backend:
+        with opened(spec) as backend:
             if args.verbose:
                 _note(f'loaded in {time.monotonic() - started_s:.1f} s')
             answers = _ask_all(backend, questions, args)

@@ -6,7 +6,6 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,9 +135,10 @@ def _ask_demo(model_dirs: tuple[Path, ...]) -> Answer:
     import numpy as np
 
     from edge_vlm_ros.cli.file_frames import stored
+    from edge_vlm_ros.cli.opened import opened
     from edge_vlm_ros.core import Question
-    from edge_vlm_ros.serving import ModelSpec, open_backend
+    from edge_vlm_ros.serving import ModelSpec
 
     grey = stored('doctor', np.full((96, 128, 3), 128, np.uint8), 0.0)
-    with closing(open_backend(ModelSpec('cpu', 'demo', model_dirs=model_dirs))) as backend:
+    with opened(ModelSpec('cpu', 'demo', model_dirs=model_dirs)) as backend:
         return backend.ask(Question(TRIAL_QUESTION, frames=(grey,))).answer(timeout=60)

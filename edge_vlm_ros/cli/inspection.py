@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
+from edge_vlm_ros.cli.ending import undisturbed
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.core import (
@@ -37,7 +38,7 @@ def run(args: Namespace) -> int:
     """
     chip = args.chip or guess_chip(args.name, args.model_dir)
     files = find_model(chip, args.name, args.model_dir)
-    report = inspect_model(chip, files, tuple(args.device_id))
+    report = undisturbed(lambda: inspect_model(chip, files, tuple(args.device_id)))
     if args.json:
         fields = {'model': args.name, 'chip': chip, 'folder': str(files.folder)}
         json.dump({**fields, **as_fields(report)}, stream(), ensure_ascii=False, indent=2)

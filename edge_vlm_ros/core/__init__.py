@@ -11,6 +11,7 @@ from edge_vlm_ros.core.chips import (
     CHIPS,
     Chip,
     FileForm,
+    MemoryFigure,
     broken_chips,
     chip_named,
     chip_names,
@@ -21,6 +22,7 @@ from edge_vlm_ros.core.chips import (
 from edge_vlm_ros.core.clock import NS_PER_S, Clock, SteadyClock
 from edge_vlm_ros.core.config_file import ConfigFile
 from edge_vlm_ros.core.detection import NO_DETECTIONS, Detection, Detections
+from edge_vlm_ros.core.end_needs import NO_NEEDS, EndNeeds, end_needs, listen_needs, needing
 from edge_vlm_ros.core.errors import (
     BadImageError,
     BadOutputError,
@@ -120,6 +122,7 @@ __all__ = [
     'MAX_LATENCY_S',
     'MAX_QUESTION_BYTES',
     'NO_DETECTIONS',
+    'NO_NEEDS',
     'NS_PER_S',
     'PENALTY_RANGE',
     'PREPROCESSOR_NAME',
@@ -148,6 +151,7 @@ __all__ = [
     'DeviceError',
     'EarlierTurn',
     'EdgeVlmError',
+    'EndNeeds',
     'EngineLimits',
     'ErrorCode',
     'FamilyRow',
@@ -159,6 +163,7 @@ __all__ = [
     'FrameRef',
     'FrameSource',
     'ImageDigest',
+    'MemoryFigure',
     'ModelConfig',
     'ModelFileError',
     'ModelFiles',
@@ -200,6 +205,7 @@ __all__ = [
     'chip_names',
     'clipped_name',
     'count',
+    'end_needs',
     'family_names',
     'family_of_type',
     'is_chip',
@@ -209,6 +215,8 @@ __all__ = [
     'known_families',
     'known_model_types',
     'launchable_chips',
+    'listen_needs',
+    'needing',
     'parse_option',
     'plain_text',
     'read_bounded',

@@ -55,6 +55,9 @@ class Chip:
         is_launchable: Whether the launch file offers it.
         check: 'module:function' that checks a `ModelSpec` where there are no files to look for,
             and imports nothing heavy; '' = nothing can be checked.
+        memory: 'module:function' that reads off the driver how much of the chip's memory is free
+            and says what a model's `ModelFiles` need of it, as a `MemoryFigure` or None; opens no
+            device and imports nothing heavy; '' = the driver does not say without that.
     """
 
     name: str
@@ -66,6 +69,22 @@ class Chip:
     backend: str = 'edge_vlm_ros.serving.pipeline:VlmPipeline'
     is_launchable: bool = True
     check: str = ''
+    memory: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigure:
+    """What a driver says of its chip's memory.
+
+    Attributes:
+        free_bytes: Is free.
+        needed_bytes: A model needs at least so much.
+        source: Where the driver says it.
+    """
+
+    free_bytes: int
+    needed_bytes: int
+    source: str
 
 
 def _sophgo(name: str) -> Chip:
@@ -75,7 +94,9 @@ def _sophgo(name: str) -> Chip:
 
 def _axera(name: str, default_model: str) -> Chip:
     engine = 'edge_vlm_ros.engines.axera.engine'
-    return Chip(name, 'Axera', FileForm.AXMODELS, '.axmodel', engine, default_model)
+    memory = 'edge_vlm_ros.engines.axera.memory_figure:memory_figure'
+    form = FileForm.AXMODELS
+    return Chip(name, 'Axera', form, '.axmodel', engine, default_model, memory=memory)
 
 
 CHIPS = (

@@ -42,7 +42,11 @@ StopCheck: TypeAlias = Callable[[], bool]
 """Asked on the engine's thread wherever a long step can be given up; True = give it up."""
 
 OnLoaded: TypeAlias = Callable[[int, int], None]
-"""Called on the engine's thread while a model loads: parts loaded, parts in all."""
+"""Called on the engine's thread while a model loads: parts loaded, parts in all.
+
+Before each part it may be called again with the same numbers: to ask whether to go on. Raises
+CancelledError to stop the load there; an engine frees what it has loaded, and lets that pass.
+"""
 
 
 def ignore_progress(loaded: int, total: int) -> None:

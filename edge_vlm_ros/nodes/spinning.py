@@ -1,8 +1,8 @@
 """Spin until told to stop: signals end the loop in order, never inside a callback.
 
 rclpy's own signal handlers shut its context down at once; nothing could then be published any
-more, and every open request is owed a final chunk. So rclpy is started without them, and SIGINT
-and SIGTERM complete a future that the loop looks at.
+more, and every open request is owed a final chunk. So rclpy is started without them, and SIGINT,
+SIGTERM and SIGHUP complete a future that the loop looks at.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
     from rclpy.executors import Executor
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RCLError = rclpy_implementation.RCLError
 InvalidHandle = rclpy_implementation.InvalidHandle
 
 
 @contextmanager
 def stop_on_signals(executor: Executor) -> Iterator[Future[int]]:
-    """Give a future that SIGINT and SIGTERM complete; from the main thread only.
+    """Give a future that SIGINT, SIGTERM and SIGHUP complete; from the main thread only.
+
+    A signal that is ignored when the process starts (SIGHUP, with nohup) stays so.
 
     Python runs signal handlers between two of its own steps, but a waiting executor is in C code.
     The wake-up descriptor is written to by the C handler at once, and a thread that reads it wakes
@@ -54,7 +56,8 @@ def stop_on_signals(executor: Executor) -> Iterator[Future[int]]:
     thread = threading.Thread(target=wake, name='signals', daemon=True)
     thread.start()
     before_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    heard = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield stop
     finally:

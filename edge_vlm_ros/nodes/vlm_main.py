@@ -1,7 +1,7 @@
 """Start the `vlm` node in a process of its own: `ros2 run edge_vlm_ros vlm_node`.
 
-Exit status: 0 after SIGINT or SIGTERM, 1 when a parameter makes no sense, when the node could not
-start (with `autostart`) or its model process gave up.
+Exit status: 0 after SIGINT, SIGTERM or SIGHUP, 1 when a parameter makes no sense, when the node
+could not start (with `autostart`) or its model process gave up.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from edge_vlm_ros.serving.backend import Backend, with_request_id
 from edge_vlm_ros.serving.circuit import Circuit
 from edge_vlm_ros.serving.dialogues import Dialogues
 from edge_vlm_ros.serving.handover import FallbackSettings, Order, is_outage, problem
+from edge_vlm_ros.serving.letting_go import LetsGo
 from edge_vlm_ros.serving.model_info import ModelInfo
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.standing import OnStanding, Standing, TellsStanding
@@ -175,6 +176,11 @@ class FallbackPipeline:
             self._end(asked, CancelledError('the backend was closed'))
         if self._thread is not threading.current_thread():
             self._thread.join()
+
+    def let_go(self) -> None:
+        """Free the chip beside a step that does not end; see `LetsGo`."""
+        if isinstance(self._local.backend, LetsGo):
+            self._local.backend.let_go()
 
     # --- who is asked ----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from edge_vlm_ros.engines import (
 from edge_vlm_ros.engines.base import Engine
 from edge_vlm_ros.families import FamilySettings, ModelFamily, family_options, read_family
 from edge_vlm_ros.models import find_model
-from edge_vlm_ros.serving.model_info import ModelSpec
+from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec, StageCosts
 from edge_vlm_ros.text import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,25 @@ class LoadedModel:
     model: str
     chip: str
     family_name: str
+
+    def info(self, load_s: float, costs: StageCosts) -> ChipModelInfo:
+        """Describe it.
+
+        Args:
+            load_s: What it took to load and to warm up.
+            costs: Of its stages.
+        """
+        limits = self.engine.limits
+        return ChipModelInfo(
+            model=self.model,
+            chip=self.chip,
+            max_images=limits.max_images,
+            usual_frames=limits.frames_per_question,
+            load_s=round(load_s, 3),
+            limits=limits,
+            costs=costs,
+            way=getattr(self.engine, 'backend_name', ''),
+        )
 
     def close(self) -> None:
         """Free the chip, whatever the engine raises; on the thread that loaded it."""

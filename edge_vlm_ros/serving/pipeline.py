@@ -23,6 +23,7 @@ from edge_vlm_ros.scheduling import SchedulerSettings
 from edge_vlm_ros.serving.ahead import OnAhead
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.conversation import SessionStore
+from edge_vlm_ros.serving.load_stop import LoadStop
 from edge_vlm_ros.serving.loading import LoadedModel, load_model
 from edge_vlm_ros.serving.model_info import ChipModelInfo, ModelSpec
 from edge_vlm_ros.serving.settings import ServingSettings
@@ -33,6 +34,7 @@ from edge_vlm_ros.serving.worker import ChipWorker
 if TYPE_CHECKING:
     from edge_vlm_ros.serving.ahead import PreparesAhead
     from edge_vlm_ros.serving.backend import BackendType
+    from edge_vlm_ros.serving.letting_go import LetsGo
 
 
 class VlmPipeline:
@@ -85,20 +87,25 @@ class VlmPipeline:
             on_work: Called on the worker's thread before each work item, within long ones, and
                 when there is nothing to do: a sign of life.
             on_loaded: Called on the worker's thread while the model loads, where it does so in
-                parts: parts loaded, parts in all.
+                parts: parts loaded, parts in all. It may stop the load, see `OnLoaded`.
 
         Raises:
             ModelFileError: Files are missing, damaged or of another kind.
             DeviceError: There is no engine for the chip, or the chip does not work.
+            CancelledError: `on_loaded` stopped it.
+            KeyboardInterrupt: What a signal raised meanwhile, after the part that was being loaded
+                is loaded, and all of it freed again; a second signal does not wait for that.
         """
         wanted = spec or ModelSpec(
             chip, model, tuple(device_ids), tuple(model_dirs), dict(options or {})
         )
 
-        def load() -> LoadedModel:
-            return load_model(wanted, on_loaded or ignore_progress)
+        stop = LoadStop(on_loaded or ignore_progress)
 
-        return cls.start(load, settings, clock=clock, on_work=on_work)
+        def load() -> LoadedModel:
+            return load_model(wanted, stop)
+
+        return cls.start(load, settings, clock=clock, on_work=on_work, stop=stop)
 
     @classmethod
     def start(
@@ -108,8 +115,11 @@ class VlmPipeline:
         *,
         clock: Clock | None = None,
         on_work: OnStep | None = None,
+        stop: LoadStop | None = None,
     ) -> VlmPipeline:
         """Start with an engine and a family of one's own; `load` runs on the chip's thread.
+
+        Where `load` looks at `stop` between its parts, it is stopped there if it has to be.
 
         Raises:
             EdgeVlmError: Whatever `load` or the first run of the model raises.
@@ -136,6 +146,7 @@ class VlmPipeline:
                 round(settings.live_s * NS_PER_S),
             ),
             on_work=on_work,
+            stop=stop,
         )
         worker.start()
         return cls(worker, sessions)
@@ -217,6 +228,10 @@ class VlmPipeline:
         """End every question, free the chip; safe to call twice. Waits for the present step."""
         self._worker.close(timeout_s)
 
+    def let_go(self) -> None:
+        """Free the chip beside a step that does not end; see `LetsGo`."""
+        self._worker.loading.let_go()
+
     def __enter__(self) -> VlmPipeline:  # noqa: PYI034 (Self comes with Python 3.11)
         return self
 
@@ -232,3 +247,4 @@ class VlmPipeline:
 if TYPE_CHECKING:  # `open_backend` finds it by name, where no type checker looks.
     _is_a_backend: BackendType = VlmPipeline
     _prepares_ahead: type[PreparesAhead] = VlmPipeline
+    _lets_go: type[LetsGo] = VlmPipeline

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from edge_vlm_ros.core import AnswerChunk
+from edge_vlm_ros.serving.hear_signals import HEAR_SIGNALS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ class AnswerStream:
         while True:
             with self._changed:
                 while index >= len(self._chunks):
-                    self._changed.wait()
+                    self._changed.wait(HEAR_SIGNALS_S)
                 chunk = self._chunks[index]
             yield chunk
             if chunk.done:

@@ -55,6 +55,8 @@ from edge_vlm_ros.serving.ahead_desk import AheadDesk, Wish
 from edge_vlm_ros.serving.conversation import SessionStore
 from edge_vlm_ros.serving.doing import Doing
 from edge_vlm_ros.serving.endings import Final, error_of, known_error
+from edge_vlm_ros.serving.hear_signals import wait_for
+from edge_vlm_ros.serving.load_stop import LoadStop
 from edge_vlm_ros.serving.loading import LoadedModel
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 from edge_vlm_ros.serving.model_steps import ModelSteps
@@ -78,9 +80,10 @@ class ChipWorker:
         settings: The scheduler's bounds.
         on_work: Called on the worker's thread before each work item, within long ones, and when
             there is nothing to do: a sign of life.
+        stop: Is told of the parts that `load` loads, and may stop it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords)
         self,
         load: Callable[[], LoadedModel],
         *,
@@ -88,8 +91,11 @@ class ChipWorker:
         sessions: SessionStore,
         settings: SchedulerSettings = SchedulerSettings(),  # noqa: B008 (frozen)
         on_work: OnStep | None = None,
+        stop: LoadStop | None = None,
     ) -> None:
         self._load = load
+        self.loading = stop or LoadStop()
+        """Follows the load, and may stop it."""
         self._clock = clock
         self._sessions = sessions
         self._settings = settings
@@ -116,7 +122,12 @@ class ChipWorker:
             EdgeVlmError: Loading failed: `ModelFileError`, `DeviceError`, ...
         """
         self._thread.start()
-        self._started.wait()
+        try:
+            wait_for(self._started)
+        except BaseException:  # A signal's: the process may end after it.
+            self._is_stopping = True
+            self.loading.give_up(self._thread)
+            raise
         if self._start_error is not None:
             self._thread.join()
             raise self._start_error
@@ -304,28 +315,20 @@ class ChipWorker:
 
     def _open(self) -> LoadedModel:
         started_ns = self._clock.now_ns()
-        loaded = self._load()
+        loaded = self.loading.keep(self._load())
         self._steps = ModelSteps(loaded, self._clock, self._sessions)
         try:
+            self.loading.check()
             self._steps.warm_up()  # The very first run sets up caches and kernels.
+            self.loading.check()
             costs = self._steps.warm_up()
         except BaseException:
             loaded.close()
             raise
         self._doing = Doing(self._steps, self._clock, self._on_work)
         self._group_frames = grouping(loaded.family)
-        limits = loaded.engine.limits
         load_s = (self._clock.now_ns() - started_ns) / 1e9
-        self._info = ChipModelInfo(
-            model=loaded.model,
-            chip=loaded.chip,
-            max_images=limits.max_images,
-            usual_frames=limits.frames_per_question,
-            load_s=round(load_s, 3),
-            limits=limits,
-            costs=costs,
-            way=getattr(loaded.engine, 'backend_name', ''),
-        )
+        self._info = loaded.info(load_s, costs)
         self._scheduler = Scheduler(self._settings)
         _log.info('ready: %s on %s after %.2f s, %s', loaded.model, loaded.chip, load_s, costs)
         return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -142,8 +143,15 @@ def test_killed_while_it_loads_it_leaves_no_process_either(other_robot):
     until_gone(model)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('moment', ['loading', 'answering', 'answering, as a group'])
+@pytest.mark.parametrize(
+    ('number', 'moment'),
+    [
+        *product(
+            [signal.SIGINT, signal.SIGTERM], ['loading', 'answering', 'answering, as a group']
+        ),
+        (signal.SIGHUP, 'answering'),
+    ],
+)
 def test_signals_end_it_in_order_at_any_moment(other_robot, number, moment):
     """As Ctrl-C or a service manager does, who also signal the model process itself."""
     robot, client = other_robot, other_robot.client

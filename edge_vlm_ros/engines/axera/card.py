@@ -193,6 +193,7 @@ class CardModel:
     """
 
     def __init__(self, library: CardLibrary, path: Path) -> None:
+        library.before_file()
         self.path = path
         self._library = library
         require_regular(path, 1 << 40)

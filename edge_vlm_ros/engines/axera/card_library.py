@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from edge_vlm_ros.core import DeviceError, SetupError
 from edge_vlm_ros.engines.axera.library import failed, load_library
+from edge_vlm_ros.engines.axera.load_progress import BeforeFile, never_stopped
 
 RUNTIME_NAME = 'libaxcl_rt.so'
 NORMAL_PAGES: Final = 2
@@ -88,6 +89,8 @@ class CardLibrary:
     def __init__(self, folder: Path | None = None) -> None:
         self.loaded: set[Path] = set()
         """Files that it has loaded; `CardModel` adds to it."""
+        self.before_file: BeforeFile = never_stopped
+        """Called by `CardModel` before it loads a file; may stop the load."""
         self._functions: dict[str, Any] = {}
         self._bare: dict[str, Any] = {}
         self._loaded = loaded = load_library(RUNTIME_NAME, folder)

@@ -10,8 +10,17 @@ from pathlib import Path
 
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError
 
-CMM_INFO = Path('/proc/ax_proc/mem_cmm_info')
-"""Where the driver reports the chip's memory (CMM), on the board itself."""
+
+def cmm_info_path() -> Path:
+    """Return where the driver reports the chip's memory (CMM), on the board itself.
+
+    EDGE_VLM_AX_CMM_INFO names another place: of a container that was given the file elsewhere.
+    """
+    return Path(os.environ.get('EDGE_VLM_AX_CMM_INFO') or '/proc/ax_proc/mem_cmm_info')
+
+
+CMM_INFO = cmm_info_path()
+"""That place, as it was when this was imported."""
 # Its last line: ' total size=7208960KB(7040MB),used=18876KB(18MB + 444KB),remain=7190084KB(...),'
 _REMAIN = re.compile(r'total size=\d+KB.*?remain=(\d+)KB')
 # Of `axcl-smi info --cmm`, as the vendor's guides print it: 'CMM Remain          :  7190084 kiB'.

@@ -36,6 +36,12 @@ class OpenedSessions:
             self._kept[path] = Session(self._device, path)
         return self._kept[path]
 
+    def look_into_tower(self, path: Path) -> Session:
+        """Open the vision tower, which comes first and fills no chip: no file counts as loaded."""
+        session = self.look_into(path)
+        self._device.loaded.clear()
+        return session
+
     def take(self, path: Path) -> Session:
         """Give a file's session, the caller's from here on."""
         return self._kept.pop(path, None) or Session(self._device, path)
@@ -75,9 +81,11 @@ def choose_backend(  # noqa: PLR0913 (what a set is made of)
         return PortableBackend(open_session, files, some)
 
     def open_chip() -> Chip:
-        if device.index is None:
-            return Board(Library())
-        return Card(CardLibrary(), device.index)
+        library = Library() if device.index is None else CardLibrary()
+        library.before_file = device.before_file
+        if isinstance(library, Library):
+            return Board(library)
+        return Card(library, device.index or 0)
 
     stale = ''
     if wanted != 'portable':

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from edge_vlm_ros.core import (
     Spliced,
     VisionFeatures,
     VisionInputs,
+    needing,
     read_options,
 )
 from edge_vlm_ros.engines.axera.backend import LayerBackend
@@ -30,15 +31,21 @@ from edge_vlm_ros.engines.axera.choose_backend import (
     choose_backend,
     tell_copies,
 )
-from edge_vlm_ros.engines.axera.costs import measure_costs, settle_costs
+from edge_vlm_ros.engines.axera.costs import GroupCosts, measure_costs, settle_costs
 from edge_vlm_ros.engines.axera.deepstack import Deepstack, deepstack_rows
 from edge_vlm_ros.engines.axera.embedding import EmbeddingTable, rows_of_table
 from edge_vlm_ros.engines.axera.graphs import StackShapes, read_stack
+from edge_vlm_ros.engines.axera.load_progress import (
+    LOADED_CARD,
+    LOADING_CARD,
+    ON_BOARD,
+    LoadProgress,
+)
 from edge_vlm_ros.engines.axera.memory_guard import MemoryGuard, buffer_bytes
 from edge_vlm_ros.engines.axera.options import AxeraOptions
 from edge_vlm_ros.engines.axera.plan import Piece, Planner
 from edge_vlm_ros.engines.axera.report import describe
-from edge_vlm_ros.engines.axera.runtime import open_device
+from edge_vlm_ros.engines.axera.runtime import Device, open_device
 from edge_vlm_ros.engines.axera.set_files import (
     DeclaredSizes,
     check_config,
@@ -50,6 +57,7 @@ from edge_vlm_ros.engines.axera.vision_shapes import VisionShapes, read_vision
 from edge_vlm_ros.engines.base import Logits, OnLoaded, StopCheck
 from edge_vlm_ros.engines.bf16 import to_bf16
 from edge_vlm_ros.engines.checks import check_stop, rows_of
+from edge_vlm_ros.engines.exit_limit import exit_limited
 from edge_vlm_ros.engines.guarded import GuardedEngine
 from edge_vlm_ros.engines.kv_length import KvLength
 
@@ -77,13 +85,17 @@ def inspect_model(files: ModelFiles, device_ids: tuple[int, ...]) -> ModelReport
     """Read a set's first layer, head, vision tower and table; see `engines.inspect_model`."""
     config = DeclaredSizes.of(files.config)
     layers = count_layers(files, config)
-    with ExitStack() as opening:
-        trial = files.weights['vision_encoder']
-        opened = OpenedSessions(open_device(files.chip, device_ids, trial=trial))
+    trial = files.weights['vision_encoder']
+    with ExitStack() as opening, exit_limited('axengine'):
+        with needing(LOADING_CARD):  # It may try one.
+            device = open_device(files.chip, device_ids, trial=trial)
+        opening.enter_context(needing(LOADING_CARD if device.is_card else ON_BOARD))
+        opened = OpenedSessions(device)
         opening.callback(opened.close)
+        tower = opened.look_into_tower(files.weights['vision_encoder'])  # first, as in `_load`
         first = opened.look_into(files.weights['layers.0'])
         shapes = read_stack(first, layers, opened.look_into(files.weights['post']))
-        vision = read_vision(opened.look_into(files.weights['vision_encoder']), shapes.hidden)
+        vision = read_vision(tower, shapes.hidden)
         check_config(config, files, shapes, vision)
         check_deepstack(config, files, shapes, vision)
         table = EmbeddingTable(files.weights['embed_tokens'], shapes.hidden)
@@ -133,18 +145,6 @@ def limits_of(
     )
 
 
-class _Progress:
-    """Counts loaded files for whoever waits."""
-
-    def __init__(self, on_loaded: OnLoaded, total: int) -> None:
-        self._on_loaded, self._total = on_loaded, total
-        self._loaded = 0
-
-    def one(self) -> None:
-        self._loaded += 1
-        self._on_loaded(self._loaded, self._total)
-
-
 @dataclass(frozen=True, slots=True)
 class _Tokens:
     """What one piece gives the layers.
@@ -183,38 +183,16 @@ class AxeraEngine(GuardedEngine):
     ) -> None:
         config = DeclaredSizes.of(files.config)
         layers = count_layers(files, config)
+        progress = LoadProgress(on_loaded, layers + 2)
+        progress.check()
         trial = files.weights['vision_encoder']
-        device = open_device(files.chip, device_ids, options.provider, trial)
-        where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
-        guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
-        guard.check_files()
-        progress = _Progress(on_loaded, layers + 2)
-        with ExitStack() as opening:
-            opened = OpenedSessions(device)
-            opening.callback(opened.close)
-            first = opened.look_into(files.weights['layers.0'])
-            post = opened.look_into(files.weights['post'])
-            self._shapes = read_stack(first, layers, post)
-            guard.check_buffers(buffer_bytes(options.backend, self._shapes, first.groups))
-            vision_session = opened.take(files.weights['vision_encoder'])
-            opening.callback(vision_session.close)
-            self._vision = open_tower(vision_session, self._shapes.hidden, config)
-            check_config(config, files, self._shapes, self._vision.shapes)
-            check_deepstack(config, files, self._shapes, self._vision.shapes)
-            self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
-            opening.callback(self._table.close)
-            progress.one()
-            self._backend: LayerBackend = choose_backend(
-                options.backend,
-                device=device,
-                open_session=opened.take,
-                files=files,
-                shapes=self._shapes,
-                on_file=guard.watch(progress.one),
-            )
-            opening.callback(self._backend.close)
-            how = f'{self._backend.name} {"card" if device.is_card else "board"}'
-            costs = settle_costs(measure_costs(self._backend, self._shapes), files, how)
+        with ExitStack() as opening, exit_limited('axengine'):
+            with needing(LOADING_CARD):  # It may try one.
+                device = open_device(files.chip, device_ids, options.provider, trial)
+            device = replace(device, before_file=progress.check)
+            opening.enter_context(needing(LOADED_CARD if device.is_card else ON_BOARD))
+            with needing(LOADING_CARD if device.is_card else ON_BOARD):
+                costs = self._load(opening, device, files, options.backend, progress)
             decode_ms = self._shapes.layers * min(costs.decode.values())
             tell_copies(device, self._backend, decode_ms)
             self._planner = Planner(self._shapes, costs)
@@ -223,6 +201,50 @@ class AxeraEngine(GuardedEngine):
         limits = limits_of(self._shapes, self._vision.shapes, self._table.rows, slots)
         super().__init__(limits, *(KvLength() for _ in range(slots)))
         _log.info('loaded %s: %s, %s', files.name, self._backend.name, limits)
+
+    def _load(
+        self,
+        opening: ExitStack,
+        device: Device,
+        files: ModelFiles,
+        backend: str,
+        progress: LoadProgress,
+    ) -> GroupCosts:
+        """Open all files, and try and time them.
+
+        The vision tower comes first: loaded after a layer it can drop a card off the bus (AXCL
+        3.10.2, an independent lab's log); the other order is fine everywhere.
+        """
+        config = DeclaredSizes.of(files.config)
+        where = 'axcl-smi' if device.is_card else f'{device.cmm_info}'
+        guard = MemoryGuard(files, partial(free_bytes_of, device.index, device.cmm_info), where)
+        guard.check_files()
+        opened = OpenedSessions(device)
+        opening.callback(opened.close)
+        vision_session = opened.look_into_tower(files.weights['vision_encoder'])
+        first = opened.look_into(files.weights['layers.0'])
+        post = opened.look_into(files.weights['post'])
+        self._shapes = read_stack(first, count_layers(files, config), post)
+        guard.check_buffers(buffer_bytes(backend, self._shapes, first.groups))
+        self._vision = open_tower(vision_session, self._shapes.hidden, config)
+        opening.callback(opened.take(vision_session.path).close)
+        check_config(config, files, self._shapes, self._vision.shapes)
+        check_deepstack(config, files, self._shapes, self._vision.shapes)
+        self._table = EmbeddingTable(files.weights['embed_tokens'], self._shapes.hidden)
+        opening.callback(self._table.close)
+        progress.one()
+        self._backend: LayerBackend = choose_backend(
+            backend,
+            device=device,
+            open_session=opened.take,
+            files=files,
+            shapes=self._shapes,
+            on_file=guard.watch(progress.one),
+        )
+        opening.callback(self._backend.close)
+        progress.check()
+        how = f'{self._backend.name} {"card" if device.is_card else "board"}'
+        return settle_costs(measure_costs(self._backend, self._shapes), files, how)
 
     @property
     def backend_name(self) -> str:

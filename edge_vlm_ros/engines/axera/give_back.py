@@ -108,6 +108,7 @@ def _tell_leak(why: str) -> None:
     if not _is_leak_told:
         _is_leak_told = True
         _log.warning(
-            'this axengine gives no chip memory back (%s): it is free again when the process ends',
+            'this axengine gives no chip memory back (%s): on a board it is free when that is '
+            'started again, on a card when the process ends',
             why,
         )

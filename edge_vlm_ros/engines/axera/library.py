@@ -22,6 +22,7 @@ from typing import Any
 
 from edge_vlm_ros.core import DeviceError, SetupError
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO
+from edge_vlm_ros.engines.axera.load_progress import BeforeFile, never_stopped
 
 SYS_NAME = 'libax_sys.so'
 ENGINE_NAME = 'libax_engine.so'
@@ -158,6 +159,8 @@ class Library:
         """Where the driver reports the chip's memory."""
         self.loaded: set[Path] = set()
         """Files that it has loaded; `Model` adds to it."""
+        self.before_file: BeforeFile = never_stopped
+        """Called by `Model` before it loads a file; may stop the load."""
         self._functions: dict[str, Any] = {}
         self._bare: dict[str, Any] = {}
         self._engine = load_library(ENGINE_NAME, folder)

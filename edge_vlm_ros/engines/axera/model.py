@@ -58,6 +58,7 @@ class Model:
     """
 
     def __init__(self, library: Library, path: Path) -> None:
+        library.before_file()
         self.path = path
         self._library = library
         with ExitStack() as opening:

@@ -81,7 +81,8 @@ def why_not_opened(device: Where, path: Path, error: Exception) -> EdgeVlmError:
         return found
     if device.is_card:
         return _of_card(device, path, error)
-    return cannot_load(path, brief(error), is_first=not device.loaded, cmm_info=device.cmm_info)
+    is_first = not device.loaded
+    return cannot_load(path, brief(error), is_first=is_first, cmm_info=device.cmm_info)
 
 
 def _of_system(device: Where, path: Path, error: Exception) -> DeviceError | None:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from edge_vlm_ros.core import DeviceError, EdgeVlmError, ModelFileError, SetupError
 from edge_vlm_ros.engines.axera.chip_memory import CMM_INFO
 from edge_vlm_ros.engines.axera.give_back import free, free_unfinished
+from edge_vlm_ros.engines.axera.load_progress import BeforeFile, never_stopped
 from edge_vlm_ros.engines.axera.providers import (
     ON_CARD,
     ON_CHIP,
@@ -108,6 +109,7 @@ class Device:
         axengine: The module.
         cmm_info: Where the driver on the chip's own board reports memory.
         loaded: Files that it has loaded; sessions add to it.
+        before_file: Called before each file is loaded; raises CancelledError to stop there.
     """
 
     chip: str
@@ -116,6 +118,7 @@ class Device:
     axengine: ModuleType = field(repr=False)
     cmm_info: Path = CMM_INFO
     loaded: set[Path] = field(default_factory=set, repr=False, compare=False)
+    before_file: BeforeFile = field(default=never_stopped, repr=False, compare=False)
 
     @property
     def is_card(self) -> bool:
@@ -191,6 +194,7 @@ class Session:
     def __init__(self, device: Device, path: Path) -> None:
         if not path.is_file():
             raise ModelFileError(f'{path}: no such file')
+        device.before_file()
         self.path = path
         self._vendor: Any = _open_vendor(device, path)
         try:

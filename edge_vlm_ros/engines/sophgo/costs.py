@@ -16,6 +16,10 @@ _LAYERS_TIMED = 3
 _STEPS_TIMED = 2
 
 
+def _go_on() -> None:
+    """Let a load that nobody stops go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What can be timed of a model.
@@ -29,6 +33,7 @@ class Bench:
         run_piece: Runs so many tokens through the prefill nets, after so many rows.
         run_step: Runs a token through the decode nets, after so many rows.
         clock: Seconds.
+        before_run: Called before each run; raises CancelledError where the load is to stop.
     """
 
     layers: int
@@ -39,6 +44,7 @@ class Bench:
     run_piece: Callable[[int, int, StopCheck], None] = field(repr=False)
     run_step: Callable[[int], None] = field(repr=False)
     clock: Callable[[], float] = perf_counter
+    before_run: Callable[[], None] = _go_on
 
 
 Settle: TypeAlias = Callable[[dict[str, float]], Mapping[str, float]]
@@ -74,6 +80,7 @@ def measure_costs(bench: Bench, settle: Settle = dict) -> RunCosts:
 def _time_steps(bench: Bench, rows: int) -> float:
     """Time the steps after the first one, at the stage's last row."""
     times = []
+    bench.before_run()
     for _ in range(1 + _STEPS_TIMED):
         bench.run_step(rows - 1)
         times.append(bench.clock())
@@ -90,6 +97,7 @@ def _time_piece(bench: Bench, tokens: int) -> float:
 
 def _run_layers(bench: Bench, tokens: int) -> list[float]:
     """Tell when the run began, and when each of a few layers did and the last one ended."""
+    bench.before_run()
     times = [bench.clock()]
 
     def is_enough() -> bool:

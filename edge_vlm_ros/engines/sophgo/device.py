@@ -37,7 +37,7 @@ class Device:
         index: Among those of the machine.
         chip: Its kind.
         sail: The binding.
-        handle: The binding's, of this device.
+        handle: The binding's, of this device; None once closed.
     """
 
     def __init__(self, chip: str, index: int) -> None:
@@ -49,12 +49,16 @@ class Device:
             # None at all may be one whose driver starts later than this.
             kind = SetupError if found else DeviceError
             raise kind(f'there is no Sophgo device {index}: this machine has {found}')
-        self.handle = call(f'device {index}', self.sail.Handle, index)
+        self.handle: Any = call(f'device {index}', self.sail.Handle, index)
         self.index = index
         self.chip = chip
         target = str(call('get_target', self.handle.get_target))
         if target.lower() != chip:
             raise SetupError(f'device {index} is a {target}, this model runs on {chip.upper()}')
+
+    def close(self) -> None:
+        """Let go of the device; safe to call twice."""
+        self.handle = None
 
     @property
     def shares_scratch(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -56,19 +56,22 @@ class SophgoEngine(GuardedEngine):
         vocab: Ids that its embedding knows.
         files: The model's.
         kv_slots: Slots of the KV cache that are wanted; see `slots.offer_slots`.
+        before_run: Called before each run that is timed; raises CancelledError to stop the load.
 
     Raises:
         ModelFileError: A file that belongs to it is missing or does not fit.
         DeviceError: The chip has too little memory, or failed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a model is made of)
         self,
         runtime: Runtime,
         contract: Contract,
         vocab: int,
         files: ModelFiles,
         kv_slots: int = 0,
+        *,
+        before_run: Callable[[], None] = lambda: None,
     ) -> None:
         self._runtime = runtime
         self._parts = _Parts(runtime, contract, files)
@@ -77,7 +80,7 @@ class SophgoEngine(GuardedEngine):
         slots = offer_slots(kv_slots, contract.decoder, runtime.free_bytes())
         limits = replace(contract.limits(vocab), kv_slots=slots)
         super().__init__(limits, *(KvLength() for _ in range(slots)))
-        self.plan_by(self._measure(files))
+        self.plan_by(self._measure(files, before_run))
 
     def plan_by(self, costs: RunCosts) -> None:
         """Choose the ways to append by these costs from now on."""
@@ -194,7 +197,7 @@ class SophgoEngine(GuardedEngine):
         parts.decode.run(held, positions, features[1:])
         self._row = parts.decode_row
 
-    def _measure(self, files: ModelFiles) -> RunCosts:
+    def _measure(self, files: ModelFiles, before_run: Callable[[], None]) -> RunCosts:
         """Time pieces and steps on a cache of which no row counts, before nor after."""
         parts, decoder = self._parts, self._parts.contract.decoder
 
@@ -220,6 +223,7 @@ class SophgoEngine(GuardedEngine):
             is_fixed=form.is_fixed,
             run_piece=run_piece,
             run_step=run_step,
+            before_run=before_run,
         )
         return measure_costs(bench, partial(settle, files=files, how='runtime'))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from edge_vlm_ros.core import (
     ModelFiles,
@@ -58,16 +60,19 @@ def open_engine(
     bmodel = read_for_chip(files)
     contract = contract_of(bmodel)
     vocab = check_config(files, bmodel.path, contract)
-    device = _open_device(files.chip, device_ids)
-    loaded = bmodel.loaded_bytes(shares_scratch=device.shares_scratch)
-    device.check_memory(loaded + contract.own_bytes, bmodel.path)
-    runtime = Runtime(device, bmodel.path)
-    try:
-        engine = SophgoEngine(runtime, contract, vocab, files, chosen.kv_slots)
-    except BaseException:
-        runtime.close()
-        raise
-    on_loaded(1, 1)
+    ask = partial(on_loaded, 0, 1)  # Whether to go on; the one file is loaded at once.
+    with ExitStack() as opening:
+        device = _open_device(files.chip, device_ids)
+        opening.callback(device.close)
+        loaded = bmodel.loaded_bytes(shares_scratch=device.shares_scratch)
+        device.check_memory(loaded + contract.own_bytes, bmodel.path)
+        ask()
+        runtime = Runtime(device, bmodel.path)
+        opening.callback(runtime.close)
+        ask()
+        engine = SophgoEngine(runtime, contract, vocab, files, chosen.kv_slots, before_run=ask)
+        on_loaded(1, 1)
+        opening.pop_all()  # The engine closes them.
     _log.info('loaded %s: compiled by %s, %s', files.name, bmodel.compiler, engine.limits)
     return engine
 

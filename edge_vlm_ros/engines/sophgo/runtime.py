@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,22 @@ from weakref import WeakSet
 
 from numpy.typing import NDArray
 
-from edge_vlm_ros.core import DeviceError, ModelFileError, NotReadyError, SetupError
+from edge_vlm_ros.core import (
+    DeviceError,
+    EndNeeds,
+    ModelFileError,
+    NotReadyError,
+    SetupError,
+    needing,
+)
 from edge_vlm_ros.engines.sophgo.device import Device, call
 from edge_vlm_ros.engines.sophgo.nets import AddressMode, DType, NetInfo, Shape, TensorInfo
 from edge_vlm_ros.engines.sophgo.tensors import DeviceTensor, HostTensor, Memory
 from edge_vlm_ros.engines.vendor_words import brief
+
+_END_NEEDS = EndNeeds(grace_s=10.0)
+"""The driver takes memory back from a process that is gone, but a chip that is cut off in a launch
+may take its time: it is asked first. Source: libsophon, the driver's release of a file."""
 
 
 class Runtime:
@@ -46,11 +58,15 @@ class Runtime:
         self._shares_scratch = device.shares_scratch
         self._memory = Memory(device)
         self.free_bytes = device.free_bytes
+        self._device = device
         self.path = path
         self._launches: WeakSet[Launch] = WeakSet()
-        self._engine: Any = _load(device, path)
-        names: list[str] = list(call('get_graph_names', self._engine.get_graph_names))
-        self.nets = {name: self._describe(name) for name in names}
+        with ExitStack() as opening:
+            opening.enter_context(needing(_END_NEEDS))
+            self._engine: Any = _load(device, path)
+            names: list[str] = list(call('get_graph_names', self._engine.get_graph_names))
+            self.nets = {name: self._describe(name) for name in names}
+            self._closing = opening.pop_all()
 
     def allocate(self, shape: Shape, dtype: DType) -> DeviceTensor:
         """Make device memory, filled with zeros.
@@ -108,12 +124,14 @@ class Runtime:
         Launch(self, name, inputs, outputs).run()
 
     def close(self) -> None:
-        """Free all device memory and the model; safe to call twice."""
+        """Free all device memory, the model and the device; safe to call twice."""
         for launch in self._launches:
             launch.release()
         self._memory.release()
         self._engine = None
         gc.collect()  # what still hangs in cycles holds device memory
+        self._device.close()
+        self._closing.close()
 
     def note(self, launch: Launch) -> None:
         """Remember a launch, to take its tensors away at the end."""

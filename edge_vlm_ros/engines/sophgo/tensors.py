@@ -55,7 +55,7 @@ class Memory:
 
     def __init__(self, device: Device) -> None:
         sail = device.sail
-        self._handle = device.handle
+        self._handle: Any = device.handle
         # One constructor, two overloads: memory of its own, and a view into another tensor's.
         self._make: Any = sail.Tensor
         self.view: Callable[[Any, list[int], int], Any] = sail.Tensor
@@ -103,6 +103,7 @@ class Memory:
             tensor.release()
         self._tensors.clear()
         self._zeros.clear()
+        self._handle = None
 
     def _tensor(self, what: str, shape: Shape, dtype: DType, *, on_device: bool) -> Any:
         kind = self._sail_dtypes[dtype]

@@ -1,7 +1,10 @@
 """The model process: a `Backend` at the other end of a `Channel`.
 
 Started by `launcher.launch`, never by hand. It ends when told to, when its parent ends, or when a
-chip library takes it down; then the parent starts another one.
+chip library takes it down; then the parent starts another one. How it ends is `ending`'s.
+
+Three threads beside those of the backend: the main thread opens the backend and puts messages to
+it, one reads messages, so that an end is also heard while the model loads, and one ends it all.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import contextlib
 import ctypes
 import io
 import logging
-import os
+import queue
 import signal
 import socket
 import sys
@@ -25,10 +28,12 @@ from edge_vlm_ros.core import (
     Question,
     SetupError,
     SteadyClock,
+    listen_needs,
 )
 from edge_vlm_ros.serving.ahead import PreparesAhead
 from edge_vlm_ros.serving.model_info import signed
-from edge_vlm_ros.serving.process.channel import Channel
+from edge_vlm_ros.serving.process.channel import Channel, GarbledError
+from edge_vlm_ros.serving.process.ending import Ending, Status, end, end_with_parent
 from edge_vlm_ros.serving.process.messages import (
     AheadMessage,
     AskMessage,
@@ -41,10 +46,12 @@ from edge_vlm_ros.serving.process.messages import (
     EngineState,
     LoadProgress,
     LogMessage,
+    NeedsMessage,
     OfferMessage,
     OpenMessage,
     PrefixMessage,
     Report,
+    Request,
     ResetMessage,
     StandingMessage,
     StateMessage,
@@ -61,15 +68,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# From the kernel's linux/prctl.h.
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
+_PR_SET_NAME = 15  # From the kernel's linux/prctl.h.
 _PROCESS_NAME = b'edge-vlm-model'  # at most 15 bytes
 _BEAT_NS = 200_000_000
-_CLOSE_S = 3.5
 _IO_BY_LINES = 1  # From stdio.h: _IOLBF, of glibc and musl.
-_FAILED_STATUS = 3
-_LOST_STATUS = 4
 
 
 class _ToParent(logging.Handler):
@@ -101,31 +103,21 @@ def main(descriptor: int, parent: int) -> None:
     """
     # Ctrl-C in a terminal reaches every process at once: the parent ends this one in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent(parent)
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, _PROCESS_NAME, 0, 0, 0)
+    ending = Ending()
+    ending.heed_signals()
+    end_with_parent(parent)
     _print_by_lines()
-    threading.excepthook = _on_lost_thread
-    channel = Channel(socket.socket(fileno=descriptor))
-    _end(_Service(channel).run())
+    threading.excepthook = partial(_on_lost_thread, ending)
+    end(_Service(Channel(socket.socket(fileno=descriptor)), ending).run())
 
 
-def _end(status: int) -> NoReturn:
-    """End this process at once.
-
-    Not by `sys.exit`: a driver's threads or exit handlers may hang, and nothing is left to be
-    done.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _on_lost_thread(lost: threading.ExceptHookArgs) -> None:
+def _on_lost_thread(ending: Ending, lost: threading.ExceptHookArgs) -> None:
     """A thread that answers questions has failed: end the process, so that another one starts."""
     if lost.exc_value is not None:
         _log.critical('thread %s failed', lost.thread, exc_info=lost.exc_value)
     if lost.thread is not None and lost.thread.name == CHIP_THREAD:
-        _end(_LOST_STATUS)
+        ending.fail()
 
 
 def _print_by_lines() -> None:
@@ -138,52 +130,63 @@ def _print_by_lines() -> None:
             stream.reconfigure(line_buffering=True, errors='backslashreplace')
 
 
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel end this process with its parent, also while a driver hangs."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, _PROCESS_NAME, 0, 0, 0)
-    if os.getppid() != parent:  # It ended before it could be watched.
-        os._exit(1)
-
-
 class _Service:
     """Puts messages to a backend and its answers to messages."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, ending: Ending) -> None:
         self._channel = channel
+        self._ending = ending
+        self._inbox: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._clock = SteadyClock()
         self._beaten_ns = 0
         self._step = REST
+        self._loaded = 0
 
     def run(self) -> int:
-        """Serve until the end; return the exit status."""
-        try:
-            opening = self._channel.receive()
-        except (EOFError, OSError):
-            return 0
+        """Serve until the end, which comes from elsewhere; return the status of a failure."""
+        threading.Thread(target=self._read, name='reader', daemon=True).start()
+        opening = self._inbox.get()
         assert isinstance(opening, OpenMessage)
         logging.basicConfig(
             level=opening.log_level, format='%(message)s', handlers=[_ToParent(self._send)]
         )
         logging.captureWarnings(capture=True)
+        listen_needs(lambda needs: self._send(NeedsMessage(needs)))
+        backend: Backend | None = None
         try:
             backend = self._open(opening)
         except EdgeVlmError as error:
-            self._fail(error)
-            return _FAILED_STATUS
+            if not self._ending.is_asked:
+                self._fail(error)
         except BaseException as error:  # noqa: BLE001 (reported to the parent)
             _log.critical('the model cannot be loaded', exc_info=error)
             self._fail(EdgeVlmError(f'{type(error).__name__}: {error}'))
-            return _FAILED_STATUS
-        self._send(StateMessage(EngineState(EnginePhase.READY, backend.info)))
+        self._ending.opened(backend)
+        if backend is not None:
+            self._send(StateMessage(EngineState(EnginePhase.READY, backend.info)))
+            try:
+                self._serve(backend)
+            except Exception as error:  # noqa: BLE001 (logged; another process answers)
+                _log.critical('the model process fails', exc_info=error)
+                self._ending.fail()
+        if self._ending.is_asked:
+            threading.Event().wait()  # The end is under way.
+        return Status.FAILED
+
+    def _read(self) -> None:
+        """Put messages into the inbox; an end is told at once, whatever the others do."""
         try:
-            self._serve(backend)
-        finally:
-            closing = threading.Thread(target=backend.close, daemon=True)
-            closing.start()
-            closing.join(_CLOSE_S)
-        return 0
+            while True:
+                message = self._channel.receive()
+                if isinstance(message, CloseMessage) and not self._ending.is_open:
+                    self._ending.close()  # What came before it cannot be questions.
+                else:
+                    self._inbox.put(message)
+        except (EOFError, OSError):
+            self._ending.parent_gone()
+        except GarbledError as error:
+            _log.critical('the parent has sent nonsense: %s', error)
+            self._ending.fail()
 
     def _open(self, opening: OpenMessage) -> Backend:
         # Imported here, so that what is missing or broken is reported and not only printed.
@@ -198,14 +201,11 @@ class _Service:
             on_loaded=self._report_progress,
         )
 
-    def _serve(self, backend: Backend) -> None:
+    def _serve(self, backend: Backend) -> NoReturn:
         frames = FrameReceiver()
         self._listen(backend)
         while True:
-            try:
-                message = self._channel.receive()
-            except (EOFError, OSError):
-                return  # The parent is gone.
+            message = self._inbox.get()
             if isinstance(message, AskMessage | PrefixMessage):
                 message = frames.unpack(message)
             if isinstance(message, AskMessage):
@@ -217,7 +217,7 @@ class _Service:
             elif isinstance(message, ResetMessage):
                 backend.reset_session(message.session_id)
             elif isinstance(message, CloseMessage):
-                return
+                self._ending.close()
 
     def _listen(self, backend: Backend) -> None:
         """Pass on what the backend says unasked."""
@@ -235,7 +235,8 @@ class _Service:
             self._send_chunk(AnswerChunk(question.request_id, 0, '', answer))
 
     def _send_chunk(self, chunk: AnswerChunk) -> None:
-        self._send(ChunkMessage(chunk))
+        if not self._ending.is_silent:  # Else the parent asks the next process.
+            self._send(ChunkMessage(chunk))
 
     def _send_begun(self, request_id: str, begun_ns: int) -> None:
         self._send(BegunMessage(request_id, begun_ns))
@@ -247,6 +248,10 @@ class _Service:
             self._send(BeatMessage(step))
 
     def _report_progress(self, loaded: int, total: int) -> None:
+        self._ending.check()
+        if loaded <= self._loaded:
+            return  # It only asks whether to go on.
+        self._loaded = loaded
         loading = LoadProgress(loaded, total)
         self._send(
             StateMessage(
@@ -265,7 +270,7 @@ class _Service:
         self._send(StateMessage(state))
 
     def _send(self, report: Report) -> None:
-        # When the parent is gone nobody listens, and `_serve` is about to end.
+        # When the parent is gone nobody listens, and this process is about to end.
         with contextlib.suppress(OSError):
             self._channel.send(report)
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import select
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge_vlm_ros.core import (
+    NO_NEEDS,
     NS_PER_S,
     CancelledError,
     Clock,
     DeviceError,
     EdgeVlmError,
+    EndNeeds,
     ErrorCode,
 )
 from edge_vlm_ros.serving.ahead import OnAhead
 from edge_vlm_ros.serving.process.channel import GarbledError
-from edge_vlm_ros.serving.process.launcher import OUTPUT_NAMES, Child
+from edge_vlm_ros.serving.process.hearing import Hearing
+from edge_vlm_ros.serving.process.launcher import Child
 from edge_vlm_ros.serving.process.messages import (
     AheadMessage,
     AskMessage,
@@ -36,6 +38,7 @@ from edge_vlm_ros.serving.process.messages import (
     EnginePhase,
     EngineState,
     LogMessage,
+    NeedsMessage,
     OpenMessage,
     PrefixMessage,
     Report,
@@ -44,7 +47,7 @@ from edge_vlm_ros.serving.process.messages import (
     StateMessage,
 )
 from edge_vlm_ros.serving.process.open_questions import OpenQuestions
-from edge_vlm_ros.serving.process.printed import Dam, LogLine, OnLog
+from edge_vlm_ros.serving.process.printed import OnLog
 from edge_vlm_ros.serving.process.settings import ProcessSettings
 from edge_vlm_ros.serving.process.step_watch import StepWatch
 from edge_vlm_ros.serving.process.wire_frames import FrameSender
@@ -58,6 +61,9 @@ TICK_S = 0.05
 _TOLD_EVERY_NS = NS_PER_S
 _MOST_AT_ONCE = 256
 """Messages that are taken before the time is looked at again."""
+
+_MOST_GRACE_S = 60.0
+"""How long one that must never be killed is waited for before it is left to itself."""
 
 _LAST_WORDS_S = 2.0
 """Time a child has from closing its channel to its end."""
@@ -79,6 +85,7 @@ class End:
         under_way: The question that it was at work on, by request_id; '' = at work on none;
             None = not known.
         is_set_up_wrong: Another start would end likewise.
+        cost: What it cost that it did not end in order; nothing where it did.
     """
 
     error: EdgeVlmError
@@ -86,6 +93,7 @@ class End:
     ready_s: float = 0.0
     under_way: str | None = None
     is_set_up_wrong: bool = False
+    cost: EndNeeds = NO_NEEDS
 
 
 class ChildRun:
@@ -119,10 +127,8 @@ class ChildRun:
         self._questions = questions
         self._bounds = bounds
         self._clock = clock
-        self._least_level = opening.log_level
-        # Each source has its own: prints without end do not keep back what is logged.
-        self._dams = {name: Dam(on_log) for name in (*OUTPUT_NAMES, '')}
         self._child = Child()
+        self._hearing = Hearing(self._child, opening.log_level, on_log, clock)
         self._heard_ns = clock.now_ns()
         self._ready_ns = 0
         self._watch: StepWatch | None = None
@@ -130,6 +136,9 @@ class ChildRun:
         self._last_words = ''
         self._standing = Standing()
         self._failure: EngineState | None = None
+        self._needs = NO_NEEDS
+        self._is_heard = False
+        self._asked_ns = 0
         self.outbox: Outbox = queue.SimpleQueue()
         """What is to be sent to it, or gives that when its turn has come; any thread may put
         something in."""
@@ -152,6 +161,8 @@ class ChildRun:
             closing: Set to end it in order.
         """
         error = self._listen(on_state, wake, closing)
+        if self._needs.grace_s:  # Else a kill, which `close` is for, costs nothing.
+            self._ask_to_end()
         ready_ns = self._clock.now_ns() - self._ready_ns if self._ready_ns else 0
         step = self._watch.step if self._watch is not None else None
         failure = self._failure
@@ -162,6 +173,7 @@ class ChildRun:
             under_way=None if step is None or step.is_rest else step.request_id,
             is_set_up_wrong=failure is not None
             and (failure.is_set_up_wrong or failure.error_code in _DEPLOYER_CODES),
+            cost=NO_NEEDS if self._child.was_in_order else self._needs,
         )
 
     def close(self, kill_s: float) -> str:
@@ -173,15 +185,24 @@ class ChildRun:
         Returns:
             '', or a sentence about a process that cannot be killed.
         """
-        left_behind = '' if self._child.end(0.0, kill_s) else self._child.leave_behind()
+        left_behind = self._end_child(kill_s)
         self.outbox.put(None)
         self._sender.join()  # The channel is shut: no `send` waits any more.
-        for output in self._child.outputs:
-            self._log_all([*output.read(), *output.rest()])
-        for dam in self._dams.values():
-            dam.end()
+        self._hearing.end()
         self._child.close()
         return left_behind
+
+    def _end_child(self, kill_s: float) -> str:
+        if not self._child.is_over and not self._may_kill():
+            return self._child.leave_behind(self._needs.loss)
+        return '' if self._child.end(0.0, kill_s) else self._child.leave_behind()
+
+    def _may_kill(self) -> bool:
+        """Whether it costs nothing, or it was asked to end and had its time."""
+        if not self._needs.may_be_killed:
+            return False
+        waited_s = (self._clock.now_ns() - self._asked_ns) / NS_PER_S if self._asked_ns else 0.0
+        return bool(self._ready_ns) or waited_s >= self._needs.grace_s
 
     def _send_all(self) -> None:
         """Send what is queued until None comes or the child is gone."""
@@ -197,9 +218,9 @@ class ChildRun:
     def _listen(
         self, on_state: Callable[[EngineState], None], wake: int, closing: threading.Event
     ) -> EdgeVlmError:
-        poll = self._poll(wake)
+        poll = self._hearing.poll(wake)
         while True:
-            ready = self._wait(poll, TICK_S if self._is_watching() else None)
+            ready = self._hearing.wait(poll, TICK_S if self._is_watching() else None)
             if wake in ready:
                 os.read(wake, 4096)
             if closing.is_set():
@@ -214,31 +235,6 @@ class ChildRun:
             stall = self._stall(now_ns, on_state)
             if stall is not None:
                 return stall
-
-    def _poll(self, *more: int) -> select.poll:
-        """Make what waits for the child and for other descriptors."""
-        poll = select.poll()  # Not `select.select`: that ends at descriptor 1023.
-        over = {output.descriptor for output in self._child.outputs if output.is_over}
-        printed = {output.descriptor for output in self._child.outputs} - over
-        for descriptor in (self._child.channel.fileno(), *printed, *more):
-            poll.register(descriptor, select.POLLIN)
-        return poll
-
-    def _wait(self, poll: select.poll, timeout_s: float | None) -> set[int]:
-        """Wait for something to read; log what was printed; return what is readable."""
-        ready = {fd for fd, _ in poll.poll(None if timeout_s is None else 1e3 * timeout_s)}
-        for output in self._child.outputs:
-            if output.descriptor in ready:
-                self._log_all(output.read())
-                if output.is_over:
-                    poll.unregister(output.descriptor)
-        return ready
-
-    def _log_all(self, lines: Iterable[LogLine]) -> None:
-        for line in lines:
-            if line.level >= self._least_level:
-                dam = self._dams.get(line.name) or self._dams['']
-                dam.put(line, self._clock.now_ns())
 
     def _is_watching(self) -> bool:
         """Whether time matters: the child loads, works, or should."""
@@ -262,6 +258,7 @@ class ChildRun:
     def _take(self, message: Report, on_state: Callable[[EngineState], None]) -> None:
         """Act on what the child says."""
         now_ns = self._heard_ns = self._clock.now_ns()
+        self._is_heard = True
         if isinstance(message, ChunkMessage):
             self._take_chunk(message, now_ns)
         elif isinstance(message, BegunMessage):
@@ -270,9 +267,11 @@ class ChildRun:
             if self._watch is not None:
                 self._watch.hear(now_ns, message.step)
         elif isinstance(message, LogMessage):
-            self._log_all([message.line])
+            self._hearing.log_all([message.line])
         elif isinstance(message, AheadMessage):
             self._on_ahead(message.report)
+        elif isinstance(message, NeedsMessage):
+            self._needs = message.needs
         elif isinstance(message, StandingMessage):
             self._standing = message.standing
             on_state(self._now(EnginePhase.READY))
@@ -349,21 +348,53 @@ class ChildRun:
         return EdgeVlmError(f'the model process {how}', ErrorCode.ENGINE_DIED)
 
     def _end_in_order(self) -> None:
-        """Let it end by itself and pass on its last words; it is killed if it does not."""
-        if not self._ready_ns:
-            return  # Still loading: it has nothing to say.
-        self.outbox.put(CloseMessage())
-        channel = self._child.channel
-        poll = self._poll()
-        stop_ns = self._clock.now_ns() + round(self._bounds.close_s * NS_PER_S)
-        while (left_ns := stop_ns - self._clock.now_ns()) > 0:
-            if channel.fileno() not in self._wait(poll, left_ns / NS_PER_S):
-                continue
-            try:
-                message = channel.receive_now()
-            except (EOFError, OSError, GarbledError):
-                return
-            if isinstance(message, ChunkMessage):
-                self._questions.relay(message.chunk)
-            elif isinstance(message, LogMessage):
-                self._log_all([message.line])
+        """Let it end by itself and pass on its last words; it is killed if it does not.
+
+        One that was not heard of yet has nothing to say, and nothing to give back.
+        """
+        self._take_pending()
+        if self._is_heard:
+            self.outbox.put(CloseMessage())
+            self._asked_ns = self._clock.now_ns()
+            self._take_last_words(self._bounds.close_s)
+
+    def _ask_to_end(self) -> None:
+        """Have one that must not simply be killed give back what it holds, in its time."""
+        if self._asked_ns or self._child.is_over:
+            return
+        self._child.ask_to_end()
+        self._asked_ns = self._clock.now_ns()
+        grace_s = min(self._needs.grace_s, _MOST_GRACE_S)
+        self._take_last_words(min(self._bounds.close_s, grace_s) if self._ready_ns else grace_s)
+
+    def _take_last_words(self, limit_s: float) -> None:
+        """Read on until it is gone: it must not have to wait for a reader."""
+        poll = self._hearing.poll()
+        stop_ns = self._clock.now_ns() + round(limit_s * NS_PER_S)
+        is_open = True
+        while is_open and (left_ns := stop_ns - self._clock.now_ns()) > 0:
+            if self._child.channel.fileno() in self._hearing.wait(poll, left_ns / NS_PER_S):
+                is_open = self._take_pending()
+        if not is_open:
+            self._child.is_over_within(_LAST_WORDS_S)
+
+    def _take_pending(self) -> bool:
+        """Take the last words that have come; return whether more may come."""
+        try:
+            for _ in range(_MOST_AT_ONCE):
+                message = self._child.channel.receive_now()
+                if message is None:
+                    break
+                self._take_last(message)
+        except (EOFError, OSError, GarbledError):
+            return False
+        return True
+
+    def _take_last(self, message: Report) -> None:
+        self._is_heard = True
+        if isinstance(message, ChunkMessage):
+            self._questions.relay(message.chunk)
+        elif isinstance(message, LogMessage):
+            self._hearing.log_all([message.line])
+        elif isinstance(message, NeedsMessage):
+            self._needs = message.needs

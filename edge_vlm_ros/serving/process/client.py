@@ -32,6 +32,7 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.serving.backend import with_request_id
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
+from edge_vlm_ros.serving.process.aftermath import Aftermath
 from edge_vlm_ros.serving.process.child_run import TICK_S, ChildRun, End, Outbox
 from edge_vlm_ros.serving.process.held_questions import to_ask
 from edge_vlm_ros.serving.process.messages import (
@@ -47,6 +48,7 @@ from edge_vlm_ros.serving.process.open_questions import OpenQuestions, refused
 from edge_vlm_ros.serving.process.printed import LogLine, OnLog, log_line
 from edge_vlm_ros.serving.process.restarts import Restarts
 from edge_vlm_ros.serving.process.settings import ProcessSettings
+from edge_vlm_ros.serving.process.state_log import log_state
 from edge_vlm_ros.serving.process.wishes import Wishes
 from edge_vlm_ros.serving.settings import ServingSettings
 from edge_vlm_ros.serving.stream import AnswerStream
@@ -99,7 +101,7 @@ class ModelProcess(Wishes):
         self._settings = settings
         self._bounds = process_settings
         self._clock = clock or SteadyClock()
-        self._on_state = on_state or _log_state
+        self._on_state = on_state or log_state
         self._on_log = on_log or log_line
         self._log_level = log_level
         self._open = OpenQuestions()
@@ -269,12 +271,16 @@ class ModelProcess(Wishes):
     def _keep_running(self) -> EngineState:
         """Start children until told to stop, or until that is of no use; return the last state."""
         bounds, restarts = self._bounds, Restarts(self._bounds)
+        aftermath = Aftermath(self._spec)
         while True:
+            aftermath.note_start()
             run, end = self._run_child(restarts.number)
+            end = aftermath.explained(end)
             if self._closing.is_set():
                 left_behind = run.close(min(_CLOSING_KILL_S, bounds.kill_s)) if run else ''
-                if left_behind:
-                    self._log(LogLine(logging.ERROR, __name__, left_behind))
+                if left_behind or end.cost.loss:
+                    text = left_behind or end.error.message
+                    self._log(LogLine(logging.ERROR, __name__, text))
                 break
             goes_on = restarts.go_on(end)
             if goes_on:
@@ -285,6 +291,8 @@ class ModelProcess(Wishes):
             self._wait(restarts.backoff_s)
             if self._closing.is_set():
                 break
+            if hopeless := aftermath.hopeless():
+                return self._given_up(end, hopeless, restarts)
         return EngineState(EnginePhase.CLOSED, self.info, restarts=restarts.number)
 
     def _begin_again(self, end: End, restarts: Restarts) -> None:
@@ -304,13 +312,13 @@ class ModelProcess(Wishes):
         )
         self._report(state)
 
-    def _given_up(self, end: End, left_behind: str, restarts: Restarts) -> EngineState:
-        """Make the state in which no other child will be started."""
+    def _given_up(self, end: End, why: str, restarts: Restarts) -> EngineState:
+        """Make the state in which no other child will be started, be it for the device's sake."""
         message, code = end.error.message, end.error.code
         if restarts.failed_starts > 1:
             message += f' ({restarts.failed_starts} starts failed)'
-        if left_behind:
-            message, code = f'{message}; {left_behind}', ErrorCode.DEVICE
+        if why:
+            message, code = f'{message}; {why}', ErrorCode.DEVICE
         return EngineState(EnginePhase.FAILED, self.info, code, message, restarts.number)
 
     def _wait(self, seconds: float) -> None:
@@ -377,13 +385,3 @@ class ModelProcess(Wishes):
             self._on_log(line)
         except Exception:  # noqa: BLE001 (the listener's own)
             _log.exception('on_log failed')
-
-
-def _log_state(state: EngineState) -> None:
-    """Log a state where nobody else hears of it."""
-    level = logging.DEBUG
-    if state.phase is EnginePhase.FAILED:
-        level = logging.ERROR
-    elif state.error_code is not ErrorCode.NONE or state.phase is EnginePhase.STALLED:
-        level = logging.WARNING
-    _log.log(level, 'the model process: %s: %s', state.phase.value, state.message)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vlm_ros.serving.process.channel import Channel
+from edge_vlm_ros.serving.process.ending import BY_SIGNAL, is_in_order
 from edge_vlm_ros.serving.process.printed import PrintedLines
 
 _BOOT = (
@@ -69,7 +70,8 @@ def _environment() -> dict[str, str]:
 class Child:
     """A running model process, the parent's end of its channel, and what it prints.
 
-    The thread that starts it must live as long as it: the kernel ends the child with that thread.
+    The thread that starts it must live as long as it: some time after that thread's end the
+    kernel ends the child (`ending`).
     """
 
     def __init__(self) -> None:
@@ -112,6 +114,23 @@ class Child:
         """Its process id."""
         return self._process.pid
 
+    def ask_to_end(self) -> None:
+        """Have it end in order; it needs time for that, and not all that hangs can."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._process.pid, signal.SIGTERM)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def was_in_order(self) -> bool:
+        """Whether it has ended and gave back before what it held."""
+        status = self._process.poll()
+        return status is not None and is_in_order(status)
+
     def kill(self) -> None:
         """End it now, and what it has started."""
         if self._process.poll() is None:
@@ -128,23 +147,35 @@ class Child:
         Returns:
             '' where not even SIGKILL ended it: see `leave_behind`.
         """
-        if not self._is_over_within(timeout_s):
+        if not self.is_over_within(timeout_s):
             self.kill()
-            if not self._is_over_within(kill_s):
+            if not self.is_over_within(kill_s):
                 return ''
         self.channel.shut()
         status = self._process.returncode
         if status < 0:
             return f'died of {_signal_name(-status)}'
+        if status > BY_SIGNAL and is_in_order(status):
+            return f'was ended by {_signal_name(status - BY_SIGNAL)}'
         return f'ended with status {status}'
 
-    def leave_behind(self) -> str:
-        """Have nothing more to do with a process that cannot be killed; return a sentence."""
+    def leave_behind(self, loss: str = '') -> str:
+        """Have nothing more to do with a process that cannot be killed; return a sentence.
+
+        Args:
+            loss: What a kill would cost, where it was not even tried; '' = it was.
+        """
         self.channel.shut()
         _left_behind.append(self._process)
+        state = _state_of(self.pid)
+        if loss:
+            return (
+                f'the model process {self.pid} does not end yet ({state}); it is left to itself '
+                f'and not killed, for {loss}'
+            )
         return (
             f'the model process {self.pid} does not end, not even by SIGKILL '
-            f'({_state_of(self.pid)}): it is left behind'
+            f'({state}): it is left behind'
         )
 
     def close(self) -> None:
@@ -153,7 +184,8 @@ class Child:
         for output in self.outputs:
             output.close()
 
-    def _is_over_within(self, timeout_s: float) -> bool:
+    def is_over_within(self, timeout_s: float) -> bool:
+        """Wait for its end; return whether it came."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from edge_vlm_ros.core import AnswerChunk, ErrorCode, Prefix, Question, ShownAs, StoredFrame
+from edge_vlm_ros.core import (
+    AnswerChunk,
+    EndNeeds,
+    ErrorCode,
+    Prefix,
+    Question,
+    ShownAs,
+    StoredFrame,
+)
 from edge_vlm_ros.serving.ahead import AheadReport
 from edge_vlm_ros.serving.model_info import ModelInfo, ModelSpec
 from edge_vlm_ros.serving.process.printed import LogLine
@@ -200,6 +208,13 @@ class LogMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedsMessage:
+    """What the model process needs to end in order, from now on."""
+
+    needs: EndNeeds
+
+
+@dataclass(frozen=True, slots=True)
 class AheadMessage:
     """What is ready before it is asked about."""
 
@@ -208,5 +223,5 @@ class AheadMessage:
 
 Report: TypeAlias = (
     'ChunkMessage | BegunMessage | StateMessage | StandingMessage | BeatMessage | AheadMessage'
-    ' | LogMessage'
+    ' | LogMessage | NeedsMessage'
 )

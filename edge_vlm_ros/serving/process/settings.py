@@ -17,7 +17,8 @@ class ProcessSettings:
             were measured to cost (`step_watch`).
         late_s: A question that was cancelled or ran out of time is ended from outside when the
             model process did not do so within this time.
-        close_s: From `close` to the end of the process; then it is killed.
+        close_s: From being asked to end, by `close` or because it hangs, to the end of the
+            process; then it is killed, unless it loads and a kill costs something (`EndNeeds`).
         kill_s: From SIGKILL to the end of the process; longer means that a driver holds it.
         first_backoff_s: Wait before it is started again after its death, doubled each time ...
         max_backoff_s: ... up to this.
