@@ -6,13 +6,14 @@ import asyncio
 import re
 import signal
 import threading
+import warnings
 from contextlib import asynccontextmanager
 
 import cv2
 import numpy as np
 import pytest
 from aiohttp import ClientSession
-from support.page_site import TOKEN, Visitor, run, until
+from support.page_site import TOKEN, Visitor, next_picture, run, until
 from support.patience import Patience
 
 from edge_vlm_ros.web import bounds
@@ -145,9 +146,7 @@ def test_compressed_images_pass_through_byte_by_byte(page, robot):
             shown = set()
             async with served.get('camera/packed') as response:
                 for _ in range(5):
-                    head = await response.content.readuntil(b'\r\n\r\n')
-                    size = int(re.search(rb'Content-Length: (\d+)', head)[1])
-                    shown.add(await response.content.readexactly(size))
+                    shown.add(await next_picture(response))
             await spin_until(client, lambda: len(shown & sent) >= 3)
 
     run(visit())
@@ -243,11 +242,14 @@ def test_a_page_whose_ros_side_has_ended_ends_too(ros_domain):
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from edge_vlm_ros.nodes.web_main import _RosThread
+    from edge_vlm_ros.nodes.ros_thread import RosThread
 
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
-    node = rclpy.create_node('broken', context=context)
+    with warnings.catch_warnings():
+        # The message generator, imported with the first message, imports old modules.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        node = rclpy.create_node('broken', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     told, ended = [], threading.Event()
@@ -256,7 +258,7 @@ def test_a_page_whose_ros_side_has_ended_ends_too(ros_domain):
         told.append(problem)
         ended.set()
 
-    thread = _RosThread(executor, on_end)
+    thread = RosThread(executor, on_end)
     node.create_timer(0.01, lambda: {}['not there'])
     thread.wake()
     assert ended.wait(30)

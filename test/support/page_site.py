@@ -114,6 +114,16 @@ async def serve(*, read_only: bool = False) -> AsyncIterator[Site]:
         yield Site(address.url, session, robot, hub, server)
 
 
+async def next_picture(response: Any) -> bytes:
+    """Return the next picture of a moving image."""
+    size = 0
+    while line := (await response.content.readline()).strip() or not size:
+        if isinstance(line, bytes) and line.lower().startswith(b'content-length:'):
+            size = int(line.partition(b':')[2])
+    data: bytes = await response.content.readexactly(size)
+    return data
+
+
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run a test's coroutine to its end; one that hangs fails."""
     return asyncio.run(asyncio.wait_for(coroutine, 2 * WAIT_S))

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 from support.page_robot import answer_to, frame, jpeg
-from support.page_site import run, serve, until
+from support.page_site import next_picture, run, serve, until
 
 from edge_vlm_ros.replay import open_recording, read_questions
 from edge_vlm_ros.web import (
@@ -51,10 +51,7 @@ def test_a_moving_image_goes_on_while_it_is_taken_and_then_the_camera_is_closed(
                 await until(lambda: 'front' in served.robot.shows)
                 for stamp in (1, 2):
                     served.robot.shows['front'](Picture(stamp, jpeg(stamp * 50)))
-                    assert await response.content.readuntil(b'\r\n\r\n')
-                    assert await response.content.readexactly(len(jpeg(stamp * 50))) == jpeg(
-                        stamp * 50
-                    )
+                    assert await next_picture(response) == jpeg(stamp * 50)
             await until(lambda: not served.robot.shows)  # also where the camera is silent
             async with served.get('camera/nobody') as response:
                 assert response.status == 404
