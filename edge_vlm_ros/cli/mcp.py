@@ -6,15 +6,16 @@ import asyncio
 import os
 import sys
 from argparse import Namespace
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from edge_vlm_ros.cli.ending import SIGNALS
+from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.cli.web_robot import FileRobot
 from edge_vlm_ros.cli.web_sources import Source, open_sources
 from edge_vlm_ros.core import ErrorCode, SetupError, chip_named, parse_option
-from edge_vlm_ros.serving import Backend, ModelSpec, open_backend
+from edge_vlm_ros.serving import Backend, ModelSpec
 
 _OVER_ROS = 'edge_vlm_ros.nodes.mcp_main'
 
@@ -48,7 +49,7 @@ def run(args: Namespace) -> int:
             model_dirs=tuple(args.model_dir),
             options={**options_of(args), **dict(map(parse_option, args.option))},
         )
-        with closing(open_backend(spec)) as backend, suppress(asyncio.CancelledError):
+        with opened(spec) as backend, suppress(asyncio.CancelledError):
             asyncio.run(_serve(backend, sources))
     finally:
         for source in sources.values():

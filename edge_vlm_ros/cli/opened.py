@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_vlm_ros.cli.ending import SIGNALS, EndedBySignal
+from edge_vlm_ros.cli.progress import ProgressLine
 from edge_vlm_ros.core import CancelledError, end_needs
 from edge_vlm_ros.serving import open_backend
 from edge_vlm_ros.serving.letting_go import LetsGo
@@ -32,13 +33,23 @@ def opened(spec: ModelSpec) -> Iterator[Backend]:
             second signal does not wait for that, but for a card, whose load must not be cut off.
     """
     with _HeldSignals() as held:
-        backend = open_backend(spec, on_loaded=held.check)
+        backend = _open(spec, held)
         try:
             held.let_through()
             yield backend
         finally:
             held.ignore()
             _close(backend)
+
+
+def _open(spec: ModelSpec, held: _HeldSignals) -> Backend:
+    with ProgressLine(f'loading {spec.model or spec.chip}') as progress:
+
+        def on_loaded(loaded: int, total: int) -> None:
+            held.check()
+            progress.on_part(loaded, total)
+
+        return open_backend(spec, on_loaded=on_loaded)
 
 
 def _close(backend: Backend) -> None:
@@ -72,9 +83,8 @@ class _HeldSignals:
         if isinstance(error, CancelledError):  # The load was stopped: by a signal.
             self._raise()
 
-    def check(self, loaded: int, total: int) -> None:
+    def check(self) -> None:
         """Stop a load after a signal; see `OnLoaded`."""
-        del loaded, total
         if self._number:
             raise CancelledError('the load was stopped')
 

@@ -7,12 +7,12 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.main import complain
+from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.core import BadRequestError, chip_named, parse_option
@@ -30,7 +30,7 @@ from edge_vlm_ros.replay import (
     watches_of,
     worse_than,
 )
-from edge_vlm_ros.serving import ModelSpec, open_backend
+from edge_vlm_ros.serving import ModelSpec
 from edge_vlm_ros.watch import WatchSpec
 
 DEMO = Path(__file__).resolve().parents[1] / 'demo' / 'recordings' / 'ball_in_the_way.mp4'
@@ -82,7 +82,7 @@ def _play(args: Namespace, specs: list[WatchSpec]) -> Played:
         options={**options_of(args), **dict(map(parse_option, args.option))},
     )
     settings = ReplaySettings(look_s=args.look_s)
-    with closing(open_backend(spec)) as backend:
+    with opened(spec) as backend:
         player = Player(
             recording,
             lambda question: backend.ask(question).answer(),

@@ -15,7 +15,7 @@ from edge_vlm_ros.cli.output import stream
 from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.cli.web_robot import FileRobot
 from edge_vlm_ros.cli.web_sources import Source, open_sources
-from edge_vlm_ros.core import chip_named, parse_option
+from edge_vlm_ros.core import CancelledError, chip_named, end_needs, parse_option
 from edge_vlm_ros.serving import Backend, ModelSpec, open_backend
 from edge_vlm_ros.web import Hub
 from edge_vlm_ros.web.door import open_door
@@ -61,10 +61,15 @@ async def _serve(args: Namespace, spec: ModelSpec, sources: Mapping[str, Source]
             for line in door.announcement(address.url):
                 stream().write(f'{line}\n')
             stream().flush()
-            loading = _load(spec, robot, loop)
+            stop = threading.Event()
+            loading = _load(spec, robot, loop, stop)
             either: set[asyncio.Future[Any]] = {loading, ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not loading.done():  # It cannot be broken off, and ends with the process.
+            stop.set()
+            if not loading.done() and not end_needs().grace_s:
+                return await ended  # It ends with the process.
+            await asyncio.wait({loading})  # Stopped between two files: a chip gets all of it back.
+            if ended.done() and loading.exception() is not None:
                 return await ended
             backend = loading.result()
             robot.set_backend(backend)
@@ -94,12 +99,21 @@ def _heard_signals(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[int]) 
 
 
 def _load(
-    spec: ModelSpec, robot: FileRobot, loop: asyncio.AbstractEventLoop
+    spec: ModelSpec, robot: FileRobot, loop: asyncio.AbstractEventLoop, stop: threading.Event
 ) -> asyncio.Future[Backend]:
-    """Load the model on another thread, and have the page say how far it is."""
+    """Load the model on another thread, and have the page say how far it is.
+
+    Args:
+        spec: The model.
+        robot: Is told.
+        loop: The page's.
+        stop: Once set, the load ends before its next file.
+    """
     loaded: asyncio.Future[Backend] = loop.create_future()
 
     def on_loaded(parts: int, all_parts: int) -> None:
+        if stop.is_set():
+            raise CancelledError('the load was stopped')
         hand_over(robot.set_state, f'loading: {parts} of {all_parts} parts')
 
     def hand_over(call: Callable[..., object], value: object) -> None:

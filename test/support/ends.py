@@ -25,6 +25,7 @@ from support.patience import Patience
 from support.processes import Spawned, spawn
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+CLIP: Final = ROOT / 'edge_vlm_ros' / 'demo' / 'clips' / 'box_cone_and_rolling_ball.mp4'
 BOUNDS: Final = ProcessSettings(first_backoff_s=0.05, max_backoff_s=0.1)
 _PARENT: Final = """
 import sys, time
@@ -289,6 +290,17 @@ def ctrl_c_to_a_program_while_loading(chip: Chip) -> None:
         program.stop()
 
 
+def sigterm_to_the_page_while_loading(chip: Chip) -> None:
+    """`edge-vlm web`: SIGTERM while loading."""
+    page = chip.command('web', '--model', chip.model, '--video', CLIP, '--port', '0')
+    try:
+        chip.until_loading()
+        page.process.send_signal(signal.SIGTERM)
+        page.wait()
+    finally:
+        page.stop()
+
+
 def sigterm_to_inspect(chip: Chip) -> None:
     """`edge-vlm inspect`: SIGTERM while it reads the files."""
     looked = chip.command('inspect', chip.model)
@@ -317,5 +329,6 @@ ENDS: Final[tuple[Callable[[Chip], None], ...]] = (
     ctrl_c_to_ask_while_loading,
     ctrl_c_to_a_program_while_loading,
     sigterm_to_inspect,
+    sigterm_to_the_page_while_loading,
     sigkill,
 )
