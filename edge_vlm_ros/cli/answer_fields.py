@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from edge_vlm_ros.core import NS_PER_S, Answer, FrameRef
@@ -27,6 +28,8 @@ def fields_of_answer(answer: Answer) -> dict[str, Any]:
         'choice_valid': bool(answer.choice),
         'choice_probability': answer.choice_probability,
         'frames': [_frame(frame) for frame in answer.frames],
+        'detections': [asdict(found) for found in answer.detections.found],
+        'detections_dropped': answer.detections.dropped,
         'stats': _stats(answer),
         'model': answer.model,
         'chip': answer.chip,

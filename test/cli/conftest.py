@@ -65,7 +65,9 @@ def ask(edge_vlm, script):
 
 @pytest.fixture
 def slow_command(script):
-    """Give a command that answers for a second."""
+    """Give a command that answers for seconds: a signal to the first of its two processes alone
+    is passed on after one."""
+    script.write_text(SCRIPT.replace('decode_s: 0.01', 'decode_s: 0.05'), encoding='utf-8')
     return [*COMMAND, 'ask', '--chip', 'scripted', '--model', str(script), 'slow']
 
 
