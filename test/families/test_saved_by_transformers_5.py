@@ -26,9 +26,9 @@ FIXTURES = Path(__file__).parents[1] / 'engines/sophgo/fixtures/config'
 
 def save_again(folder, to):
     """Let transformers read a folder and save what it read; the processor as its classes do."""
-    transformers.AutoConfig.from_pretrained(folder).save_pretrained(to)
-    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(to)
-    images = transformers.AutoImageProcessor.from_pretrained(folder)
+    transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).save_pretrained(to)
+    transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(to)
+    images = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     nested = {'image_processor': json.loads(images.to_json_string())}
     (to / 'processor_config.json').write_text(json.dumps(nested))
     return ModelConfig(to)
