@@ -24,6 +24,8 @@ settings.load_profile('untimed')
 LONG_FILES = {'test_builds.py', 'test_known_answers.py', 'test_score.py', 'test_run.py'}
 _guardian = pytest.StashKey[Guardian]()
 _run = pytest.StashKey[str]()
+_collected = pytest.StashKey[dict[str, bool]]()
+"""What was collected before anything was left out: id -> whether it is exhaustive."""
 
 
 def _lacks_ros() -> str:
@@ -112,6 +114,12 @@ def nothing_is_left(pytestconfig):
         patience.look()
 
 
+@pytest.fixture(scope='session')
+def collected_here(pytestconfig):
+    """Return what this run has collected before anything was left out: id -> is exhaustive."""
+    return pytestconfig.stash[_collected]
+
+
 def _without(known, found):
     return {pid: command for pid, command in found.items() if pid not in known}
 
@@ -128,6 +136,9 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Leave out what is not asked for; for several workers, put what takes longest first."""
+    config.stash[_collected] = {
+        item.nodeid: item.get_closest_marker('exhaustive') is not None for item in items
+    }
     choice = config.getoption('exhaustive')
     if choice is not None:
         chosen = [

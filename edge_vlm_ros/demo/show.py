@@ -19,7 +19,9 @@ from edge_vlm_ros.vision import open_media
 
 ANSWER_TIMEOUT_S = 60.0
 MOMENT_TIMEOUT_S = 20.0
-MAX_TRIES = 3
+MAX_TRIES = 5
+RETRY_S = 1.5
+"""A moment that has just left the answer open leaves it open a little longer."""
 """A question is asked again when the frames that were used leave its answer a toss-up."""
 _READY = ' (made ready before)'
 
@@ -160,6 +162,7 @@ class Show:
             if true_answer is not None:
                 return self._judge(query, reply, times_s, true_answer, cold)
             self.console.detail('these frames leave the answer open; asking again')
+            self.robot.wait(RETRY_S)
         raise DemoError(f'asking about {topic}: no clear moment in {MAX_TRIES} tries')
 
     def _wait_for_moment(self, plan: Plan, topic: str) -> Query:

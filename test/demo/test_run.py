@@ -104,7 +104,9 @@ def _command_of(pid):
     return Path('/proc', pid, 'cmdline').read_bytes()
 
 
-@pytest.mark.parametrize('when', ['loading', 'A  '])
+@pytest.mark.parametrize(
+    'when', ['loading', pytest.param('A  ', marks=pytest.mark.exhaustive, id='answering')]
+)
 def test_ctrl_c_ends_it_with_130_and_leaves_nothing(demo, tmp_path, when):
     run = demo(script=RIGHT.replace('decode_s: 0.01', 'decode_s: 5'))
     run.wait_for_output(when, 90)

@@ -21,7 +21,7 @@ from edge_vlm_ros import demo
 from edge_vlm_ros.core import CompressedImage, FrameSource, Question, StoredFrame
 from edge_vlm_ros.serving import VlmPipeline
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DATA = Path(__file__).parent / 'data'
 FLOORS = {

@@ -272,6 +272,7 @@ def test_a_process_that_cannot_be_killed_does_not_hold_up_the_end(other_robot):
     assert node.wait() == 0
     assert f'the model process {model} does not end, not even by SIGKILL' in node.output()
     assert 'left behind' in node.output()
+    os.kill(model, signal.SIGKILL)
 
 
 CYCLES = int(os.environ.get('EDGE_VLM_CYCLES', '6'))

@@ -276,9 +276,12 @@ def test_a_node_that_is_started_again_is_found_by_the_open_page(page, there):
     there.vlm.signal(signal.SIGKILL)  # it says no farewell
     expect(page, '.answer:first-child .failed').to_contain_text('NOT_READY (303)')
     expect(page, '#state-text').to_contain_text('nothing is heard of /vlm')
+    client = there.robot.client
+    client.diagnostics.clear()
     there.start_vlm()
     expect(page, '#state-text').to_have_text('ready')
     expect(page, '#blank').to_be_hidden()
+    client.until_frames('front')
     ask(page, 'And now?')
     expect(page, '.answer:first-child .said').to_have_text('I see 1 pictures.')
 

@@ -31,9 +31,15 @@ sys.exit(pytest.main(['--collect-only', '-qq', '-p', 'no:cacheprovider', 'test']
 """
 
 
+MOST = 5000
+"""Who has collected so many has collected all."""
+
+
 @pytest.fixture(scope='module')
-def collected(tmp_path_factory):
+def collected(tmp_path_factory, collected_here):
     """Collect all tests: id without 'test/' -> whether it is exhaustive."""
+    if len(collected_here) > MOST:
+        return {k.removeprefix('test/'): v for k, v in collected_here.items()}
     path = tmp_path_factory.mktemp('collected') / 'ids.json'
     done = subprocess.run(
         [sys.executable, '-c', COLLECT, str(path)],

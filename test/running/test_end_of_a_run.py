@@ -27,7 +27,8 @@ import pytest
 def test_a_node(spawn, ros_domain):
     words = '--ros-args -p chip:=cpu -p model:=demo -p autostart:=true'
     node = spawn([sys.executable, '-m', 'edge_vlm_ros.nodes.vlm_main', *words.split()])
-    Path('started').write_text(str(node.pid))
+    Path('starting').write_text(str(node.pid))
+    Path('starting').rename('started')
     time.sleep(10_000)
 """
 

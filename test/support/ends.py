@@ -243,7 +243,7 @@ def _command(chip: Chip, number: int, *, is_loading: bool) -> None:
         else:
             asked.wait_for_output('loaded in')
             chip.hang.touch()
-        asked.process.send_signal(number)
+        os.killpg(asked.pid, number)  # as a terminal and systemd do
         chip.hang.unlink(missing_ok=True)
         status = asked.wait()
         assert not is_loading or status == 128 + number, asked.output()
@@ -267,7 +267,7 @@ def sigterm_to_ask_while_the_chip_hangs(chip: Chip) -> None:
     try:
         asked.wait_for_output('loaded in')
         chip.hang.touch()
-        asked.process.send_signal(signal.SIGTERM)
+        os.killpg(asked.pid, signal.SIGTERM)
         asked.wait()
     finally:
         asked.stop()
@@ -306,7 +306,7 @@ def sigterm_to_inspect(chip: Chip) -> None:
     looked = chip.command('inspect', chip.model)
     try:
         chip.until_loading()
-        looked.process.send_signal(signal.SIGTERM)
+        os.killpg(looked.pid, signal.SIGTERM)
         looked.wait()
     finally:
         looked.stop()

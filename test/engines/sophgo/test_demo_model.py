@@ -19,7 +19,12 @@ from edge_vlm_ros.core import (
 )
 from edge_vlm_ros.serving import VlmPipeline
 
-pytestmark = [pytest.mark.emulator, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.emulator,
+    pytest.mark.slow,
+    pytest.mark.timeout(420),
+]
 
 DATA = Path(edge_vlm_ros.__file__).parents[1] / 'test' / 'demo' / 'data'
 SCENE = 7

@@ -50,8 +50,13 @@ RUNS = {
 
 
 # The same nets as of another file, for the engine: only the compiler's weights are of 4 bits; or
-# a tower and a decoder that other files have each.
+# a tower and a decoder that other files have each; or the other chip's.
 EXHAUSTIVE = {
+    'internvl3_oldhistory_bf16_bm1684x',
+    'internvl3_static_bf16_bm1688',
+    'qwen2vl_v4_f16_bm1684x',
+    'qwen2_5vl_dynamic_bf16_bm1684x',
+    'qwen3vl_dynamic_bf16_bm1684x',
     'internvl2_w4bf16_bm1684x',
     'internvl35_history_bf16_bm1688',
     'mllama_2024_w4bf16_bm1684x',
