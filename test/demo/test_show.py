@@ -11,7 +11,7 @@ import pytest
 
 from edge_vlm_ros.demo.console import Console
 from edge_vlm_ros.demo.picture import Card, save_picture
-from edge_vlm_ros.demo.show import DemoError, Reply, Show, UsedFrame, frames_at
+from edge_vlm_ros.demo.show import MAX_TRIES, DemoError, Reply, Show, UsedFrame, frames_at
 from edge_vlm_ros.demo.truth import ClipMoment, ClipTruth, Thing
 from edge_vlm_ros.vision.captions import wrapped
 
@@ -123,7 +123,7 @@ def test_frames_without_a_known_time_are_asked_about_again_and_no_longer(show):
     lost, out = show(Robot(TRUE_ANSWERS, frames=unknown))
     with pytest.raises(DemoError, match='no clear moment'):
         lost.run()
-    assert out.getvalue().count('Describe what you see.') == 3
+    assert out.getvalue().count('Describe what you see.') == MAX_TRIES
 
 
 def test_the_frames_shown_are_those_of_the_times(clip):
