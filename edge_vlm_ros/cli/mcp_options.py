@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from edge_vlm_ros.cli.web_options import add_sources
+
 EXAMPLES = """\
 examples, as an agent's settings name them:
   edge-vlm mcp                                  a robot: the node /vlm
@@ -46,11 +48,5 @@ def add_mcp(
         metavar='NAME',
         help='a vlm node that runs (default: vlm, in the namespace of ROS_NAMESPACE)',
     )
-    look.add_argument(
-        '--camera', action='append', default=[], metavar='N', help="a webcam's index; repeatable"
-    )
-    look.add_argument(
-        '--video', action='append', default=[], metavar='FILE', help='a video file; repeatable'
-    )
-    look.add_argument('--image', nargs='+', default=[], metavar='FILE', help='image files')
+    add_sources(look)
     add_model_options(mcp)

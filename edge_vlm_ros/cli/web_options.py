@@ -44,12 +44,13 @@ def add_web(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     web.set_defaults(finish=partial(_finish, error=web.error))
-    _add_sources(web.add_argument_group('what to look at, each a camera of the page'))
+    add_sources(web.add_argument_group('what to look at, each a camera of the page'))
     _add_page(web.add_argument_group('the page'))
     add_model_options(web)
 
 
-def _add_sources(look: argparse._ArgumentGroup) -> None:
+def add_sources(look: argparse._ArgumentGroup) -> None:
+    """Add the options that name webcams, videos and images, each a camera."""
     look.add_argument(
         '--camera', action='append', default=[], metavar='N', help="a webcam's index; repeatable"
     )
