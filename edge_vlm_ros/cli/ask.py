@@ -21,9 +21,9 @@ from edge_vlm_ros.cli.exits import exit_code_of
 from edge_vlm_ros.cli.file_frames import frames_of_images, frames_of_video
 from edge_vlm_ros.cli.machine import this_machine
 from edge_vlm_ros.cli.main import complain
+from edge_vlm_ros.cli.model_spec import spec_of
 from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
-from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.cli.speed_here import Run, why_slower
 from edge_vlm_ros.core import (
     NS_PER_S,
@@ -36,11 +36,10 @@ from edge_vlm_ros.core import (
     SamplingOptions,
     SteadyClock,
     chip_named,
-    parse_option,
 )
 from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.models import is_path, load_catalogue
-from edge_vlm_ros.serving import AnswerStream, Backend, ModelInfo, ModelSpec
+from edge_vlm_ros.serving import AnswerStream, Backend, ModelInfo
 from edge_vlm_ros.serving.model_info import ChipModelInfo
 
 DEFAULT_FRAMES = 8
@@ -62,13 +61,7 @@ def run(args: Namespace) -> int:
     try:
         chip_named(args.chip)
         questions = list(_questions(args))
-        spec = ModelSpec(
-            chip=args.chip,
-            model=args.model,
-            device_ids=tuple(args.device_id),
-            model_dirs=tuple(args.model_dir),
-            options={**options_of(args), **dict(map(parse_option, args.option))},
-        )
+        spec = spec_of(args)
         if args.verbose:
             _note(f'loading {args.model} on {args.chip} ...')
         started_s = time.monotonic()

@@ -9,13 +9,13 @@ from argparse import Namespace
 from contextlib import suppress
 
 from edge_vlm_ros.cli.ending import SIGNALS
+from edge_vlm_ros.cli.model_spec import spec_of
 from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
-from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.cli.web_robot import FileRobot
 from edge_vlm_ros.cli.web_sources import Source, open_sources
-from edge_vlm_ros.core import ErrorCode, SetupError, chip_named, parse_option
-from edge_vlm_ros.serving import Backend, ModelSpec
+from edge_vlm_ros.core import ErrorCode, SetupError, chip_named
+from edge_vlm_ros.serving import Backend
 
 _OVER_ROS = 'edge_vlm_ros.nodes.mcp_main'
 
@@ -42,13 +42,7 @@ def run(args: Namespace) -> int:
     chip_named(args.chip)
     sources = open_sources(args)
     try:
-        spec = ModelSpec(
-            chip=args.chip,
-            model=args.model,
-            device_ids=tuple(args.device_id),
-            model_dirs=tuple(args.model_dir),
-            options={**options_of(args), **dict(map(parse_option, args.option))},
-        )
+        spec = spec_of(args)
         with opened(spec) as backend, suppress(asyncio.CancelledError):
             asyncio.run(_serve(backend, sources))
     finally:

@@ -12,10 +12,10 @@ from typing import Any
 
 from edge_vlm_ros.cli.exits import ExitCode
 from edge_vlm_ros.cli.main import complain
+from edge_vlm_ros.cli.model_spec import spec_of
 from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
-from edge_vlm_ros.cli.server_options import options_of
-from edge_vlm_ros.core import BadRequestError, chip_named, parse_option
+from edge_vlm_ros.core import BadRequestError, chip_named
 from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.replay import (
     Played,
@@ -30,7 +30,6 @@ from edge_vlm_ros.replay import (
     watches_of,
     worse_than,
 )
-from edge_vlm_ros.serving import ModelSpec
 from edge_vlm_ros.watch import WatchSpec
 
 DEMO = Path(__file__).resolve().parents[1] / 'demo' / 'recordings' / 'ball_in_the_way.mp4'
@@ -74,13 +73,7 @@ def run(args: Namespace) -> int:
 def _play(args: Namespace, specs: list[WatchSpec]) -> Played:
     recording = open_recording(args.recording, dict(args.camera), args.fps)
     questions = read_questions(args.questions) if args.questions else []
-    spec = ModelSpec(
-        chip=args.chip,
-        model=args.model,
-        device_ids=tuple(args.device_id),
-        model_dirs=tuple(args.model_dir),
-        options={**options_of(args), **dict(map(parse_option, args.option))},
-    )
+    spec = spec_of(args)
     settings = ReplaySettings(look_s=args.look_s)
     with opened(spec) as backend:
         player = Player(

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from edge_vlm_ros.cli.ending import SIGNALS, EndedBySignal
+from edge_vlm_ros.cli.model_spec import spec_of
 from edge_vlm_ros.cli.output import stream
-from edge_vlm_ros.cli.server_options import options_of
 from edge_vlm_ros.cli.web_robot import FileRobot
 from edge_vlm_ros.cli.web_sources import Source, open_sources
-from edge_vlm_ros.core import CancelledError, chip_named, end_needs, parse_option
+from edge_vlm_ros.core import CancelledError, chip_named, end_needs
 from edge_vlm_ros.serving import Backend, ModelSpec, open_backend
 from edge_vlm_ros.web import Hub
 from edge_vlm_ros.web.door import open_door
@@ -30,13 +30,7 @@ def run(args: Namespace) -> int:
         EndedBySignal: A signal came.
     """
     chip_named(args.chip)
-    spec = ModelSpec(
-        chip=args.chip,
-        model=args.model,
-        device_ids=tuple(args.device_id),
-        model_dirs=tuple(args.model_dir),
-        options={**options_of(args), **dict(map(parse_option, args.option))},
-    )
+    spec = spec_of(args)
     sources = open_sources(args)
     try:
         raise EndedBySignal(asyncio.run(_serve(args, spec, sources)))
