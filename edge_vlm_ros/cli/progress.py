@@ -22,6 +22,7 @@ class ProgressLine:
     def __init__(self, what: str) -> None:
         self._what = what
         self._is_shown = sys.stderr.isatty()
+        self._said = ''
         self._lock = threading.Lock()
 
     def __enter__(self) -> ProgressLine:  # noqa: PYI034 (Self comes with Python 3.11)
@@ -40,8 +41,14 @@ class ProgressLine:
         self._is_shown = False
 
     def on_part(self, done: int, parts: int) -> None:
-        """Say how far it is."""
-        self._write(f'{_CLEAR}{self._what}: {done} of {parts} parts')
+        """Say how far it is, of something that has parts."""
+        self.say(f'{done} of {parts} parts')
+
+    def say(self, how_far: str) -> None:
+        """Say how far it is; the same again is not written."""
+        if how_far != self._said:
+            self._said = how_far
+            self._write(f'{_CLEAR}{self._what}: {how_far}')
 
     def _write(self, text: str) -> None:
         with self._lock:

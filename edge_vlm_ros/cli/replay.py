@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from edge_vlm_ros.cli.main import complain
 from edge_vlm_ros.cli.model_spec import spec_of
 from edge_vlm_ros.cli.opened import opened
 from edge_vlm_ros.cli.output import stream
+from edge_vlm_ros.cli.progress import ProgressLine
 from edge_vlm_ros.core import BadRequestError, chip_named
 from edge_vlm_ros.harmless import harmless
 from edge_vlm_ros.replay import (
@@ -34,7 +32,6 @@ from edge_vlm_ros.watch import WatchSpec
 
 DEMO = Path(__file__).resolve().parents[1] / 'demo' / 'recordings' / 'ball_in_the_way.mp4'
 DEMO_WATCH = 'blocked: Is the way ahead clear? -> no'
-PROGRESS_S = 1.0
 
 
 def run(args: Namespace) -> int:
@@ -75,14 +72,14 @@ def _play(args: Namespace, specs: list[WatchSpec]) -> Played:
     questions = read_questions(args.questions) if args.questions else []
     spec = spec_of(args)
     settings = ReplaySettings(look_s=args.look_s)
-    with opened(spec) as backend:
+    with opened(spec) as backend, ProgressLine('replay') as progress:
         player = Player(
             recording,
             lambda question: backend.ask(question).answer(),
             specs,
             questions,
             settings=settings,
-            on_progress=_progress(),
+            on_progress=lambda seconds: progress.say(f'{seconds:.0f} s played'),
         )
         return player.play()
 
@@ -92,21 +89,6 @@ def _check_names(specs: list[WatchSpec]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadRequestError(f'two watches are called {name}')
-
-
-def _progress() -> Callable[[float], None]:
-    """Return what says on a terminal how far the replay is."""
-    if not sys.stderr.isatty():
-        return lambda _seconds: None
-    said = [time.monotonic()]
-
-    def say(seconds: float) -> None:
-        if time.monotonic() - said[0] >= PROGRESS_S:
-            said[0] = time.monotonic()
-            sys.stderr.write(f'\r{seconds:.0f} s played ')
-            sys.stderr.flush()
-
-    return say
 
 
 def _write(folder: Path, played: Played, report: Any, specs: list[WatchSpec], labels: Any) -> None:
